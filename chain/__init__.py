@@ -1,0 +1,1 @@
+"""Ethereum only: tickets, signatures, messages, escrow, price feeds. Knows no customers."""

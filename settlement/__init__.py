@@ -1,0 +1,1 @@
+"""Money outside: invoices, statements, alerts, top-ups, and the schedule that runs them."""
