@@ -1,0 +1,38 @@
+"""JSON from others, read without trusting the interpreter's own bound on recursion.
+
+That bound is a setting which libraries raise (one that opens keystores sets 100,000); above what the stack holds, a
+deeply nested document ends the process instead of raising RecursionError.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+#: Deeper than any document of the protocol, by far.
+NESTING_MAX: Final = 64
+#: Brackets, and the strings in which they would not count; an unfinished string reaches to the end.
+_NESTING: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[][{}]', re.DOTALL)
+
+
+class TooDeep(ValueError):
+    """The document is nested deeper than NESTING_MAX."""
+
+
+def require_shallow(text: str) -> None:
+    """Raises TooDeep. Costs next to nothing where there are few brackets."""
+    if text.count("{") + text.count("[") <= NESTING_MAX:
+        return
+    depth = 0
+    for token in _NESTING.finditer(text):
+        depth += 1 if token[0] in "{[" else -1 if token[0] in "}]" else 0
+        if depth > NESTING_MAX:
+            raise TooDeep("nested too deeply")
+
+
+def loads(data: bytes) -> Any:
+    """json.loads for UTF-8. Raises ValueError, of which TooDeep is one, and never RecursionError."""
+    text = data.decode()
+    require_shallow(text)
+    return json.loads(text)
