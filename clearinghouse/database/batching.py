@@ -1,0 +1,166 @@
+"""Natural batching: while one call to the database is in flight, the next batch gathers. No timer, no added latency."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from typing import Any, Generic, LiteralString, TypeVar
+
+import psycopg
+
+from clearinghouse.database.connect import hot_conninfo
+from clearinghouse.errors import DatabaseUnavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RECONNECT_PAUSE_S = 0.05
+#: Longer than the server's own statement_timeout (connect.hot_conninfo): a server that still answers has said so.
+SILENCE_MAX_S = 6
+
+
+class HotConnection:
+    """One psycopg connection that is made when first needed and made anew after it was lost."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = hot_conninfo(conninfo)
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._connecting = asyncio.Lock()
+
+    async def fetch(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Runs one statement in its own transaction. DatabaseUnavailable: its outcome is unknown."""
+        connection = await self._connected()
+        # A server that went silent would be waited for for ever: keepalives do not act while data is unacknowledged.
+        silence = asyncio.get_running_loop().call_later(SILENCE_MAX_S, _hang_up, connection)
+        try:
+            cursor = await connection.execute(query, parameters, binary=True)
+            return await cursor.fetchall()
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+            # Read-only: a server that is no longer the primary. A new connection may find the one that is.
+            if isinstance(error, _RETRYABLE) and not connection.closed:
+                raise
+            await self._discard(connection)
+            raise DatabaseUnavailable("The database connection was lost.", retry_after_s=1) from error
+        except asyncio.CancelledError:
+            await self._discard(connection)  # the statement may still be running: it cannot be used again
+            raise
+        finally:
+            silence.cancel()
+
+    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        async with self._connecting:
+            if self._connection is None or self._connection.closed:
+                try:
+                    self._connection = await psycopg.AsyncConnection.connect(
+                        self._conninfo, autocommit=True, prepare_threshold=0
+                    )
+                except psycopg.OperationalError as error:
+                    raise DatabaseUnavailable("The database cannot be reached.", retry_after_s=1) from error
+            return self._connection
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._discard(self._connection)
+
+    async def _discard(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        """Closes this one alone: several calls may learn of its end, the last of them when there is already another."""
+        if self._connection is connection:
+            self._connection = None
+        await connection.close()
+
+
+def _hang_up(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    """Ends the connection below libpq, which then reports it as lost."""
+    with (
+        contextlib.suppress(OSError, psycopg.OperationalError),  # it was gone already
+        socket.socket(fileno=os.dup(connection.fileno())) as duplicate,
+    ):
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+#: Rolled back as a whole: the same call may succeed when repeated.
+_RETRYABLE = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.LockNotAvailable,
+)
+
+
+class NaturalBatcher(Generic[Item, Result]):
+    """Gathers items while `execute` works on the ones before. Whose caller has gone before it was sent is left out.
+
+    `execute` gives one result or exception per item, in order; if it raises, every item of the batch gets the error.
+    `exclusive` names what at most one item of a batch may touch; an item that would be the second waits for the next.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        rows_max_count: int,
+        exclusive: Callable[[Item], Iterable[Hashable]] = lambda _: (),
+    ) -> None:
+        self._execute = execute
+        self._rows_max_count = rows_max_count
+        self._exclusive = exclusive
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """Cancelling the caller does not cancel the work: the item may be carried out all the same."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def drain(self) -> None:
+        """Returns when everything submitted so far is done."""
+        while self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take()
+                if not batch:
+                    continue
+                try:
+                    results = await self._execute([item for item, _ in batch])
+                except Exception as error:  # noqa: BLE001 - not swallowed: every caller of the batch gets it
+                    results = [error] * len(batch)
+                for (_, future), result in zip(batch, results, strict=True):
+                    _resolve(future, result)
+        finally:
+            self._worker = None
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        touched: set[Hashable] = set()
+        postponed: list[tuple[Item, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._rows_max_count:
+            entry = self._waiting.popleft()
+            if entry[1].done():
+                continue  # its caller has gone and nothing was sent: a charge now would buy nothing
+            keys = list(self._exclusive(entry[0]))
+            if touched.isdisjoint(keys):
+                touched.update(keys)
+                batch.append(entry)
+            else:
+                postponed.append(entry)
+        self._waiting.extendleft(reversed(postponed))
+        return batch
+
+
+def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:
+    if future.done():
+        return  # its caller has gone
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -1,0 +1,78 @@
+"""Connections: how a libpq conninfo becomes an SQLAlchemy engine or a psycopg connection in a given role.
+
+`conninfo` is what libpq accepts: `postgresql://user@host/db?sslmode=verify-full` or `host=/socket/dir dbname=…`.
+"""
+
+from __future__ import annotations
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+SERVE_ROLE = "clearinghouse_serve"
+ADMIN_ROLE = "clearinghouse_admin"
+
+#: A lost server must show within seconds, not after TCP's default two hours.
+KEEPALIVE = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+
+def in_role(conninfo: str, role: str, *, application_name: str = "clearinghouse", **settings: str) -> str:
+    """The same database, but every connection takes `role` on as it starts, with further server settings."""
+    options = conninfo_to_dict(conninfo).get("options") or ""
+    chosen = " ".join(f"-c {name}={value}" for name, value in {"role": role, **settings}.items())
+    return make_conninfo(
+        conninfo, application_name=application_name, options=f"{options} {chosen}".strip(), **_missing(conninfo)
+    )
+
+
+def sync_url(conninfo: str) -> URL:
+    """An SQLAlchemy URL for psycopg."""
+    return URL.create("postgresql+psycopg", query=_query(conninfo))
+
+
+def async_engine(conninfo: str, *, pool_size: int = 4) -> AsyncEngine:
+    """An engine for what is not on the hot path. Connects when first used."""
+    return create_async_engine(
+        URL.create("postgresql+psycopg_async", query=_query(conninfo)),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+    )
+
+
+def hot_conninfo(conninfo: str) -> str:
+    """For the group commit and the batched reads: durable, in the serving role, plans made once and by index only.
+
+    Generic plans are made while tables may still be empty; without these settings such a plan would go on scanning
+    tables that have grown since.
+    """
+    return in_role(
+        conninfo,
+        SERVE_ROLE,
+        application_name="clearinghouse-hot",
+        synchronous_commit="on",
+        plan_cache_mode="force_generic_plan",
+        enable_seqscan="off",
+        enable_hashjoin="off",
+        enable_mergejoin="off",
+        jit="off",
+        statement_timeout="5s",
+    )
+
+
+def _missing(conninfo: str) -> dict[str, str]:
+    given = conninfo_to_dict(conninfo)
+    return {name: value for name, value in KEEPALIVE.items() if name not in given}
+
+
+def _query(conninfo: str) -> dict[str, str]:
+    """All connection parameters as a URL query: the only place where SQLAlchemy takes a Unix socket as it is."""
+    return {name: str(value) for name, value in conninfo_to_dict(conninfo).items() if value is not None}

@@ -1,0 +1,114 @@
+"""How gateways, keys, credit and the state of the books look in the JSON of the command line.
+
+The HTTP API shows the same things under the same names (api/shapes.py); a test compares the two. Amounts are
+decimal strings, times RFC 3339 in UTC, ids carry their prefix. Scripts rely on the names.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from clearinghouse.ids import show
+from clearinghouse.instants import rfc3339
+from clearinghouse.ledger.money import show_amount
+
+if TYPE_CHECKING:
+    from clearinghouse.identity.gateways import Gateway
+    from clearinghouse.identity.keys import ApiKey, NewApiKey
+    from clearinghouse.ledger.accounts import Standing
+    from clearinghouse.ledger.transfers import Transfer
+    from clearinghouse.ledger.verify import Report
+
+Document = dict[str, Any]
+
+
+def gateway_document(gateway: Gateway) -> Document:
+    return {
+        "gateway_id": show("gw", gateway.id),
+        "name": gateway.name,
+        "status": gateway.status,
+        "status_reason": gateway.status_reason,
+        "currency": gateway.currency,
+        "markup_bps": gateway.markup_bps,
+        "minimum_charge": show_amount(gateway.minimum_charge),
+        "created_at": rfc3339(gateway.created_at),
+    }
+
+
+def balance_document(standing: Standing) -> Document:
+    """What GET /v1/balance answers. `credit_lots` are the grants that expire, in the order usage takes from them."""
+    return {
+        "gateway_id": show("gw", standing.gateway_id),
+        "currency": standing.currency,
+        "available": show_amount(standing.available),
+        "balance": show_amount(standing.balance),
+        "credit_limit": show_amount(standing.credit_limit),
+        "usage_total": show_amount(standing.usage_total),
+        "credit_lots": [
+            {
+                "id": show("tr", lot.id),
+                "amount": show_amount(lot.amount),
+                "remaining": show_amount(lot.remaining),
+                "expires_at": rfc3339(lot.expires_at),
+            }
+            for lot in standing.lots
+        ],
+    }
+
+
+def key_document(key: ApiKey) -> Document:
+    """Everything about a key that may be shown, any time."""
+    return {
+        "key_id": show("key", key.id),
+        "public_id": key.public_id,
+        "gateway_id": show("gw", key.gateway_id),
+        "name": key.name,
+        "status": key.status,
+        "created_at": rfc3339(key.created_at),
+        "expires_at": _maybe(key.expires_at),
+        "revoked_at": _maybe(key.revoked_at),
+    }
+
+
+def new_key_document(new: NewApiKey) -> Document:
+    """With the key itself, as `api_key`: shown once, when it is made."""
+    return {"api_key": new.api_key, **key_document(new.key)}
+
+
+def transfer_document(transfer: Transfer, standing: Standing) -> Document:
+    """One booking and where it leaves the account. `was_repeated`: the idempotency key had booked it before."""
+    return {
+        "id": show("tr", transfer.id),
+        "gateway_id": show("gw", standing.gateway_id),
+        "kind": transfer.kind,
+        "amount": show_amount(transfer.amount),
+        "currency": transfer.currency,
+        "reason": transfer.reason,
+        "idempotency_key": transfer.key,
+        "actor": transfer.actor,
+        "created_at": rfc3339(transfer.created_at),
+        "was_repeated": transfer.was_repeated,
+        "balance": show_amount(standing.balance),
+        "available": show_amount(standing.available),
+    }
+
+
+def report_document(report: Report) -> Document:
+    return {
+        "is_clean": report.is_clean,
+        "taken_at": rfc3339(report.taken_at),
+        "counts": report.counts,
+        "claims": [
+            {"claim": verdict.claim, "sentence": verdict.sentence, "violations": verdict.violations}
+            for verdict in report.verdicts
+        ],
+        "findings": [
+            {"claim": finding.claim, "subject": finding.subject, "detail": finding.detail}
+            for finding in report.findings
+        ],
+    }
+
+
+def _maybe(instant: datetime | None) -> str | None:
+    return None if instant is None else rfc3339(instant)

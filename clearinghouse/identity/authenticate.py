@@ -1,0 +1,148 @@
+"""Who is calling: from an Authorization header to a gateway, its terms, and what it can spend.
+
+Keys are remembered for half a minute, so that a known caller costs no round trip. That memory only ever refuses or
+forwards early: the commit asks the database again before anything is debited or released.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from time import monotonic
+from uuid import UUID
+
+from clearinghouse.errors import Suspended, Unauthenticated
+from clearinghouse.identity.keys import read_api_key, secret_hmac
+from clearinghouse.lookups import KeyRecord, Lookups
+
+REMEMBERED_MAX_COUNT = 50_000
+
+
+@dataclass(slots=True)
+class Caller:
+    """An authenticated gateway. `available` is what it could spend when last heard of; the commit decides."""
+
+    key_id: UUID
+    public_id: str
+    gateway_id: UUID
+    currency: str
+    markup_bps: int
+    minimum_charge: Decimal
+    available: Decimal
+
+
+@dataclass(slots=True)
+class _Remembered:
+    record: KeyRecord
+    caller: Caller
+    read_at_s: float
+
+
+class Authenticator:
+    """Checks API keys against the database's record of them, in constant time."""
+
+    def __init__(
+        self,
+        lookups: Lookups,
+        *,
+        pepper: bytes,
+        remember_s: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._lookups = lookups
+        self._pepper = pepper
+        self._remember_s = remember_s
+        self._now = now
+        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+
+    async def authenticate(self, authorization: str, *, may_be_suspended: bool = False) -> Caller:
+        """The caller behind an Authorization header value. Raises Unauthenticated or Suspended.
+
+        `may_be_suspended`: for reads of what is the gateway's own. A suspension stops spending, not looking.
+        """
+        key = read_api_key(bearer(authorization))
+        known = self._remembered.get(key.public_id)
+        if known is None or monotonic() - known.read_at_s > self._remember_s:
+            known = await self._read(key.public_id)
+        if known is None or not hmac.compare_digest(secret_hmac(self._pepper, key.secret), known.record.secret_hmac):
+            raise Unauthenticated("The API key is not known.")
+        self._require_valid(known.record)
+        if not may_be_suspended:
+            _require_not_suspended(known.record)
+        return known.caller
+
+    async def refresh(self, caller: Caller) -> Caller:
+        """Reads the caller's record anew, before it is refused for something that may have changed."""
+        known = await self._read(caller.public_id)
+        if known is None:
+            raise Unauthenticated("The API key is not known.")
+        self._require_valid(known.record)
+        _require_not_suspended(known.record)
+        return known.caller
+
+    def forget(self, caller: Caller) -> None:
+        """The database knows better: read it again next time."""
+        self._remembered.pop(caller.public_id, None)
+
+    async def _read(self, public_id: str) -> _Remembered | None:
+        record = await self._lookups.key(public_id)
+        if record is None:
+            self._remembered.pop(public_id, None)
+            return None
+        known = _Remembered(record, _caller(record, public_id), monotonic())
+        self._remembered[public_id] = known
+        self._remembered.move_to_end(public_id)
+        if len(self._remembered) > REMEMBERED_MAX_COUNT:
+            self._remembered.popitem(last=False)
+        return known
+
+    def _require_valid(self, record: KeyRecord) -> None:
+        now = self._now()
+        if record.revoked_at is not None and record.revoked_at <= now:
+            raise Unauthenticated("The API key was revoked.")
+        if record.expires_at is not None and record.expires_at <= now:
+            raise Unauthenticated("The API key has expired.")
+
+
+def _require_not_suspended(record: KeyRecord) -> None:
+    if record.status != "active":
+        reason = f": {record.status_reason}" if record.status_reason else "."
+        raise Suspended(f"The gateway is suspended{reason}")
+
+
+def bearer(authorization: str) -> str:
+    """The API key in an Authorization header: `Bearer KEY`, or Basic with the key as user name or password.
+
+    Basic is what go-livepeer's gateway makes of a signer URL with userinfo (spec 9.1).
+    """
+    scheme, _, credential = authorization.strip().partition(" ")
+    credential = credential.strip()
+    if not scheme:
+        raise Unauthenticated("There is no Authorization header.")
+    if scheme.lower() == "bearer" and credential:
+        return credential
+    if scheme.lower() == "basic":
+        try:
+            user, _, password = base64.b64decode(credential, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise Unauthenticated("The Basic credentials are not base64 of user:password.") from None
+        return password or user
+    raise Unauthenticated("The Authorization header is neither Bearer nor Basic.")
+
+
+def _caller(record: KeyRecord, public_id: str) -> Caller:
+    return Caller(
+        key_id=record.key_id,
+        public_id=public_id,
+        gateway_id=record.gateway_id,
+        currency=record.currency,
+        markup_bps=record.markup_bps,
+        minimum_charge=record.minimum_charge,
+        available=record.balance + record.credit_limit,
+    )

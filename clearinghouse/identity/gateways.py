@@ -1,0 +1,181 @@
+"""Gateways, the tenants of the clearinghouse: made, found, priced, suspended and resumed.
+
+Every function runs in the caller's transaction, in role clearinghouse_admin.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+from psycopg.errors import UniqueViolation
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from clearinghouse import ids
+from clearinghouse.errors import Conflict, InvalidRequest, NotFound
+from clearinghouse.ledger.money import parse_currency
+from clearinghouse.ledger.transfers import check_reason
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+DEFAULT_CURRENCY: Final = "USD"
+NAME_CHARS_MAX: Final = 128
+MARKUP_BPS_MAX: Final = 1_000_000  # a hundred times the cost; a larger one is a mistyped one
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
+GatewayStatus = Literal["active", "suspended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A tenant and its price. `minimum_charge` is per call, in `currency`; 100 `markup_bps` are one percent."""
+
+    id: UUID
+    name: str
+    status: GatewayStatus
+    status_reason: str
+    currency: str
+    markup_bps: int
+    minimum_charge: Decimal
+    created_at: datetime
+
+
+_SELECT: Final = """
+    SELECT gateway.id, gateway.name, status, status_reason, currency, markup_bps, minimum_charge, gateway.created_at
+      FROM gateway JOIN account ON account.gateway_id = gateway.id
+"""
+
+
+async def create(
+    connection: AsyncConnection,
+    name: str,
+    *,
+    currency: str = DEFAULT_CURRENCY,
+    markup_bps: int = 0,
+    minimum_charge: Decimal = Decimal(0),
+    credit_limit: Decimal = Decimal(0),
+) -> Gateway:
+    """A gateway and its account, which keeps its currency for ever. Conflict if the name is taken."""
+    check_name(name)
+    parse_currency(currency)
+    _check_markup(markup_bps)
+    _check_not_negative("a minimum charge", minimum_charge)
+    _check_not_negative("a credit limit", credit_limit)
+    gateway_id = ids.uuid7()
+    insert = """INSERT INTO gateway (id, name, markup_bps, minimum_charge)
+                VALUES (:id, :name, :markup_bps, :minimum_charge)"""
+    pricing = {"markup_bps": markup_bps, "minimum_charge": minimum_charge}
+    try:
+        await connection.execute(text(insert), {"id": gateway_id, "name": name, **pricing})
+    except IntegrityError as error:
+        if isinstance(error.orig, UniqueViolation):
+            raise Conflict(f"there is a gateway named {name} already") from error
+        raise
+    await connection.execute(text("SELECT open_system_accounts(:currency)"), {"currency": currency})
+    # Named by its id: a gateway may be called "revenue", and the system's account of that name is another one.
+    account = """INSERT INTO account (id, gateway_id, name, currency, credit_limit)
+                 VALUES (:id, :id, :name, :currency, :credit_limit)"""
+    parameters = {"id": gateway_id, "name": ids.show("gw", gateway_id), "currency": currency}
+    await connection.execute(text(account), {**parameters, "credit_limit": credit_limit})
+    return await _by_id(connection, gateway_id)
+
+
+async def list_gateways(connection: AsyncConnection) -> list[Gateway]:
+    """All gateways, in the order of their names."""
+    result = await connection.execute(text(_SELECT + "ORDER BY gateway.name"))
+    return [_gateway(row) for row in result.mappings()]
+
+
+async def find(connection: AsyncConnection, gateway: str) -> Gateway:
+    """By id (`gw_…`) or name. NotFound if there is none."""
+    if not gateway.startswith("gw_"):
+        return await _one(connection, "WHERE gateway.name = :value", gateway, shown=gateway)
+    try:
+        gateway_id = ids.parse("gw", gateway)
+    except ValueError as error:
+        raise InvalidRequest(f"{gateway[:64]!r} is {error}") from error
+    return await _by_id(connection, gateway_id)
+
+
+async def suspend(connection: AsyncConnection, gateway_id: UUID, *, reason: str) -> Gateway:
+    """From now on nothing is signed for the gateway, until `resume`. A new reason replaces the old one."""
+    check_reason(reason)
+    return await _update(connection, gateway_id, status="suspended", status_reason=reason)
+
+
+async def resume(connection: AsyncConnection, gateway_id: UUID) -> Gateway:
+    """Lift a suspension; nothing happens where there is none."""
+    return await _update(connection, gateway_id, status="active", status_reason="")
+
+
+async def set_pricing(
+    connection: AsyncConnection,
+    gateway_id: UUID,
+    *,
+    markup_bps: int | None = None,
+    minimum_charge: Decimal | None = None,
+) -> Gateway:
+    """Change what is given. Holds for calls from now on; what was charged keeps its own price and markup."""
+    changes: dict[str, object] = {}
+    if markup_bps is not None:
+        _check_markup(markup_bps)
+        changes["markup_bps"] = markup_bps
+    if minimum_charge is not None:
+        _check_not_negative("a minimum charge", minimum_charge)
+        changes["minimum_charge"] = minimum_charge
+    if not changes:
+        raise InvalidRequest("name a markup, a minimum charge, or both")
+    return await _update(connection, gateway_id, **changes)
+
+
+def check_name(name: str) -> None:
+    """InvalidRequest says which rule a gateway's name breaks. Names go into URLs, file names and command lines."""
+    if not 1 <= len(name) <= NAME_CHARS_MAX:
+        raise InvalidRequest(f"a gateway's name has 1 to {NAME_CHARS_MAX} characters, not {len(name)}")
+    if name.startswith("gw_"):
+        raise InvalidRequest("a gateway's name cannot begin with gw_, which marks ids")
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequest(
+            "a gateway's name has only the letters a to z and A to Z, digits, '.', '_' and '-', and begins with a "
+            f"letter or digit: {name!r} does not"
+        )
+
+
+def _check_markup(markup_bps: int) -> None:
+    if not 0 <= markup_bps <= MARKUP_BPS_MAX:
+        raise InvalidRequest(f"a markup is 0 to {MARKUP_BPS_MAX} basis points (100 are one percent), not {markup_bps}")
+
+
+def _check_not_negative(what: str, amount: Decimal) -> None:
+    if amount < 0:
+        raise InvalidRequest(f"{what} cannot be negative")
+
+
+async def _update(connection: AsyncConnection, gateway_id: UUID, **changes: object) -> Gateway:
+    assignments = ", ".join(f"{column} = :{column}" for column in changes)  # columns are named in this module only
+    query = f"UPDATE gateway SET {assignments} WHERE id = :id"  # noqa: S608
+    await connection.execute(text(query), {"id": gateway_id, **changes})
+    return await _by_id(connection, gateway_id)
+
+
+async def _by_id(connection: AsyncConnection, gateway_id: UUID) -> Gateway:
+    return await _one(connection, "WHERE gateway.id = :value", gateway_id, shown=ids.show("gw", gateway_id))
+
+
+async def _one(connection: AsyncConnection, condition: str, value: Any, *, shown: str) -> Gateway:
+    row = (await connection.execute(text(_SELECT + condition), {"value": value})).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no gateway {shown[:NAME_CHARS_MAX]}")
+    return _gateway(row)
+
+
+def _gateway(row: RowMapping) -> Gateway:
+    return Gateway(**row)

@@ -1,0 +1,195 @@
+"""What the signing flow reads from the database, in batches: callers by key, sessions, stored answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, LiteralString, NamedTuple, TypeVar
+from uuid import UUID
+
+from clearinghouse.database.arrays import array_literal
+from clearinghouse.database.batching import HotConnection, NaturalBatcher
+from clearinghouse.sessions import RandUse, Session
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key with its gateway and account, as they were when read."""
+
+    key_id: UUID
+    gateway_id: UUID
+    secret_hmac: bytes
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    status: str
+    status_reason: str
+    markup_bps: int
+    minimum_charge: Decimal
+    currency: str
+    balance: Decimal
+    credit_limit: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedAnswer:
+    """What was answered to a request with an idempotency key."""
+
+    request_hash: bytes
+    issuance_id: UUID
+    answer: bytes
+
+
+class SessionLookup(NamedTuple):
+    """The session a state belongs to (None on a first call), and the recipientRandHash of the request."""
+
+    session_id: UUID | None
+    recipient_rand_hash: bytes
+
+
+class SessionFinding(NamedTuple):
+    """The session, the use of the recipientRandHash, and the session that uses it."""
+
+    session: Session | None
+    rand: RandUse | None
+    newest: Session | None
+
+
+class Receipt(NamedTuple):
+    """What a payment cost; the same whenever it is asked for."""
+
+    issuance_id: UUID
+    session_id: UUID
+    num_tickets: int
+    ev_wei: int
+    fee_wei: int
+    charge: Decimal
+    currency: str
+    price: Decimal
+    markup_bps: int
+    balance: Decimal
+    created_at: datetime
+
+
+class Lookups:
+    """Batched reads over one connection. Every method raises DatabaseUnavailable when it cannot be read."""
+
+    def __init__(self, conninfo: str, *, batch_rows_max_count: int) -> None:
+        self._connection = HotConnection(conninfo)
+
+        def batched(
+            read: Callable[[list[Any]], Awaitable[list[Any]]],
+        ) -> NaturalBatcher[Any, Any]:
+            return NaturalBatcher(read, rows_max_count=batch_rows_max_count)
+
+        self._keys = batched(self._read_keys)
+        self._sessions = batched(self._read_sessions)
+        self._answers = batched(self._read_answers)
+        self._receipts = batched(self._read_receipts)
+
+    async def key(self, public_id: str) -> KeyRecord | None:
+        record: KeyRecord | None = await self._keys.submit(public_id)
+        return record
+
+    async def session(self, lookup: SessionLookup) -> SessionFinding:
+        finding: SessionFinding = await self._sessions.submit(lookup)
+        return finding
+
+    async def keyed_answer(self, gateway_id: UUID, key: str) -> KeyedAnswer | None:
+        answer: KeyedAnswer | None = await self._answers.submit((gateway_id, key))
+        return answer
+
+    async def receipt(self, gateway_id: UUID, issuance_id: UUID) -> Receipt:
+        receipt: Receipt | None = await self._receipts.submit((gateway_id, issuance_id))
+        assert receipt is not None, "an answer is stored together with its issuance"
+        return receipt
+
+    async def close(self) -> None:
+        for batcher in (self._keys, self._sessions, self._answers, self._receipts):
+            await batcher.drain()
+        await self._connection.close()
+
+    async def _read_keys(self, public_ids: list[str]) -> list[KeyRecord | None]:
+        rows = await self._connection.fetch(_KEYS, [array_literal("text", public_ids)])
+        return _in_order(len(public_ids), rows, lambda row: KeyRecord(*row))
+
+    async def _read_sessions(self, lookups: list[SessionLookup]) -> list[SessionFinding]:
+        sessions, rands = zip(*lookups, strict=True)
+        rows = await self._connection.fetch(_SESSIONS, [array_literal("uuid", sessions), array_literal("bytea", rands)])
+        found = _in_order(len(lookups), rows, _finding)
+        return [finding or SessionFinding(None, None, None) for finding in found]
+
+    async def _read_answers(self, keys: list[tuple[UUID, str]]) -> list[KeyedAnswer | None]:
+        rows = await self._connection.fetch(_ANSWERS, _pairs(keys, "text"))
+        return _in_order(len(keys), rows, lambda row: KeyedAnswer(*row))
+
+    async def _read_receipts(self, keys: list[tuple[UUID, UUID]]) -> list[Receipt | None]:
+        rows = await self._connection.fetch(_RECEIPTS, _pairs(keys, "uuid"))
+        return _in_order(len(keys), rows, lambda row: Receipt(*row)._replace(ev_wei=int(row[3]), fee_wei=int(row[4])))
+
+
+_KEYS: LiteralString = """
+    SELECT wanted.ord, api_key.id, api_key.gateway_id, api_key.secret_hmac, api_key.expires_at, api_key.revoked_at,
+           gateway.status, gateway.status_reason, gateway.markup_bps, gateway.minimum_charge::numeric, account.currency,
+           account.balance::numeric, account.credit_limit::numeric
+      FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
+      JOIN api_key ON api_key.public_id = wanted.public_id
+      JOIN gateway ON gateway.id = api_key.gateway_id
+      JOIN account ON account.id = api_key.gateway_id
+"""
+
+_SESSION_FIELDS = (
+    "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "head_state_hash",
+    "request_hash", "issuance_id", "answer",
+)  # fmt: skip
+
+_SESSIONS: LiteralString = (
+    "SELECT wanted.ord, "  # noqa: S608
+    + ", ".join([f"session.{field}" for field in _SESSION_FIELDS])
+    + ", rand.session_id, rand.gateway_id, rand.last_nonce, "
+    + ", ".join([f"newest.{field}" for field in _SESSION_FIELDS])
+    + """
+      FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (session_id, hash, ord)
+      LEFT JOIN session ON session.id = wanted.session_id
+      LEFT JOIN recipient_rand AS rand ON rand.hash = wanted.hash AND rand.last_nonce > 0
+      LEFT JOIN session AS newest ON newest.id = rand.session_id
+"""
+)
+
+_ANSWERS: LiteralString = """
+    SELECT wanted.ord, request_hash, issuance_id, answer
+      FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS wanted (gateway_id, key, ord)
+      JOIN keyed_answer USING (gateway_id, key)
+"""
+
+_RECEIPTS: LiteralString = """
+    SELECT wanted.ord, id, session_id, num_tickets, ev_wei::numeric, fee_wei, charge::numeric, currency, price,
+           markup_bps, balance_after::numeric, created_at
+      FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS wanted (gateway_id, id, ord)
+      JOIN issuance USING (gateway_id, id)
+"""
+
+
+def _in_order(count: int, rows: list[tuple[Any, ...]], read: Callable[[tuple[Any, ...]], Row]) -> list[Row | None]:
+    found: list[Row | None] = [None] * count
+    for ordinal, *row in rows:
+        found[ordinal - 1] = read(tuple(row))
+    return found
+
+
+def _finding(row: tuple[Any, ...]) -> SessionFinding:
+    width = len(_SESSION_FIELDS)
+    session, rand, newest = row[:width], row[width : width + 3], row[width + 3 :]
+    return SessionFinding(
+        Session(*session) if session[0] is not None else None,
+        RandUse(*rand) if rand[0] is not None else None,
+        Session(*newest) if newest[0] is not None else None,
+    )
+
+
+def _pairs(keys: list[tuple[UUID, Any]], kind: str) -> list[str]:
+    gateways, seconds = zip(*keys, strict=True)
+    return [array_literal("uuid", gateways), array_literal(kind, seconds)]

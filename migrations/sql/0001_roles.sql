@@ -1,0 +1,32 @@
+-- Least privilege. Roles belong to the cluster, so another database may have made them already.
+-- clearinghouse_serve signs: it reads, and changes money only through commit_issuances.
+-- clearinghouse_admin manages gateways, keys and credit; it has no way to change a ledger row either.
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['clearinghouse_serve', 'clearinghouse_admin'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- made for another database of this cluster at this very moment
+            END;
+        END IF;
+        IF NOT pg_has_role(current_user, role_name, 'MEMBER') THEN
+            EXECUTE format('GRANT %I TO CURRENT_USER', role_name);
+        END IF;
+    END LOOP;
+END $$;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO clearinghouse_serve, clearinghouse_admin;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO clearinghouse_serve, clearinghouse_admin;
+
+GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lots TO clearinghouse_serve;
+GRANT EXECUTE ON FUNCTION system_account_id TO clearinghouse_serve, clearinghouse_admin;
+
+GRANT EXECUTE ON FUNCTION grant_credit, withdraw_credit, settle_due_lots, open_system_accounts TO clearinghouse_admin;
+GRANT INSERT, UPDATE ON gateway, api_key TO clearinghouse_admin;
+GRANT INSERT (id, gateway_id, name, currency, credit_limit), UPDATE (credit_limit) ON account TO clearinghouse_admin;

@@ -1,0 +1,330 @@
+"""`verify` on books in order, on every kind of corruption we can think of, and beside a working service."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from clearinghouse import ids
+from clearinghouse.identity import gateways, keys
+from clearinghouse.ledger import transfers
+from clearinghouse.ledger.claims import CLAIMS
+from clearinghouse.ledger.verify import verify
+from tests.parts.books import Connection, Usage, commit, usage
+
+WHO = {"reason": "a test", "actor": "test"}
+
+
+@dataclass(frozen=True)
+class Books:
+    """Two gateways with grants, a lot half used, one lapsed, a withdrawal, sessions of two payments and of one."""
+
+    acme: UUID
+    other: UUID
+    key: UUID
+    first: Usage
+    second: Usage
+    lot: UUID
+    lapsed: UUID
+
+
+@pytest.fixture
+async def books(admin: AsyncEngine, owner: Connection) -> Books:
+    in_a_day = datetime.now(UTC) + timedelta(days=1)
+    async with admin.begin() as connection:
+        acme = (await gateways.create(connection, "acme", markup_bps=250, credit_limit=Decimal(5))).id
+        other = (await gateways.create(connection, "other", currency="EUR")).id
+        key = (await keys.create(connection, acme, pepper=b"p" * 32)).key.id
+        others_key = (await keys.create(connection, other, pepper=b"p" * 32)).key.id
+        await transfers.grant(connection, acme, Decimal(100), **WHO)
+        await transfers.grant(connection, other, Decimal(100), **WHO)
+        lapsed = (await transfers.grant(connection, acme, Decimal(3), expires_at=in_a_day, **WHO)).id
+        await transfers.withdraw(connection, acme, Decimal(1), **WHO)
+    owner.execute("UPDATE credit_lot SET expires_at = now()")
+    owner.execute("UPDATE account SET next_expiry_at = now() WHERE id = %s", [acme])
+    owner.execute("SELECT settle_due_lots()")
+    async with admin.begin() as connection:
+        lot = (await transfers.grant(connection, acme, Decimal(20), expires_at=in_a_day, **WHO)).id
+    first = usage(acme, key, ev_wei=3 * 10**15, markup_bps=250, num_tickets=3, idempotency_key="once")
+    second = first.continued(num_tickets=2)
+    for call in (first, second, usage(other, others_key, ev_wei=10**15)):
+        assert commit(owner, call)[0] is None
+    return Books(acme, other, key, first, second, lot, lapsed)
+
+
+async def test_books_in_order_are_clean_and_everything_was_looked_at(admin: AsyncEngine, books: Books) -> None:
+    report = await verify(admin)
+    assert report.findings == ()
+    assert report.is_clean
+    assert [verdict.claim for verdict in report.verdicts] == [claim.name for claim in CLAIMS]
+    assert report.counts == {
+        "gateways": 2, "accounts": 8, "transfers": 9, "credit_lots": 2, "sessions": 2, "issuances": 3,
+        "minimum_charges": 0,
+    }  # fmt: skip
+
+
+async def test_a_minimum_charge_is_no_error_and_is_counted(admin: AsyncEngine, owner: Connection, books: Books) -> None:
+    cheap = usage(books.acme, books.key, ev_wei=1, markup_bps=250)
+    assert commit(owner, replace(cheap, charge=Decimal("0.01")))[0] is None
+    report = await verify(admin)
+    assert report.findings == ()
+    assert report.counts["minimum_charges"] == 1
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A statement, and every claim that must complain, with words of its finding. No other claim may."""
+
+    statement: str
+    expected: dict[str, str]
+
+
+CORRUPTIONS = {
+    "a balance raised": Corruption(
+        "UPDATE account SET balance = balance + 1 WHERE id = %(acme)s",
+        {"balance": "the balance is 109.75, the postings sum to 108.75", "zero_sum": "system accounts sum to 1"},
+    ),
+    "a balance below the limit": Corruption(
+        "ALTER TABLE account DROP CONSTRAINT account_within_credit_limit;"
+        "UPDATE account SET credit_limit = 0, balance = -1 WHERE id = %(other)s",
+        {"balance": "the balance is -1", "credit_limit": "-1 is below minus the credit limit 0",
+         "zero_sum": "sum to -9"},
+    ),
+    "a system account with a balance of its own": Corruption(
+        "ALTER TABLE account DROP CONSTRAINT account_check1;"
+        "UPDATE account SET balance = 5 WHERE name = 'revenue' AND currency = 'USD'",
+        {"balance": "holds a balance of 5"},
+    ),
+    "a gateway without an account": Corruption(
+        "INSERT INTO gateway (id, name) VALUES (gen_random_uuid(), 'lost')",
+        {"gateway_account": "the gateway has no account"},
+    ),
+    "an account that vanished": Corruption(
+        "DELETE FROM account WHERE id = %(other)s",
+        {"gateway_account": "no account", "transfer_accounts": "does not exist", "zero_sum": "system accounts sum to"},
+    ),
+    "a changed amount": Corruption(
+        "UPDATE transfer SET amount = amount + 0.000000001 WHERE kind = 'grant' AND destination = %(other)s",
+        {"balance": "the postings sum to 98.000000001", "zero_sum": "system accounts sum to -0.000000001"},
+    ),
+    "a removed grant": Corruption(
+        "DELETE FROM transfer WHERE kind = 'grant' AND destination = %(other)s",
+        {"balance": "the balance is 98, the postings sum to -2", "zero_sum": "sum to 100"},
+    ),
+    "a transfer between currencies": Corruption(
+        "INSERT INTO transfer (id, kind, source, destination, amount, currency) VALUES "
+        "(gen_random_uuid(), 'grant', system_account_id('funding', 'USD'), %(other)s, 5, 'USD')",
+        {"transfer_accounts": "USD enters an account in EUR", "balance": "the postings sum to 103", "zero_sum": "-5"},
+    ),
+    "a transfer out of nowhere": Corruption(
+        "INSERT INTO transfer (id, kind, source, destination, amount, currency) VALUES "
+        "(gen_random_uuid(), 'grant', gen_random_uuid(), %(other)s, 5, 'EUR');"
+        "UPDATE account SET balance = balance + 5 WHERE id = %(other)s",
+        {"transfer_accounts": "the source account", "zero_sum": "system accounts sum to 5"},
+    ),
+    "a transfer that does not suit its kind": Corruption(
+        "UPDATE transfer SET destination = system_account_id('revenue', 'USD') WHERE kind = 'withdrawal'",
+        {"transfer_kind": "a transfer of kind withdrawal goes from a gateway to revenue"},
+    ),
+    "usage without an issuance": Corruption(
+        "DELETE FROM issuance WHERE id = %(second)s",
+        {"usage_issuance": "charged for no issuance", "session_head": "does not exist",
+         "last_nonce": "last_nonce is 5, the issuances end at 3"},
+    ),
+    "an issuance without usage": Corruption(
+        "DELETE FROM transfer WHERE id = %(second)s",
+        {"usage_issuance": "never charged", "usage_total": "usage_total is 10.25, the usage transfers sum to 6.15",
+         "balance": "postings sum to", "zero_sum": "sum to"},
+    ),
+    "an issuance charged less than it says": Corruption(
+        "UPDATE issuance SET charge = charge + 1 WHERE id = %(second)s",
+        {"usage_issuance": "the issuance is 5.1 USD"},
+    ),
+    "an issuance of another gateway than the one that paid": Corruption(
+        "UPDATE issuance SET gateway_id = %(other)s WHERE id = %(second)s",
+        {"usage_issuance": "the issuance is 4.1 USD of gw_", "rand_owner": "belongs to session",
+         "issuance_parents": "session belongs to another gateway", "session_head": "does not exist for its gateway"},
+    ),
+    "an issuance twice": Corruption(
+        "INSERT INTO issuance SELECT (jsonb_populate_record(issuance, jsonb_build_object('gateway_id', %(other)s))).* "
+        "FROM issuance WHERE id = %(second)s",
+        {"issuance_id": "2 issuances of different gateways share this id", "usage_issuance": "the issuance is",
+         "issuance_parents": "another gateway", "rand_owner": "belongs to session", "nonces": "used twice"},
+    ),
+    "usage in another currency than the issuance": Corruption(
+        "UPDATE issuance SET currency = 'EUR' WHERE id = %(second)s", {"usage_issuance": "4.1 EUR"}
+    ),
+    "a usage total changed": Corruption(
+        "UPDATE account SET usage_total = usage_total + 1 WHERE id = %(acme)s",
+        {"usage_total": "usage_total is 11.25, the usage transfers sum to 10.25"},
+    ),
+    "a lot nobody granted": Corruption(
+        "INSERT INTO credit_lot (id, account_id, amount, remaining, expires_at) "
+        "VALUES (gen_random_uuid(), %(acme)s, 1, 0, now())",
+        {"lot_grant": "never granted"},
+    ),
+    "a lot larger than its grant": Corruption(
+        "UPDATE credit_lot SET amount = 21 WHERE id = %(lot)s",
+        {"lot_grant": "the credit lot has 21"},
+    ),
+    "a lot of another account": Corruption(
+        "UPDATE credit_lot SET account_id = %(other)s WHERE id = %(lapsed)s",
+        {"lot_grant": "the credit lot has 3", "lot_expiry": "nothing was granted that could have expired"},
+    ),
+    "a lapsed lot refilled": Corruption(
+        "UPDATE credit_lot SET remaining = 3 WHERE id = %(lapsed)s;"
+        "UPDATE account SET next_expiry_at = (SELECT min(expires_at) FROM credit_lot) WHERE id = %(acme)s",
+        {"lot_expiry": "the lot expired, but has 3 left"},
+    ),
+    "more in lots than in the balance": Corruption(
+        "UPDATE credit_lot SET amount = 500, remaining = 500 WHERE id = %(lot)s",
+        {"lot_balance": "lots hold 500, of which usage has taken 10.25, but the balance is only 108.75",
+         "lot_grant": "has 500"},
+    ),
+    "an expiry forgotten": Corruption(
+        "UPDATE account SET next_expiry_at = NULL WHERE id = %(acme)s",
+        {"lot_balance": "the earliest open lot expires at"},
+    ),
+    "usage taken from lots that was never used": Corruption(
+        "UPDATE account SET lots_usage = usage_total + 1 WHERE id = %(other)s",
+        {"lot_balance": "lots_usage is 3, outside 0 and usage_total 2"},
+    ),
+    "an expected value one wei off": Corruption(
+        "UPDATE issuance SET ev_wei = ev_wei - 1 WHERE id = %(second)s",
+        {"issuance_ev": "ev_wei is 1999999999999999, its 2 tickets are worth 2000000000000000"},
+    ),
+    "a probability above one": Corruption(
+        "UPDATE issuance SET win_prob = win_prob + 1 WHERE id = %(second)s",
+        {"issuance_ev": "is above certainty"},
+    ),
+    "a charge below cost": Corruption(
+        "UPDATE issuance SET markup_bps = markup_bps + 1 WHERE id = %(second)s",
+        {"issuance_charge": "the charge is 4.1, but ev_wei x price x markup is 4.1004"},
+    ),
+    "a session that vanished": Corruption(
+        "DELETE FROM session WHERE id = %(session)s",
+        {"issuance_parents": "does not exist"},
+    ),
+    "a key that vanished": Corruption(
+        "DELETE FROM api_key WHERE id = %(key)s", {"issuance_parents": "its key key_"}
+    ),
+    "a gap in the nonces": Corruption(
+        "UPDATE issuance SET first_nonce = first_nonce + 1 WHERE id = %(second)s",
+        {"nonces": "begin at 5 instead of 4: some are missing", "last_nonce": "the issuances end at 6"},
+    ),
+    "a nonce used twice": Corruption(
+        "UPDATE issuance SET first_nonce = first_nonce - 1 WHERE id = %(second)s",
+        {"nonces": "begin at 3 instead of 4: some were used twice", "last_nonce": "the issuances end at 4"},
+    ),
+    "nonces that begin at 2": Corruption(
+        "UPDATE issuance SET first_nonce = first_nonce + 1 WHERE gateway_id = %(acme)s",
+        {"nonces": "begin at 2 instead of 1", "last_nonce": "last_nonce is 5, the issuances end at 6"},
+    ),
+    "a last nonce set back": Corruption(
+        "UPDATE recipient_rand SET last_nonce = 3 WHERE session_id = %(session)s",
+        {"last_nonce": "last_nonce is 3, the issuances end at 5"},
+    ),
+    "nonces forgotten": Corruption(
+        "DELETE FROM recipient_rand WHERE session_id = %(session)s",
+        {"last_nonce": "last_nonce is 0, the issuances end at 5"},
+    ),
+    "a recipientRandHash of two sessions": Corruption(
+        "UPDATE recipient_rand SET session_id = gen_random_uuid() WHERE session_id = %(session)s",
+        {"rand_owner": "belongs to session"},
+    ),
+    "a session head of another session": Corruption(
+        "UPDATE session SET gateway_id = %(other)s, "
+        "issuance_id = (SELECT id FROM issuance WHERE gateway_id = %(other)s) WHERE id = %(session)s",
+        {"session_head": "belongs to session ses_", "issuance_parents": "its session belongs to another gateway"},
+    ),
+    "a session head that was never issued": Corruption(
+        "UPDATE session SET issuance_id = gen_random_uuid() WHERE id = %(session)s",
+        {"session_head": "does not exist for its gateway"},
+    ),
+    "a kept answer of nothing": Corruption(
+        "UPDATE keyed_answer SET issuance_id = gen_random_uuid()",
+        {"keyed_answer": "the answer kept for idempotency key once names iss_"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS.values(), ids=CORRUPTIONS.keys())
+async def test_every_planted_corruption_is_found_and_named(
+    admin: AsyncEngine, owner: Connection, books: Books, corruption: Corruption
+) -> None:
+    _plant(owner, corruption.statement, books)
+    report = await verify(admin)
+    found: dict[str, list[str]] = {}
+    for finding in report.findings:
+        found.setdefault(finding.claim, []).append(f"{finding.subject} {finding.detail}")
+    assert found.keys() == corruption.expected.keys(), found
+    for claim, words in corruption.expected.items():
+        assert any(words in text for text in found[claim]), (words, found[claim])
+    assert not report.is_clean
+
+
+def test_every_claim_has_a_corruption_that_breaks_it() -> None:
+    assert {claim for corruption in CORRUPTIONS.values() for claim in corruption.expected} == {
+        claim.name for claim in CLAIMS
+    }
+
+
+async def test_many_violations_are_all_counted_and_some_described(
+    admin: AsyncEngine, owner: Connection, books: Books
+) -> None:
+    _plant(owner, "UPDATE issuance SET markup_bps = 10000", books)
+    report = await verify(admin, findings_max_per_claim=2)
+    assert [verdict.violations for verdict in report.verdicts if verdict.claim == "issuance_charge"] == [3]
+    assert len(report.findings) == 2
+
+
+async def test_findings_name_what_they_are_about(admin: AsyncEngine, owner: Connection, books: Books) -> None:
+    _plant(owner, CORRUPTIONS["a charge below cost"].statement, books)
+    (finding,) = (await verify(admin)).findings
+    assert finding.subject == ids.show("iss", books.second.issuance_id)
+
+
+async def test_books_are_clean_at_any_instant_while_payments_go_on(
+    admin: AsyncEngine, owner: Connection, books: Books
+) -> None:
+    """What is being committed is seen whole or not at all, and nothing waits for the look."""
+    async with admin.begin() as connection:
+        await transfers.grant(connection, books.acme, Decimal(10**6), **WHO)
+    done = threading.Event()
+
+    def pay() -> None:
+        call = books.second
+        while not done.is_set():
+            call = call.continued()
+            assert commit(owner, call)[0] is None
+
+    payments = asyncio.create_task(asyncio.to_thread(pay))
+    try:
+        issuances = []
+        for _ in range(10):
+            report = await verify(admin)
+            assert report.findings == ()
+            issuances.append(report.counts["issuances"])
+    finally:
+        done.set()
+        await payments
+    assert issuances[-1] > issuances[0]
+
+
+def _plant(owner: Connection, statement: str, books: Books) -> None:
+    """As a superuser who switches triggers and foreign keys off: the worst the books must survive to tell."""
+    values = {
+        "acme": books.acme, "other": books.other, "key": books.key, "second": books.second.issuance_id,
+        "session": books.second.session_id, "lot": books.lot, "lapsed": books.lapsed,
+    }  # fmt: skip
+    with owner.transaction():
+        owner.execute("SET LOCAL session_replication_role = replica")
+        for part in statement.split(";"):
+            owner.execute(part.encode(), values)

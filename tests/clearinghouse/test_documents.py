@@ -1,0 +1,51 @@
+"""The command line and the HTTP API show one thing in one way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from clearinghouse.api import shapes
+from clearinghouse.documents import (
+    balance_document,
+    gateway_document,
+    key_document,
+    new_key_document,
+    report_document,
+    transfer_document,
+)
+from clearinghouse.identity import gateways, keys
+from clearinghouse.ids import show
+from clearinghouse.ledger import accounts, transfers
+from clearinghouse.ledger.verify import verify
+
+
+async def test_the_command_line_and_the_api_show_the_same(admin: AsyncEngine) -> None:
+    in_a_day = datetime.now(UTC) + timedelta(days=1)
+    async with admin.begin() as connection:
+        gateway = await gateways.create(connection, "acme", minimum_charge=Decimal("0.10"))
+        new = await keys.create(connection, gateway.id, pepper=b"p" * 32, name="production", expires_at=in_a_day)
+        booked = await transfers.grant(
+            connection, gateway.id, Decimal("5.00"), reason="a test", actor="test", key="k", expires_at=in_a_day
+        )
+        now = await accounts.standing(connection, gateway.id)
+    assert gateway_document(gateway) == shapes.gateway_answer(gateway).model_dump()
+    assert balance_document(now) == shapes.balance_answer(now).model_dump()
+    assert transfer_document(booked, now) == shapes.transfer_answer(booked, now).model_dump()
+    for document, answer in (
+        (key_document(new.key), shapes.key_answer(new.key)),
+        (new_key_document(new), shapes.new_key_answer(new)),
+    ):
+        assert document.pop("key_id") == show("key", new.key.id)
+        assert document == answer.model_dump(exclude={"id"} | ({"key_id"} & answer.model_fields_set))
+
+
+async def test_the_report_lists_every_claim_with_its_sentence(admin: AsyncEngine) -> None:
+    report = await verify(admin)
+    document = report_document(report)
+    assert document["is_clean"] is True
+    assert document["findings"] == []
+    assert [claim["claim"] for claim in document["claims"]] == [verdict.claim for verdict in report.verdicts]
+    assert all(claim["sentence"].endswith(".") and claim["violations"] == 0 for claim in document["claims"])

@@ -1,0 +1,64 @@
+"""A real PostgreSQL for the whole run, and an empty database of its own for every test that asks for one."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
+from clearinghouse.database.migrate import migrate
+
+TEMPLATE_NAME = "test_template"
+
+
+def prepare_template(conninfo: str) -> None:
+    """Bring the empty template database to the state every test's database begins with. Runs once, and only if needed.
+
+    No connection to it may stay open: PostgreSQL does not copy a database that is in use.
+    """
+    migrate(conninfo)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedDatabase]:
+    """One server for the run, in a short path so that its socket lies inside. Durable, as in production."""
+    with (
+        tempfile.TemporaryDirectory(prefix="clearinghouse-test-") as folder,
+        EmbeddedPostgres(Path(folder) / "data") as database,
+    ):
+        yield database
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres: EmbeddedDatabase) -> str:
+    """The name of the prepared database that `database` copies."""
+    _execute(postgres, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE_NAME)))
+    prepare_template(make_conninfo(postgres.conninfo, dbname=TEMPLATE_NAME))
+    return TEMPLATE_NAME
+
+
+@pytest.fixture(scope="session")
+def _database_numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedDatabase, database_template: str, _database_numbers: Iterator[int]) -> Iterator[str]:
+    """The superuser's conninfo for a database that nobody has used; it is dropped afterwards, connections and all."""
+    name = sql.Identifier(f"test_{next(_database_numbers)}")
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
+    _execute(postgres, copy.format(name, sql.Identifier(database_template)))
+    yield make_conninfo(postgres.conninfo, dbname=name.as_string().strip('"'))
+    _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def _execute(postgres: EmbeddedDatabase, statement: sql.Composed) -> None:
+    with psycopg.connect(make_conninfo(postgres.conninfo, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(statement)

@@ -1,0 +1,97 @@
+"""Puts usage into the books the way the service does: through `commit_issuances`, one payment at a time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from chain.tickets import WIN_PROB_CERTAIN
+from clearinghouse.ids import uuid7
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+ETH_PRICE = Decimal(2000)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One payment to record. By default a new session, one certain ticket per wei-thousandth of its worth."""
+
+    gateway_id: UUID
+    key_id: UUID
+    charge: Decimal
+    ev_wei: int
+    price: Decimal = ETH_PRICE
+    markup_bps: int = 0
+    num_tickets: int = 1
+    is_new: bool = True
+    first_nonce: int = 1
+    sequence: int = 0
+    manifest_id: str | None = "stream-1"
+    idempotency_key: str | None = None
+    end_user: str = ""
+    session_id: UUID = field(default_factory=uuid7)
+    issuance_id: UUID = field(default_factory=uuid7)
+    rand: bytes = field(default_factory=lambda: os.urandom(32))
+    base_hash: bytes | None = None
+    head_hash: bytes = field(default_factory=lambda: os.urandom(32))
+    request_hash: bytes = field(default_factory=lambda: os.urandom(32))
+    orchestrator: bytes = b"\x11" * 20
+    recipient: bytes = b"\x22" * 20
+
+    def continued(self, *, num_tickets: int = 1) -> Usage:
+        """The next payment of the session: same recipientRandHash, the nonces that follow."""
+        ev_wei = self.ev_wei // self.num_tickets * num_tickets
+        return replace(
+            self,
+            is_new=False, sequence=self.sequence + 1, first_nonce=self.first_nonce + self.num_tickets,
+            num_tickets=num_tickets, ev_wei=ev_wei, charge=cost(ev_wei, self.markup_bps), issuance_id=uuid7(),
+            base_hash=self.head_hash, head_hash=os.urandom(32), request_hash=os.urandom(32), idempotency_key=None,
+        )  # fmt: skip
+
+
+def usage(gateway_id: UUID, key_id: UUID, *, ev_wei: int = 10**15, markup_bps: int = 0, **further: Any) -> Usage:
+    """A payment for tickets worth `ev_wei` together, charged at ETH_PRICE and the markup."""
+    return Usage(gateway_id, key_id, cost(ev_wei, markup_bps), ev_wei, markup_bps=markup_bps, **further)
+
+
+def usage_costing(gateway_id: UUID, key_id: UUID, charge: Decimal, **further: Any) -> Usage:
+    """A payment that costs `charge`: a multiple of 2e-15, which one wei is worth at ETH_PRICE."""
+    ev_wei = int(charge * 10**18 / ETH_PRICE)
+    assert cost(ev_wei, 0) == charge
+    return usage(gateway_id, key_id, ev_wei=ev_wei, **further)
+
+
+def cost(ev_wei: int, markup_bps: int) -> Decimal:
+    return Decimal(ev_wei * int(ETH_PRICE) * (10_000 + markup_bps)).scaleb(-22)
+
+
+_TYPES = """
+    uuid uuid uuid boolean bytea bytea bigint bytea text bytea bigint integer numeric numeric bigint bytea bytea bytea
+    numeric numeric numeric numeric text timestamptz integer text text text text text text text uuid bytea
+""".split()  # noqa: SIM905 - in the order of the parameters of commit_issuances
+
+
+def commit(connection: Connection, call: Usage) -> tuple[str | None, Decimal]:
+    """Record one payment. The refusal's code, or None; and the balance afterwards."""
+    assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
+    face_value_wei = call.ev_wei // call.num_tickets
+    values = [
+        call.gateway_id, call.key_id, call.session_id, call.is_new, call.base_hash, call.head_hash, call.sequence,
+        call.request_hash, call.idempotency_key, call.rand, call.first_nonce, call.num_tickets, face_value_wei,
+        WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient, call.orchestrator, call.ev_wei, call.ev_wei, call.charge,
+        call.price, "declared", datetime(2026, 4, 7, 20, tzinfo=UTC), call.markup_bps, "lv2v", call.manifest_id, "app",
+        "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion", call.end_user, call.issuance_id,
+        b"the answer",
+    ]  # fmt: skip
+    parameters = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
+    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters})"
+    row = connection.execute(query.encode(), [[value] for value in values]).fetchone()
+    assert row is not None
+    return row[0], row[1]
