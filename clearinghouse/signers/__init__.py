@@ -1,0 +1,1 @@
+"""Whoever holds the ticket key: go-livepeer remote signers in a pool, or our own native one."""

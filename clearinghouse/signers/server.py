@@ -1,0 +1,130 @@
+"""The HTTP surface of a remote signer, around any `Signer`: what `clearinghouse signer` listens with.
+
+    POST /generate-live-payment     a payment, or a refusal in go-livepeer's envelope
+    POST /sign-orchestrator-info    the sender's address and its proof; the body is ignored
+    GET  /discover-orchestrators    what the signer knows; the native signer knows none: 404
+    GET  /healthz                   200, empty
+
+Plain HTTP without authentication, as in go-livepeer: it belongs on a loopback or a private network, behind a front.
+Source: remote-signer protocol, section 1. Bodies are bounded, which the reference signer's are not (section 10-A13).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+
+from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
+from clearinghouse.errors import Refusal, SignerFailed
+from clearinghouse.listener import HttpListener
+from clearinghouse.requests import MAX_BODY_BYTES, decode_payment_request
+from clearinghouse.signers.base import Signer, SignerAnswer
+from clearinghouse.signers.envelope import refusal_answer
+
+IDLE_TIMEOUT_S: Final = 600  # go-livepeer's IdleTimeout
+READ_TIMEOUT_S: Final = 10  # the reference has none (section 10-A13)
+SHUTDOWN_TIMEOUT_S: Final = 5  # no client waits longer for an answer
+
+_log = structlog.get_logger(__name__)
+
+
+def signer_app(signer: Signer) -> Application:
+    """An ASGI application (http scope only) that answers for `signer`."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"a signer speaks http, not {scope['type']}")
+        try:
+            reply = await _answer(signer, scope, receive)
+        except ClientGone:
+            return
+        except Refusal as refusal:
+            reply = _from_answer(refusal_answer(refusal))
+        except Exception:  # noqa: BLE001 (the edge: a bug is logged, and answered as the reference answers a 500)
+            _log.exception("signer_bug", path=scope["path"])
+            reply = _from_answer(refusal_answer(SignerFailed("unexpected error")))
+        await reply.send(send)
+
+    return application
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+_METHODS: Final = {
+    "/generate-live-payment": ("POST",),
+    "/sign-orchestrator-info": ("POST",),
+    "/discover-orchestrators": ("GET", "HEAD"),
+    "/healthz": ("GET", "HEAD"),
+}
+
+
+async def _answer(signer: Signer, scope: Scope, receive: Receive) -> Reply:
+    path: str = scope["path"]
+    if (clean := _cleaned(path)) != path:
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        return Reply(301, b"", [(b"location", quote(clean).encode() + query)])
+    if path not in _METHODS:
+        return _plain(404, "404 page not found\n")
+    if scope["method"] not in _METHODS[path]:
+        return _plain(405, "Method Not Allowed\n", [(b"allow", ", ".join(_METHODS[path]).encode())])
+    if path == "/generate-live-payment":
+        request = decode_payment_request(await read_body(receive, bytes_max=MAX_BODY_BYTES, timeout_s=READ_TIMEOUT_S))
+        return _from_answer(await signer.generate_payment(request, auth_id=_auth_id(scope)))
+    if path == "/sign-orchestrator-info":
+        return _from_answer(await signer.sign_orchestrator_info())
+    if path == "/discover-orchestrators":
+        return _from_answer(await signer.discover_orchestrators(scope["query_string"].decode("latin-1")))
+    return Reply(200, b"")
+
+
+def _cleaned(path: str) -> str:
+    """The path as Go's multiplexer would have it: one slash at a time, no dots; a trailing slash stays."""
+    clean = "/" + posixpath.normpath(path).lstrip("/")
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
+
+
+def _auth_id(scope: Scope) -> str:
+    """The first Signer-Auth-Id, which is the one the reference signer's `Header.Get` takes."""
+    return next((value.decode(errors="replace") for name, value in scope["headers"] if name == b"signer-auth-id"), "")
+
+
+def _from_answer(answer: SignerAnswer) -> Reply:
+    headers = [(b"content-type", answer.content_type.encode())]
+    if answer.orchestrator_url is not None:
+        headers.append((b"livepeer-orchestrator-url", answer.orchestrator_url.encode()))
+    return Reply(answer.status, answer.body, headers)
+
+
+def _plain(status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None) -> Reply:
+    """As Go's http.Error writes it."""
+    own = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
+    return Reply(status, text.encode(), [*own, *(headers or [])])
+
+
+# --- listening --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def signer_served(signer: Signer, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Listens until the block ends, then finishes what was accepted. Yields the base URL; port 0 takes a free one.
+
+    Raises OSError when the address is taken.
+    """
+    listener = HttpListener(
+        signer_app(signer),
+        host=host,
+        port=port,
+        read_timeout_s=READ_TIMEOUT_S,
+        idle_timeout_s=IDLE_TIMEOUT_S,
+        shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+    )
+    chosen_port = await listener.start()
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{chosen_port}"
+    finally:
+        await listener.stop()

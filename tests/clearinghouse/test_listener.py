@@ -1,0 +1,67 @@
+"""What a client cannot do to the HTTP port: hold it with half a head, or fill it with headers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from clearinghouse.asgi import Receive, Reply, Scope, Send
+from clearinghouse.listener import HEAD_MAX_BYTES, HttpListener
+
+READ_TIMEOUT_S = 0.3
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await Reply(200, b"hello").send(send)
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    listener = HttpListener(
+        hello, host="127.0.0.1", port=0, read_timeout_s=READ_TIMEOUT_S, idle_timeout_s=1, shutdown_timeout_s=1
+    )
+    yield await listener.start()
+    await listener.stop()
+
+
+async def converse(port: int, *parts: bytes, pause_s: float = 0) -> bytes:
+    """Sends the parts, then reads until the server closes or says no more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_head_that_never_ends_is_cut_off_after_the_read_timeout(port: int) -> None:
+    started = time.monotonic()
+    assert await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
+    assert READ_TIMEOUT_S * 0.9 < time.monotonic() - started < 1
+
+
+async def test_a_second_request_on_a_connection_has_the_same_bound(port: int) -> None:
+    answer = await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HT", pause_s=0.05)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+async def test_endless_headers_are_refused_with_431(port: int) -> None:
+    lines = [b"X-%04d: %s\r\n" % (n, b"y" * 1000) for n in range(HEAD_MAX_BYTES // 1000)]
+    answer = await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\n", *lines, pause_s=0.001)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_connection_without_a_request_is_closed_when_idle(port: int) -> None:
+    started = time.monotonic()
+    assert await converse(port) == b""
+    assert 0.9 < time.monotonic() - started < 3
