@@ -1,0 +1,78 @@
+"""What a gateway reads about itself: its balance and its issuances. Open to a suspended gateway too."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from clearinghouse.api.bodies import PATH_PATTERN
+from clearinghouse.api.described import described
+from clearinghouse.api.shapes import BalanceAnswer, IssuanceAnswer, IssuancePage, balance_answer
+from clearinghouse.api.wiring import Authenticated, Wired
+from clearinghouse.errors import InvalidRequest
+from clearinghouse.ids import parse
+from clearinghouse.issuances import (
+    PAGE_SIZE_DEFAULT,
+    PAGE_SIZE_MAX,
+    get_issuance,
+    issuance_json,
+    list_issuances,
+    page_json,
+    parse_issuance_id,
+)
+from clearinghouse.ledger.accounts import standing
+
+router = APIRouter(prefix="/v1", tags=["Account"])
+
+PAGE_QUERY: Final = frozenset({"limit", "cursor", "session_id"})
+
+
+async def only_page_query(request: Request) -> None:
+    """A misspelled `cursor` that is ignored would give the first page again and again."""
+    for name in request.query_params:
+        if name not in PAGE_QUERY:
+            raise InvalidRequest(f"unknown query parameter {name[:40]!a}: known are {', '.join(sorted(PAGE_QUERY))}")
+        if len(request.query_params.getlist(name)) > 1:
+            raise InvalidRequest(f"query parameter {name} is given more than once")
+
+
+@router.get("/balance", **described(None))
+async def read_balance(caller: Authenticated, wired: Wired) -> BalanceAnswer:
+    """What the calling gateway has and can spend, with the credit that expires."""
+    async with wired.engine.connect() as connection:
+        return balance_answer(await standing(connection, caller.gateway_id))
+
+
+@router.get("/issuances", dependencies=[Depends(only_page_query)], response_model=IssuancePage, **described(None, 400))
+async def read_issuances(
+    caller: Authenticated,
+    wired: Wired,
+    limit: Annotated[int, Query(description=f"1 to {PAGE_SIZE_MAX}.")] = PAGE_SIZE_DEFAULT,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=64)] = None,
+    session_id: Annotated[str | None, Query(description="Only this session's.", max_length=64)] = None,
+) -> dict[str, Any]:
+    """The calling gateway's payments, newest first, in pages. New ones never shift a later page."""
+    session = _session(session_id) if session_id is not None else None
+    async with wired.engine.connect() as connection:
+        return page_json(
+            await list_issuances(connection, caller.gateway_id, limit=limit, cursor=cursor, session_id=session)
+        )
+
+
+@router.get("/issuances/{issuance_id}", response_model=IssuanceAnswer, **described(None, 400, 404))
+async def read_issuance(
+    issuance_id: Annotated[str, Path(pattern=PATH_PATTERN)], caller: Authenticated, wired: Wired
+) -> dict[str, Any]:
+    """One payment of the calling gateway, as named by its receipt."""
+    issuance = parse_issuance_id(issuance_id)
+    async with wired.engine.connect() as connection:
+        return issuance_json(await get_issuance(connection, caller.gateway_id, issuance))
+
+
+def _session(session_id: str) -> UUID:
+    try:
+        return parse("ses", session_id)
+    except ValueError as error:
+        raise InvalidRequest(f"session_id is {error}") from None

@@ -1,0 +1,154 @@
+"""Request bodies of the management routes: strict JSON, keys that are known, values of exactly the right kind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from clearinghouse.api.wiring import Wired
+from clearinghouse.asgi import read_body
+from clearinghouse.errors import InvalidRequest
+from clearinghouse.identity.gateways import DEFAULT_CURRENCY
+from clearinghouse.instants import parse_rfc3339
+from clearinghouse.strict_json import Number, kind_of, parse_object, refuse_unknown
+
+#: Of what is written into a path: ids and names, without space or control characters.
+PATH_PATTERN: Final = r"^[!-~]{1,140}$"
+
+
+def _text(value: object) -> object:
+    if type(value) is not str:  # a Number is a str too
+        raise ValueError(f"a string is needed, not {kind_of(value)}")
+    return value
+
+
+def _whole(value: object) -> object:
+    if type(value) is not int:
+        raise ValueError(f"a whole number is needed, not {kind_of(value)}")
+    return value
+
+
+def _amount(value: object) -> object:
+    if type(value) in (int, Number):
+        raise ValueError(
+            f'an amount is a decimal string: write "{str(value)[:40]}" in quotes, since many readers round JSON numbers'
+        )
+    return _text(value)
+
+
+def _instant(value: object) -> object:
+    _text(value)
+    return parse_rfc3339(str(value))
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Amount = Annotated[
+    str,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$", "examples": ["12.50"]}),
+]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2030-01-01T00:00:00Z"]}),
+]
+
+
+class Body(BaseModel):
+    """What a caller sends. Unknown keys are refused, and no refusal repeats a value that may be a secret."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class NewGateway(Body):
+    name: Text = Field(description="Letters, digits, '.', '_' and '-'; unique.", examples=["studio"])
+    currency: Text = Field(default=DEFAULT_CURRENCY, description="Of the gateway's account, for ever.")
+    markup_bps: Whole = Field(default=0, description="On top of the tickets' value; 100 are one percent.")
+    minimum_charge: Amount = Field(default="0", description="Per call.", examples=["0.0001"])
+    credit_limit: Amount = Field(default="0", description="How far below zero the balance may go.", examples=["0"])
+
+
+class Suspension(Body):
+    reason: Text = Field(description="One line; the gateway sees it.", examples=["invoice overdue"])
+
+
+class NewCreditLimit(Body):
+    credit_limit: Amount = Field(description="How far below zero the balance may go.", examples=["50"])
+
+
+class NewPricing(Body):
+    """One of the two, or both; what is left out stays as it is."""
+
+    markup_bps: Whole | None = Field(default=None, description="100 are one percent.", examples=[250])
+    minimum_charge: Amount | None = Field(default=None, description="Per call.", examples=["0.0001"])
+
+
+class Withdrawal(Body):
+    amount: Amount = Field(description="In the gateway's currency.")
+    reason: Text = Field(description="One line: what the books will say about it.", examples=["prepaid by wire"])
+    idempotency_key: Text | None = Field(
+        default=None, description="The same key books once. The Idempotency-Key header does the same."
+    )
+
+
+class Grant(Withdrawal):
+    expires_at: Instant | None = Field(default=None, description="When what is left of this grant lapses.")
+
+
+class NewKey(Body):
+    name: Text = Field(default="", description="For people; need not be unique.", examples=["production"])
+    expires_at: Instant | None = Field(default=None, description="Without it, the key does not expire.")
+
+
+class Rotation(Body):
+    grace_s: Whole | None = Field(
+        default=None, description="Seconds the old key goes on working; 86400 if not given.", examples=[3600]
+    )
+    expires_at: Instant | None = Field(default=None, description="Of the new key.")
+
+
+class Nothing(Body):
+    """No field: an empty body or {}."""
+
+
+BODIES: Final[tuple[type[Body], ...]] = (
+    NewGateway, Suspension, NewCreditLimit, NewPricing, Withdrawal, Grant, NewKey, Rotation, Nothing,
+)  # fmt: skip
+
+Model = TypeVar("Model", bound=Body)
+
+
+def decode_body(model: type[Model], raw: bytes, *, bytes_max: int) -> Model:
+    """An empty body is {}. Raises InvalidRequest or RequestTooLarge."""
+    document = parse_object(raw or b"{}", bytes_max=bytes_max, what="a request body")
+    refuse_unknown(document, frozenset(model.model_fields))
+    try:
+        return model.model_validate({key: value for key, value in document.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidRequest(first_reason(error.errors())) from None
+
+
+def first_reason(errors: Any) -> str:
+    """One sentence out of what pydantic found: the first thing to correct."""
+    error = errors[0]
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    reason = str(error.get("ctx", {}).get("error", "")) or error["msg"]
+    return f"{place}: {reason}"
+
+
+def json_body(model: type[Model]) -> Any:
+    """The dependency that reads the request's body as `model`. Its content type is not asked for: only JSON is read."""
+
+    async def read(request: Request, wired: Wired) -> Body:
+        raw = await read_body(request.receive, bytes_max=wired.body_max_bytes, timeout_s=wired.read_timeout_s)
+        return decode_body(model, raw, bytes_max=wired.body_max_bytes)
+
+    dependency: Callable[..., Awaitable[Body]] = read
+    return Depends(dependency)

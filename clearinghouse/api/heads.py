@@ -1,0 +1,33 @@
+"""The request headers that mean something here. All others, Signer-* above all, go no further (spec 10-A8)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from clearinghouse.asgi import Scope
+from clearinghouse.errors import InvalidRequest, Unauthenticated
+
+
+class Head(NamedTuple):
+    """Values as sent, without surrounding space; "" where there is no such header."""
+
+    authorization: str
+    idempotency_key: str
+    end_user: str
+
+
+def read_head(scope: Scope) -> Head:
+    """Raises Unauthenticated or InvalidRequest for a repeated one: two readers could take different values."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name not in _HEADERS:
+            continue
+        if name in found:
+            if name == b"authorization":
+                raise Unauthenticated("There is more than one Authorization header.")
+            raise InvalidRequest(f"There is more than one {name.decode()} header.")
+        found[name] = value
+    return Head(*(found.get(name, b"").decode("latin-1").strip() for name in _HEADERS))
+
+
+_HEADERS: Final = (b"authorization", b"idempotency-key", b"clearinghouse-end-user")

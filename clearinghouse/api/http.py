@@ -1,0 +1,192 @@
+"""The HTTP port: go-livepeer's routes and signTicket as plain ASGI, everything else in the management application.
+
+    POST /generate-live-payment      go-livepeer's body, statuses, envelope and headers
+    POST /sign-orchestrator-info     the sender's address and its proof
+    GET  /discover-orchestrators     what the signer knows of orchestrators
+    POST /v1/signTicket              the same as the first, in one canonical spelling, with a receipt
+
+The hot routes skip the framework: it would cost more than the work itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from clearinghouse.api.answers import read_answer, receipt_fields
+from clearinghouse.api.heads import read_head
+from clearinghouse.api.problems import (
+    PROBLEM,
+    MethodNotAllowed,
+    bug,
+    json_bytes,
+    problem,
+    problem_fields,
+    refusal_headers,
+)
+from clearinghouse.api.sign_ticket_json import decode_sign_ticket
+from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
+from clearinghouse.errors import InvalidRequest, NotFound, Refusal
+from clearinghouse.identity.authenticate import Authenticator
+from clearinghouse.ids import show
+from clearinghouse.ledger.money import show_amount
+from clearinghouse.metrics import Metrics
+from clearinghouse.requests import decode_payment_request
+from clearinghouse.signers.base import Signer, SignerAnswer
+from clearinghouse.signing import SignCall, SignedAnswer, Signing
+
+log = structlog.get_logger(__name__)
+
+JSON = (b"content-type", b"application/json")
+DISCOVERY_QUERY_MAX_BYTES = 8192
+
+
+class HttpApi:
+    """The ASGI application of the HTTP port. `management` answers what the hot routes do not."""
+
+    def __init__(
+        self,
+        *,
+        signing: Signing,
+        authenticator: Authenticator,
+        signer: Signer,
+        metrics: Metrics,
+        management: Application,
+        body_max_bytes: int,
+        read_timeout_s: float,
+    ) -> None:
+        self._signing = signing
+        self._authenticator = authenticator
+        self._signer = signer
+        self._metrics = metrics
+        self._management = management
+        self._body_max_bytes = body_max_bytes
+        self._read_timeout_s = read_timeout_s
+        self._routes: dict[str, tuple[str, str, Callable[[Scope, Receive], Awaitable[Reply]]]] = {
+            "/generate-live-payment": ("POST", "generate_live_payment", self._generate_live_payment),
+            "/sign-orchestrator-info": ("POST", "sign_orchestrator_info", self._sign_orchestrator_info),
+            "/discover-orchestrators": ("GET", "discover_orchestrators", self._discover_orchestrators),
+            "/v1/signTicket": ("POST", "sign_ticket", self._sign_ticket),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            await self._management(scope, receive, send)
+            return
+        method, name, handle = route
+        refused = problem if name == "sign_ticket" else envelope
+        if scope["method"] != method:
+            await _method_not_allowed(method, scope["method"], refused).send(send)
+            return
+        try:
+            reply = await handle(scope, receive)
+            self._metrics.answered(name)
+        except ClientGone:
+            return
+        except Refusal as refusal:
+            self._metrics.refused(name, refusal.code)
+            log.info("refused", route=name, code=refusal.code, reason=refusal.message, **refusal.facts)
+            reply = refused(refusal)
+        except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500
+            self._metrics.refused(name, "internal_error")
+            reply = refused(bug(name, scope))
+        await reply.send(send)
+
+    async def _generate_live_payment(self, scope: Scope, receive: Receive) -> Reply:
+        started_at_s = self._metrics.now_s()
+        body = await self._body(receive)
+        head = read_head(scope)
+        signed = await self._signing.sign_ticket(
+            SignCall(decode_payment_request(body), *head, received_at_s=started_at_s)
+        )
+        return Reply(200, signed.body, [JSON, *receipt_headers(signed)])
+
+    async def _sign_ticket(self, scope: Scope, receive: Receive) -> Reply:
+        started_at_s = self._metrics.now_s()
+        body = await self._body(receive)
+        head = read_head(scope)
+        request, idempotency_key, end_user = decode_sign_ticket(body)
+        signed = await self._signing.sign_ticket(
+            SignCall(
+                request,
+                head.authorization,
+                _one_of("idempotency_key", idempotency_key, head.idempotency_key),
+                _one_of("end_user", end_user, head.end_user),
+                received_at_s=started_at_s,
+            )
+        )
+        payment, seg_creds, state, sig = read_answer(signed.body)
+        answer = {
+            "payment": payment,
+            "seg_creds": seg_creds,
+            "state": {"state": state, "sig": sig},
+            "receipt": receipt_fields(signed.receipt),
+        }
+        return Reply(200, json_bytes(answer), [JSON, *receipt_headers(signed)])
+
+    async def _sign_orchestrator_info(self, scope: Scope, receive: Receive) -> Reply:
+        await self._body(receive)
+        await self._authenticator.authenticate(read_head(scope).authorization)
+        return _pass_on(await self._signer.sign_orchestrator_info())
+
+    async def _discover_orchestrators(self, scope: Scope, receive: Receive) -> Reply:
+        await self._authenticator.authenticate(read_head(scope).authorization)
+        query: bytes = scope["query_string"]
+        if len(query) > DISCOVERY_QUERY_MAX_BYTES:
+            raise NotFound("The query is too long for any orchestrator to match it.")
+        answer = await self._signer.discover_orchestrators(query.decode("ascii", "replace"))
+        if answer.status == 404:
+            return _no_discovery()
+        return _pass_on(answer)
+
+    async def _body(self, receive: Receive) -> bytes:
+        return await read_body(receive, bytes_max=self._body_max_bytes, timeout_s=self._read_timeout_s)
+
+
+def _one_of(name: str, in_body: str, in_header: str) -> str:
+    """A value that may stand in either place. InvalidRequest for two that differ: no guess is made between them."""
+    if in_body and in_header and in_body != in_header:
+        raise InvalidRequest(f"{name} in the body and its header differ: send one")
+    return in_body or in_header
+
+
+def receipt_headers(signed: SignedAnswer) -> list[tuple[bytes, bytes]]:
+    """What the call cost, for clients whose body belongs to go-livepeer."""
+    receipt = signed.receipt
+    headers = [
+        (b"clearinghouse-receipt", show("iss", receipt.issuance_id).encode()),
+        (b"clearinghouse-charge", f"{show_amount(receipt.charge)} {receipt.currency}".encode()),
+        (b"clearinghouse-balance", f"{show_amount(receipt.balance)} {receipt.currency}".encode()),
+        (b"clearinghouse-overhead-ms", b"%.3f" % (signed.overhead_s * 1000)),
+    ]
+    if signed.replayed:
+        headers.append((b"clearinghouse-replayed", b"true"))
+    return headers
+
+
+def envelope(refusal: Refusal) -> Reply:
+    """A refusal on go-livepeer's routes: a signer's own bytes unchanged, ours in its envelope."""
+    body = refusal.signer_answer or json_bytes({"error": {"message": refusal.message}}) + b"\n"
+    return Reply(refusal.http_status, body, [JSON, *refusal_headers(refusal)])
+
+
+def _pass_on(answer: SignerAnswer) -> Reply:
+    headers = [(b"content-type", answer.content_type.encode())]
+    return Reply(answer.status, answer.body, headers)
+
+
+def _no_discovery() -> Reply:
+    """Both formats in one body: discovery is go-livepeer's route, and the reason is ours."""
+    refusal = NotFound("The signer offers no discovery of orchestrators.")
+    body = {**problem_fields(refusal), "error": {"message": refusal.message}}
+    return Reply(404, json_bytes(body), [PROBLEM, *refusal_headers(refusal)])
+
+
+def _method_not_allowed(allowed: str, method: str, refused: Callable[[Refusal], Reply]) -> Reply:
+    """On go-livepeer's routes as Go's multiplexer answers."""
+    if refused is problem:
+        return problem(MethodNotAllowed(f"There is no {method[:16]} here, only {allowed}.", allow=allowed))
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"allow", allowed.encode())]
+    return Reply(405, b"Method Not Allowed\n", headers)

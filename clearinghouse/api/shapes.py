@@ -1,0 +1,236 @@
+"""What the management routes answer with. Amounts and wei are decimal strings, times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clearinghouse.identity.gateways import Gateway
+from clearinghouse.identity.keys import ApiKey, NewApiKey
+from clearinghouse.ids import show
+from clearinghouse.instants import rfc3339
+from clearinghouse.ledger.accounts import CreditLot, Standing
+from clearinghouse.ledger.money import show_amount
+from clearinghouse.ledger.transfers import Transfer
+from clearinghouse.readiness import Check
+
+
+class Answer(BaseModel):
+    """Frozen, and complete: a field too many or too few is a bug of ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CreditLotAnswer(Answer):
+    """Granted credit that expires."""
+
+    id: str = Field(description="Of the grant.")
+    amount: str
+    remaining: str
+    expires_at: str
+
+
+class BalanceAnswer(Answer):
+    """Where a gateway stands now, in one instant."""
+
+    gateway_id: str
+    available: str = Field(description="balance + credit_limit: what can be spent now.", examples=["9.9877"])
+    balance: str = Field(examples=["9.9877"])
+    credit_limit: str = Field(examples=["0"])
+    currency: str = Field(examples=["USD"])
+    usage_total: str = Field(description="All charges so far.", examples=["0.0123"])
+    credit_lots: list[CreditLotAnswer] = Field(description="Credit that expires, in the order usage takes it.")
+
+
+class IssuanceAnswer(Answer):
+    """One released payment, and what it cost."""
+
+    id: str
+    session_id: str
+    key_id: str
+    num_tickets: int
+    ev_wei: str = Field(description="Expected value of the tickets, rounded up once: what is charged for.")
+    fee_wei: str = Field(description="The fee as the signer computed it; recorded, not charged.")
+    charge: str
+    currency: str
+    price: str = Field(description="`currency` per ETH at the time of the charge.")
+    price_source: str
+    price_observed_at: str
+    markup_bps: int
+    balance_after: str
+    created_at: str
+    manifest_id: str
+    app: str
+    job_type: str
+    pipeline: str
+    model: str
+    orchestrator: str
+    recipient: str
+    transcoder: str
+    end_user: str
+    first_nonce: int
+    face_value_wei: str
+    win_prob: str = Field(description="Numerator over 2^256 - 1.")
+
+
+class IssuancePage(Answer):
+    items: list[IssuanceAnswer]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class GatewayAnswer(Answer):
+    """A gateway and its price."""
+
+    gateway_id: str
+    name: str
+    status: str = Field(examples=["active"])
+    status_reason: str
+    currency: str
+    markup_bps: int
+    minimum_charge: str
+    created_at: str
+
+
+class GatewayStanding(GatewayAnswer):
+    """A gateway, its price, and where it stands."""
+
+    available: str
+    balance: str
+    credit_limit: str
+    usage_total: str
+    credit_lots: list[CreditLotAnswer]
+
+
+class GatewayList(Answer):
+    items: list[GatewayAnswer] = Field(description="In the order of their names.")
+
+
+class TransferAnswer(Answer):
+    """Credit given or taken, and where the gateway stands since."""
+
+    id: str
+    kind: str
+    gateway_id: str
+    amount: str
+    currency: str
+    reason: str
+    actor: str
+    idempotency_key: str | None
+    created_at: str
+    was_repeated: bool = Field(description="It had been booked before under this idempotency key: nothing was changed.")
+    balance: str
+    available: str
+
+
+class KeyAnswer(Answer):
+    """What is known of an API key, which is never the key."""
+
+    id: str
+    gateway_id: str
+    public_id: str
+    name: str
+    status: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class NewKeyAnswer(KeyAnswer):
+    """A key just made."""
+
+    api_key: str = Field(description="The whole key. It is shown here and never again.")
+
+
+class KeyList(Answer):
+    items: list[KeyAnswer] = Field(description="Newest first.")
+
+
+class CheckAnswer(Answer):
+    name: str
+    ok: bool
+    detail: str = Field(description="What was found, or what is wrong and what to do about it.")
+
+
+class ReadyAnswer(Answer):
+    ready: bool
+    checks: list[CheckAnswer]
+
+
+class HealthAnswer(Answer):
+    status: str = Field(examples=["ok"])
+
+
+def balance_answer(now: Standing) -> BalanceAnswer:
+    return BalanceAnswer(
+        gateway_id=show("gw", now.gateway_id),
+        available=show_amount(now.available),
+        balance=show_amount(now.balance),
+        credit_limit=show_amount(now.credit_limit),
+        currency=now.currency,
+        usage_total=show_amount(now.usage_total),
+        credit_lots=[_lot_answer(lot) for lot in now.lots],
+    )
+
+
+def gateway_answer(gateway: Gateway) -> GatewayAnswer:
+    return GatewayAnswer(
+        gateway_id=show("gw", gateway.id),
+        name=gateway.name,
+        status=gateway.status,
+        status_reason=gateway.status_reason,
+        currency=gateway.currency,
+        markup_bps=gateway.markup_bps,
+        minimum_charge=show_amount(gateway.minimum_charge),
+        created_at=rfc3339(gateway.created_at),
+    )
+
+
+def gateway_standing(gateway: Gateway, now: Standing) -> GatewayStanding:
+    return GatewayStanding(**{**gateway_answer(gateway).model_dump(), **balance_answer(now).model_dump()})
+
+
+def transfer_answer(transfer: Transfer, now: Standing) -> TransferAnswer:
+    return TransferAnswer(
+        id=show("tr", transfer.id),
+        kind=transfer.kind,
+        gateway_id=show("gw", now.gateway_id),
+        amount=show_amount(transfer.amount),
+        currency=transfer.currency,
+        reason=transfer.reason,
+        actor=transfer.actor,
+        idempotency_key=transfer.key,
+        created_at=rfc3339(transfer.created_at),
+        was_repeated=transfer.was_repeated,
+        balance=show_amount(now.balance),
+        available=show_amount(now.available),
+    )
+
+
+def key_answer(key: ApiKey) -> KeyAnswer:
+    return KeyAnswer(
+        id=show("key", key.id),
+        gateway_id=show("gw", key.gateway_id),
+        public_id=key.public_id,
+        name=key.name,
+        status=key.status,
+        created_at=rfc3339(key.created_at),
+        expires_at=rfc3339(key.expires_at) if key.expires_at is not None else None,
+        revoked_at=rfc3339(key.revoked_at) if key.revoked_at is not None else None,
+    )
+
+
+def new_key_answer(new: NewApiKey) -> NewKeyAnswer:
+    return NewKeyAnswer(**key_answer(new.key).model_dump(), api_key=new.api_key)
+
+
+def ready_answer(checks: list[Check]) -> ReadyAnswer:
+    shown = [CheckAnswer(name=check.name, ok=check.ok, detail=check.detail) for check in checks]
+    return ReadyAnswer(ready=all(check.ok for check in checks), checks=shown)
+
+
+def _lot_answer(lot: CreditLot) -> CreditLotAnswer:
+    return CreditLotAnswer(
+        id=show("tr", lot.id),
+        amount=show_amount(lot.amount),
+        remaining=show_amount(lot.remaining),
+        expires_at=rfc3339(lot.expires_at),
+    )

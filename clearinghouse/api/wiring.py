@@ -1,0 +1,91 @@
+"""What the management routes work with, and the dependencies through which they ask for it."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from clearinghouse.api.heads import read_head
+from clearinghouse.asgi import Scope
+from clearinghouse.errors import Unauthenticated
+from clearinghouse.identity.authenticate import Authenticator, Caller, bearer
+from clearinghouse.metrics import Metrics
+from clearinghouse.readiness import Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Given once, when the application is made, and carried as its state.
+
+    `engine` reads in role clearinghouse_serve; `admin_engine` changes what operators may change, in role
+    clearinghouse_admin.
+    """
+
+    authenticator: Authenticator
+    engine: AsyncEngine
+    admin_engine: AsyncEngine | None
+    pepper: bytes = field(repr=False)
+    admin_token: str | None = field(repr=False)
+    metrics: Metrics
+    metrics_token: str | None = field(repr=False)
+    readiness: Readiness
+    body_max_bytes: int
+    read_timeout_s: float
+
+
+class AdminTokenNeeded(Unauthenticated):
+    what_next: ClassVar[str] = "Send `Authorization: Bearer <admin token>`; api.admin_token sets it."
+
+
+class MetricsTokenNeeded(Unauthenticated):
+    what_next: ClassVar[str] = "Send `Authorization: Bearer <metrics token>`; api.metrics_token sets it."
+
+
+async def wiring(request: Request) -> Wiring:
+    found: Wiring = request.app.state.wiring
+    return found
+
+
+Wired = Annotated[Wiring, Depends(wiring)]
+
+
+async def authenticated(request: Request, wired: Wired) -> Caller:
+    """The gateway that asks. A suspended one may still look at what is its own."""
+    return await wired.authenticator.authenticate(read_head(request.scope).authorization, may_be_suspended=True)
+
+
+Authenticated = Annotated[Caller, Depends(authenticated)]
+
+
+async def require_admin(request: Request, wired: Wired) -> None:
+    _require_token(request.scope, wired.admin_token, AdminTokenNeeded)
+
+
+async def require_scraper(request: Request, wired: Wired) -> None:
+    """Whoever may read the metrics: anybody, unless a token is configured."""
+    if wired.metrics_token is not None:
+        _require_token(request.scope, wired.metrics_token, MetricsTokenNeeded)
+
+
+async def books(wired: Wired) -> AsyncEngine:
+    """The database with an operator's rights."""
+    assert wired.admin_engine is not None, "without it there are no admin routes"
+    return wired.admin_engine
+
+
+Books = Annotated[AsyncEngine, Depends(books)]
+
+
+def _require_token(scope: Scope, token: str | None, refusal: type[Unauthenticated]) -> None:
+    """In constant time: how much of a guess was right must not show."""
+    assert token, "a route that needs a token exists only where one is configured"
+    try:
+        given = bearer(read_head(scope).authorization)
+    except Unauthenticated as reason:
+        raise refusal(reason.message) from None
+    if not hmac.compare_digest(given.encode("latin-1"), token.encode()):
+        raise refusal("The token is not the right one.")

@@ -1,0 +1,41 @@
+"""All checks at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from clearinghouse.checkup import configuration, data_dir, database, price, service, signers, tls
+from clearinghouse.checkup.findings import Finding, error
+from clearinghouse.config import Settings
+
+#: Each check has shorter limits of its own; this one is for what they did not foresee.
+CHECK_TIMEOUT_S: Final = 10
+
+
+async def examine(settings: Settings, *, config_file: Path | None) -> list[Finding]:
+    """Every finding, in the order of the checks and not of their ends."""
+    checks: Mapping[str, Awaitable[list[Finding]]] = {
+        "configuration": asyncio.to_thread(configuration.check, settings, config_file=config_file),
+        "data directory": asyncio.to_thread(data_dir.check, settings),
+        "database": database.check(settings),
+        "signer": signers.check(settings),
+        "price": asyncio.to_thread(price.check, settings),
+        "TLS": asyncio.to_thread(tls.check, settings),
+        "service": asyncio.to_thread(service.check, settings.listen),
+    }
+    found = await asyncio.gather(*(_within_limit(name, check) for name, check in checks.items()))
+    return list(chain.from_iterable(found))
+
+
+async def _within_limit(name: str, check: Awaitable[list[Finding]]) -> list[Finding]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await check
+    except TimeoutError:
+        return [error(name, f"not known after {CHECK_TIMEOUT_S} s", "Look for what hangs: name resolution, a disk.")]
+    except OSError as reason:
+        return [error(name, f"cannot be looked at: {reason}", "Run as the user the service runs as.")]

@@ -1,0 +1,80 @@
+"""The command line. One module per subject; each adds its commands to `app` below.
+
+Start-up must stay fast: modules of this package import the database, the chain and the service inside their commands,
+never at the top.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clearinghouse.cli import books, credit, gateways, keys, running
+from clearinghouse.cli.demo import sign_demo
+from clearinghouse.cli.doctor import doctor
+from clearinghouse.cli.refusals import ExplainedGroup
+
+_HELP = """Prepaid payment signing for Livepeer gateways: every ticket is paid for before it leaves.
+
+Commands work on the embedded database in `--data-dir` (also while the service runs), or on the PostgreSQL that
+CLEARINGHOUSE_DATABASE_URL names.
+
+\b
+A gateway with credit and a key, from nothing:
+  clearinghouse gateway create acme
+  clearinghouse credit grant acme 25 --reason "first top-up"
+  clearinghouse key create acme
+  clearinghouse balance acme
+
+Every command explains itself with --help; those that answer and end do so in JSON with --json.
+"""
+
+app = typer.Typer(
+    name="clearinghouse",
+    cls=ExplainedGroup,
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        typer.echo(version("livepeer-clearinghouse"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Replaced by _HELP; a callback is where options of the whole program live."""
+
+
+# Running it.
+app.command("dev")(running.dev)
+app.command("serve")(running.serve)
+app.command("signer")(running.signer)
+app.command("migrate")(running.migrate)
+app.command("doctor")(doctor)
+app.command("sign-demo")(sign_demo)
+
+# Tenants and money.
+app.add_typer(gateways.app, name="gateway")
+app.add_typer(keys.app, name="key")
+app.add_typer(credit.app, name="credit")
+app.add_typer(books.ledger_app, name="ledger")
+app.command("balance")(books.balance)
+app.command("issuances")(books.issuances)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,5 @@
+"""`python -m clearinghouse.cli` is `clearinghouse`."""
+
+from clearinghouse.cli import main
+
+main()

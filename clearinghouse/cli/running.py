@@ -1,0 +1,255 @@
+"""`dev`, `serve`, `signer` and `migrate`: what runs, and what prepares it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clearinghouse.cli.context import BadConfiguration, DataDir, pepper_of, settings_of
+from clearinghouse.cli.output import AsJson, print_json
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from clearinghouse.config import Settings
+    from clearinghouse.demo import Demo
+    from clearinghouse.service import RunningService
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings in TOML. Default: the file CLEARINGHOUSE_CONFIG names.", show_default=False
+    ),
+]
+HttpPort = Annotated[
+    int | None, typer.Option("--http-port", help="HTTP port; 0 takes a free one.", show_default="8080")
+]
+GrpcPort = Annotated[
+    int | None, typer.Option("--grpc-port", help="gRPC port; 0 takes a free one.", show_default="9090")
+]
+
+
+def dev(
+    data_dir: DataDir = None,
+    http_port: HttpPort = None,
+    grpc_port: GrpcPort = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run everything embedded: database, signer, and a demo gateway with a key and credit.
+
+    The escrow is simulated and the price of ETH declared: tickets signed here are real in form and cannot be redeemed.
+    Data stays in the data directory; Ctrl-C stops all of it and the next start finds it again.
+
+    \b
+      clearinghouse dev
+      clearinghouse dev --data-dir /tmp/try --http-port 0 --grpc-port 0
+    """
+    from clearinghouse.demo import ensure_demo, for_development  # noqa: PLC0415
+
+    flags = {
+        "data_dir": data_dir,
+        "listen.http_port": http_port,
+        "listen.grpc_port": grpc_port,
+        "log.format": "console",
+    }
+    settings = for_development(settings_of(config=config, flags=flags))
+    demos: list[Demo] = []
+
+    async def prepare(conninfo: str) -> None:
+        demos.append(await ensure_demo(conninfo, settings, pepper_of(settings)))
+
+    def started(service: RunningService) -> None:
+        _welcome(settings, service, demos[0], as_json=as_json)
+
+    _serve(settings, started, prepare)
+
+
+def serve(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    http_port: HttpPort = None,
+    grpc_port: GrpcPort = None,
+) -> None:
+    """Serve HTTP and gRPC with the configured database and signers, until SIGTERM or Ctrl-C.
+
+    Accepted calls are finished before it ends. Settings come from flags, the environment (CLEARINGHOUSE_…), the file
+    of --config, and defaults, in this order; `clearinghouse doctor` checks them all.
+
+    \b
+      clearinghouse serve --config /etc/clearinghouse/clearinghouse.toml
+    """
+    from clearinghouse.config import missing_for_serving  # noqa: PLC0415
+
+    flags = {"data_dir": data_dir, "listen.http_port": http_port, "listen.grpc_port": grpc_port}
+    settings = settings_of(config=config, flags=flags)
+    if missing := missing_for_serving(settings):
+        raise BadConfiguration("\n".join(missing))
+    _warn(settings, config)
+
+    def started(service: RunningService) -> None:
+        typer.echo(
+            f"serving HTTP on {settings.listen.host}:{service.http_port} and gRPC on "
+            f"{settings.listen.host}:{service.grpc_port}, tickets of {service.sender_address}",
+            err=True,
+        )
+
+    _serve(settings, started, None)
+
+
+def signer(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    host: Annotated[str, typer.Option(help="Address to listen on: loopback or a private network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8935,
+) -> None:
+    """Run the native signer alone, with go-livepeer's own HTTP API and, like it, without authentication.
+
+    It signs for whoever reaches it: keep it on loopback or a private network behind the clearinghouse. The key is that
+    of signer.native.keystore_file, or one in the data directory; signers of one pool share one key.
+
+    \b
+      clearinghouse signer --port 8935
+      CLEARINGHOUSE_SIGNER__KIND=go_livepeer \\
+      CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS=http://127.0.0.1:8935 clearinghouse serve
+    """
+    from chain.keystore import KeystoreError  # noqa: PLC0415
+    from chain.signatures import checksum_address  # noqa: PLC0415
+    from clearinghouse.log import configure_logging  # noqa: PLC0415
+    from clearinghouse.process import run  # noqa: PLC0415
+    from clearinghouse.running import native_key  # noqa: PLC0415
+    from clearinghouse.service import native_signer  # noqa: PLC0415
+    from clearinghouse.signers.server import signer_served  # noqa: PLC0415
+
+    settings = settings_of(config=config, flags={"data_dir": data_dir})
+    configure_logging(settings.log)
+
+    async def main(stop: asyncio.Event) -> None:
+        key = native_key(settings)
+        async with signer_served(
+            native_signer(key, settings.signer.native, settings.escrow), host=host, port=port
+        ) as url:
+            typer.echo(f"signing for {checksum_address(key.address)} (simulated escrow) at {url}", err=True)
+            await stop.wait()
+
+    try:
+        run(main)
+    except (KeystoreError, ValueError, OSError) as error:
+        raise BadConfiguration(str(error)) from error
+
+
+def migrate(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Bring the database to the schema of this release. Safe to repeat and to run from several places at once.
+
+    Uses admin_database_url, else database_url; the login needs the owner's rights, and CREATEROLE where the roles are
+    not there yet. Run it before the new release serves.
+
+    Example: clearinghouse migrate --config /etc/clearinghouse/clearinghouse.toml
+    """
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    from clearinghouse.cli.context import DatabaseNotReady, embedded_database  # noqa: PLC0415
+    from clearinghouse.database.migrate import migrate as migrate_database  # noqa: PLC0415
+    from clearinghouse.database.migrate import newest_revision  # noqa: PLC0415
+
+    settings = settings_of(config=config, flags={"data_dir": data_dir})
+    url = settings.admin_database_url or settings.database_url
+    if url is None:
+        with embedded_database(settings):
+            revision = newest_revision()
+    else:
+        try:
+            revision = migrate_database(url.get_secret_value())
+        except DBAPIError as error:
+            raise DatabaseNotReady(f"the database cannot be migrated: {str(error.orig).strip()}") from error
+    if as_json:
+        print_json({"revision": revision})
+    else:
+        typer.echo(f"the database is at revision {revision}")
+
+
+def _serve(
+    settings: Settings,
+    started: Callable[[RunningService], None],
+    prepare: Callable[[str], Awaitable[None]] | None,
+) -> None:
+    from chain.keystore import KeystoreError  # noqa: PLC0415
+    from clearinghouse.cli.context import DatabaseNotReady  # noqa: PLC0415
+    from clearinghouse.database.postgres_programs import EmbeddedPostgresError  # noqa: PLC0415
+    from clearinghouse.log import configure_logging  # noqa: PLC0415
+    from clearinghouse.process import run  # noqa: PLC0415
+    from clearinghouse.running import service_of  # noqa: PLC0415
+    from clearinghouse.secrets import SecretMissing  # noqa: PLC0415
+    from clearinghouse.service import ServiceError  # noqa: PLC0415
+    from clearinghouse.signers.pool import SignerPoolError  # noqa: PLC0415
+
+    configure_logging(settings.log)
+
+    async def main(stop: asyncio.Event) -> None:
+        async with service_of(settings, prepare=prepare) as service:
+            started(service)
+            await stop.wait()
+
+    try:
+        run(main)
+    except EmbeddedPostgresError as error:
+        raise DatabaseNotReady(str(error)) from error
+    except (ServiceError, SignerPoolError, KeystoreError, SecretMissing, OSError) as error:
+        raise BadConfiguration(str(error)) from error
+
+
+def _warn(settings: Settings, config: Path | None) -> None:
+    from clearinghouse.config_sources import warnings_about  # noqa: PLC0415
+
+    for warning in warnings_about(settings, config_file=config):
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _welcome(settings: Settings, service: RunningService, demo: Demo, *, as_json: bool) -> None:
+    """What a newcomer needs next. One line of JSON with --json, for whoever starts it from a script."""
+    scheme = "http" if settings.listen.tls_cert_file is None else "https"
+    http_url = f"{scheme}://{settings.listen.host}:{service.http_port}"
+    if as_json:
+        import json  # noqa: PLC0415
+
+        facts = {
+            "http_url": http_url,
+            "grpc_target": f"{settings.listen.host}:{service.grpc_port}",
+            "gateway_id": demo.gateway_id,
+            "gateway": demo.name,
+            "api_key": demo.api_key,
+            "available": demo.available,
+            "currency": demo.currency,
+            "sender": service.sender_address,
+            "data_dir": str(settings.data_dir.absolute()),
+        }
+        typer.echo(json.dumps(facts))
+        return
+    program = sys.argv[0]
+    typer.echo(f"""
+The clearinghouse is running. Its escrow is simulated: tickets are real in form and cannot be redeemed.
+
+  HTTP      {http_url}   (docs: {http_url}/docs, metrics: {http_url}/metrics)
+  gRPC      {settings.listen.host}:{service.grpc_port}
+  sender    {service.sender_address}
+  data      {settings.data_dir.absolute()}
+
+  gateway   {demo.name} ({demo.gateway_id})
+  API key   {demo.api_key}
+  credit    {demo.available} {demo.currency}
+
+Sign a ticket, see the receipt and the new balance:
+
+  CLEARINGHOUSE_API_KEY={demo.api_key} {program} sign-demo --url {http_url}
+
+Point a gateway at it:
+
+  go-livepeer   -remoteSignerUrl {http_url} -remoteSignerHeaders 'Authorization:Bearer {demo.api_key}'
+  Python SDK    signer_url="{http_url}", signer_headers={{"Authorization": "Bearer {demo.api_key}"}}
+
+Ctrl-C stops everything; the next start finds the same data.
+""")

@@ -1,0 +1,167 @@
+"""The durable step: records what was signed and debits for it, before anything is released (promise 1).
+
+Calls that arrive while a transaction is in flight go into the next one together; `commit_issuances` in
+migrations/sql judges and applies them one by one. A commit whose outcome is unknown because the connection was lost is
+sent again: if it had been carried out, the stored answer comes back and nothing is debited twice (promise 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import LiteralString, NamedTuple
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from clearinghouse.database.arrays import array_literal
+from clearinghouse.database.batching import RECONNECT_PAUSE_S, HotConnection, NaturalBatcher
+from clearinghouse.errors import DatabaseUnavailable
+from clearinghouse.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+RETRIES_MAX_COUNT = 5
+
+
+class Issuance(NamedTuple):
+    """One signed payment, to be recorded and debited. The fields are the parameters of commit_issuances, in order."""
+
+    gateway_id: UUID
+    key_id: UUID
+    session_id: UUID
+    is_new_session: bool
+    base_state_hash: bytes | None
+    head_state_hash: bytes
+    sequence: int
+    request_hash: bytes
+    idempotency_key: str | None
+    recipient_rand_hash: bytes
+    first_nonce: int
+    num_tickets: int
+    face_value_wei: int
+    win_prob: int
+    creation_round: int
+    sender: bytes
+    recipient: bytes
+    orchestrator: bytes
+    ev_wei: int
+    fee_wei: int
+    charge: Decimal
+    price: Decimal
+    price_source: str
+    price_observed_at: datetime
+    markup_bps: int
+    job_type: str
+    manifest_id: str | None
+    app: str
+    transcoder: str
+    pipeline: str
+    model: str
+    end_user: str
+    id: UUID
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`code` is None when the payment is recorded and may be released; otherwise nothing was debited."""
+
+    code: str | None
+    balance: Decimal
+    credit_limit: Decimal
+    #: The database's time of the batch, which is the issuance's created_at.
+    created_at: datetime
+    #: With code "replayed": the answer that was recorded for this request, and its issuance.
+    stored_issuance_id: UUID | None = None
+    stored_answer: bytes | None = None
+
+
+#: The types of commit_issuances' parameters: one array per field of Issuance.
+_TYPES = (
+    "uuid", "uuid", "uuid", "boolean", "bytea", "bytea", "bigint", "bytea", "text", "bytea", "bigint", "integer",
+    "numeric", "numeric", "bigint", "bytea", "bytea", "bytea", "numeric", "numeric", "numeric", "numeric", "text",
+    "timestamptz", "integer", "text", "text", "text", "text", "text", "text", "text", "uuid", "bytea",
+)  # fmt: skip
+assert len(_TYPES) == len(Issuance._fields)
+
+_COMMIT: LiteralString = (
+    "SELECT o_ord, o_code, o_balance, o_credit_limit, o_created_at, o_issuance_id, o_answer FROM commit_issuances("  # noqa: S608
+    + ", ".join([f"%s::{kind}[]" for kind in _TYPES])
+    + ")"
+)
+
+
+class GroupCommit:
+    """Commits issuances in batches over one connection."""
+
+    def __init__(self, conninfo: str, *, batch_rows_max_count: int, deadline_s: float, metrics: Metrics) -> None:
+        self._connection = HotConnection(conninfo)
+        self._deadline_s = deadline_s
+        self._metrics = metrics
+        self._batcher = NaturalBatcher(self._execute, rows_max_count=batch_rows_max_count, exclusive=_touches)
+
+    async def commit(self, issuance: Issuance) -> Outcome:
+        """Returns when the outcome is durable. DatabaseUnavailable: unknown; the same request again reveals it."""
+        outcome = await self._batcher.submit(issuance)
+        while outcome.code == "out_of_credit" and issuance.charge <= outcome.balance + outcome.credit_limit:
+            # It was refused only for a larger charge ahead of it in the batch. Each round decides at least the first
+            # item of every account for good, so this ends.
+            outcome = await self._batcher.submit(issuance)
+        return outcome
+
+    async def close(self) -> None:
+        await self._batcher.drain()
+        await self._connection.close()
+
+    async def _execute(self, batch: list[Issuance]) -> Sequence[Outcome | Exception]:
+        started = time.perf_counter()
+        try:
+            outcomes: Sequence[Outcome | Exception] = await self._until_known(lambda: self._call(batch))
+        except psycopg.Error as error:
+            if len(batch) == 1:
+                log.exception("commit_failed", issuance_id=str(batch[0].id), sqlstate=error.sqlstate)
+                return [error]
+            outcomes = [(await self._execute([issuance]))[0] for issuance in batch]  # one bad row, not all
+        self._metrics.commit(rows=len(batch), elapsed_s=time.perf_counter() - started)
+        return outcomes
+
+    async def _until_known(self, call: Callable[[], Awaitable[list[Outcome]]]) -> list[Outcome]:
+        """Repeats a commit whose outcome is unknown, until it is known or the callers' time is up."""
+        give_up_at = time.monotonic() + self._deadline_s
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return await call()
+            except DatabaseUnavailable:
+                if time.monotonic() + RECONNECT_PAUSE_S > give_up_at:
+                    raise
+                self._metrics.commit_retried()
+                await asyncio.sleep(RECONNECT_PAUSE_S)
+            except psycopg.OperationalError:
+                if attempts >= RETRIES_MAX_COUNT or time.monotonic() > give_up_at:
+                    raise
+                self._metrics.commit_retried()
+
+    async def _call(self, batch: list[Issuance]) -> list[Outcome]:
+        columns = [array_literal(kind, column) for kind, column in zip(_TYPES, zip(*batch, strict=True), strict=True)]
+        rows = await self._connection.fetch(_COMMIT, columns)
+        outcomes: list[Outcome | None] = [None] * len(batch)
+        for ordinal, *judgement in rows:
+            outcomes[ordinal - 1] = Outcome(*judgement)
+        known = [outcome for outcome in outcomes if outcome is not None]
+        assert len(known) == len(batch), "commit_issuances judges every item"
+        return known
+
+
+def _touches(issuance: Issuance) -> Iterator[Hashable]:
+    yield issuance.session_id
+    yield issuance.recipient_rand_hash
+    if issuance.idempotency_key is not None:
+        yield issuance.gateway_id, issuance.idempotency_key

@@ -1,0 +1,410 @@
+"""Every setting of the clearinghouse: its name, unit, default, what is allowed, and what it is for.
+
+The models are frozen and read nothing by themselves; `clearinghouse.config_sources.load_settings` fills them from
+flags, environment, file and defaults. docs/configuration.md is made from this file.
+A secret `x` has a twin `x_file` that names a file to read it from; only one of the two may be given.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from chain.rates import ETH, PRICE_DECIMALS
+from chain.signatures import parse_address
+
+ETH_WEI: Final = 10**18
+PEPPER_CHARS_MIN: Final = 32
+TOKEN_CHARS_MIN: Final = 16
+
+
+def _whole_number(value: Any) -> Any:
+    """Only integers and their digits: `true`, 8080.0 and "1e3" are slips of the pen, not numbers."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,80}", value):
+        return int(value)
+    if type(value) is int:
+        return value
+    raise ValueError("a whole number is needed, in digits alone")
+
+
+def _seconds(value: Any) -> Any:
+    if type(value) is int or type(value) is float:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value):
+        return value
+    raise ValueError("a number of seconds is needed, such as 3 or 0.5")
+
+
+def _exact_decimal(value: Any) -> Any:
+    """Decimal text or an integer. A TOML float is refused: it has been rounded before we see it."""
+    if isinstance(value, Decimal):
+        return value
+    if type(value) is int:
+        return Decimal(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,18})?", value):
+        return Decimal(value)
+    raise ValueError('a decimal in quotes is needed, such as "3000.5"')
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()
+
+
+def _conninfo(secret: SecretStr) -> SecretStr:
+    try:
+        parameters = conninfo_to_dict(secret.get_secret_value())
+    except ProgrammingError:  # its text repeats parts of the value, so it is not passed on
+        raise ValueError(
+            "a PostgreSQL URL (postgresql://user@host/database) or conninfo (host=… dbname=…) is needed"
+        ) from None
+    if not parameters:  # libpq takes nothing at all for "whatever runs on this machine"
+        raise ValueError("it is empty: leave it out to use the embedded PostgreSQL")
+    return secret
+
+
+def _address(text: str) -> str:
+    parse_address(text)  # ValueError with the reason
+    return text
+
+
+def _block_hash(text: str) -> str:
+    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", text):
+        raise ValueError("0x and 64 hexadecimal digits are needed")
+    return text.lower()
+
+
+def _url_list(value: Any) -> Any:
+    """In the environment: separated by commas."""
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+def _signer_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        well_formed = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise ValueError("http://host:port or https://host:port is needed")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError("go-livepeer answers at the root of its host: leave path, query and fragment out")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong into a URL: use signer.go_livepeer.headers_file")
+    return text.rstrip("/")
+
+
+def _headers(value: Any) -> Any:
+    """In the environment and in a headers_file: one `Name: value` a line."""
+    if not isinstance(value, str):
+        return value
+    headers: dict[str, str] = {}
+    for line in filter(None, (line.strip() for line in value.splitlines())):
+        name, colon, content = line.partition(":")
+        if not colon:
+            raise ValueError("one `Name: value` a line is needed")
+        headers[name.strip()] = content.strip()
+    if not headers:
+        raise ValueError("one `Name: value` a line is needed, and there is none")
+    return headers
+
+
+def _header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError("a header name may have letters, digits and hyphens")
+        if name.lower().replace("_", "-").startswith("signer-"):
+            raise ValueError("Signer-* headers are the clearinghouse's own and cannot be configured")
+        if re.search(r"[\x00-\x1f\x7f]", value.get_secret_value()):
+            raise ValueError("a header value may not have control characters")
+    return headers
+
+
+def _currencies(value: Any) -> Any:
+    return {str(name).upper(): price for name, price in value.items()} if isinstance(value, dict) else value
+
+
+def _known_currencies(prices: dict[str, Decimal]) -> dict[str, Decimal]:
+    for currency in prices:
+        if not re.fullmatch(r"[A-Z]{3,8}", currency):
+            raise ValueError("a currency is three to eight letters, such as USD")
+        if currency == ETH:
+            raise ValueError("the price of ETH in ETH is 1 and cannot be declared")
+    return prices
+
+
+def _price(price: Decimal) -> Decimal:
+    if price <= 0 or _decimals(price) > PRICE_DECIMALS or price.adjusted() > PRICE_DECIMALS:
+        raise ValueError(f"a price above 0 with at most {PRICE_DECIMALS} digits on either side is needed")
+    return price
+
+
+def _decimals(number: Decimal) -> int:
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), "infinities do not pass _exact_decimal"
+    return max(0, -exponent)
+
+
+def _secret_of(chars_min: int) -> AfterValidator:
+    def long_enough(secret: SecretStr) -> SecretStr:
+        if len(secret.get_secret_value()) < chars_min:
+            raise ValueError(f"at least {chars_min} characters are needed, such as `openssl rand -hex 32` prints")
+        return secret
+
+    return AfterValidator(long_enough)
+
+
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]
+ExactDecimal = Annotated[Decimal, BeforeValidator(_exact_decimal)]
+Price = Annotated[ExactDecimal, AfterValidator(_price)]
+Port = Annotated[Whole, Field(ge=0, le=65_535)]
+Wei = Annotated[Whole, Field(ge=0, lt=2**256)]
+#: Of a round or a block, counted by the chain.
+Ordinal = Annotated[Whole, Field(ge=0, lt=2**63)]
+File = Annotated[Path, AfterValidator(_expanded)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_conninfo)]
+Pepper = Annotated[SecretStr, _secret_of(PEPPER_CHARS_MIN)]
+Token = Annotated[SecretStr, _secret_of(TOKEN_CHARS_MIN)]
+Password = Annotated[SecretStr, _secret_of(1)]
+SignerUrl = Annotated[str, AfterValidator(_signer_url)]
+
+
+class Section(BaseModel):
+    """Frozen; unknown names are errors; no error repeats what was given, because it may be a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+class ListenSettings(Section):
+    """Where the service listens, and how patient it is with clients."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on, for both ports.")
+    http_port: Port = Field(default=8080, description="HTTP port; 0 takes a free one.")
+    grpc_port: Port = Field(default=9090, description="gRPC port; 0 takes a free one.")
+    tls_cert_file: File | None = Field(default=None, description="PEM certificate chain; turns TLS on for both ports.")
+    tls_key_file: File | None = Field(default=None, description="PEM key of the certificate.")
+    tls_client_ca_file: File | None = Field(
+        default=None,
+        description="PEM certificates of the authorities whose clients may connect (mTLS), for both ports.",
+    )
+    body_max_bytes: Annotated[Whole, Field(ge=4096, le=1 << 20)] = Field(
+        default=1 << 20, description="Largest request body; more is refused with 413."
+    )
+    read_timeout_s: Seconds = Field(default=10, description="How long a client may take to send one request.")
+    idle_timeout_s: Seconds = Field(
+        default=75, ge=1, description="How long a connection may stay open without a request."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file need each other")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        if self.http_port == self.grpc_port != 0:
+            raise ValueError(f"http_port and grpc_port are both {self.http_port}: they need two ports")
+        return self
+
+
+class ApiSettings(Section):
+    """Who may use what is not a gateway's own."""
+
+    admin_token: Token | None = Field(
+        default=None, description="Bearer token of the management API, which is off without it."
+    )
+    admin_token_file: File | None = Field(default=None, description="File with the admin token.")
+    metrics_token: Token | None = Field(
+        default=None, description="Bearer token that /metrics asks for; open without it."
+    )
+    metrics_token_file: File | None = Field(default=None, description="File with the metrics token.")
+    docs_enabled: bool = Field(default=True, description="Whether /docs and /openapi.json are served.")
+
+
+class NativeSignerSettings(Section):
+    """The signer in process: its key and what it refuses to exceed."""
+
+    keystore_file: File | None = Field(
+        default=None, description="Encrypted Ethereum keystore (version 3). Without it, one in data_dir."
+    )
+    keystore_password: Password | None = Field(default=None, description="Password of the keystore.")
+    keystore_password_file: File | None = Field(default=None, description="File with the password of the keystore.")
+    max_ticket_ev_wei: Wei = Field(default=3 * 10**12, description="Largest expected value of one ticket.")
+    max_total_ev_wei: Wei = Field(default=2 * 10**13, description="Largest expected value of the tickets of one call.")
+    deposit_multiplier_count: Annotated[Whole, Field(ge=1)] = Field(
+        default=1,
+        description="How many largest tickets the deposit must cover; 50 or more keeps one winner from emptying it.",
+    )
+    max_price_wei_per_unit: Annotated[ExactDecimal, Field(gt=0)] | None = Field(
+        default=None, description="Highest price accepted, in wei per unit whatever the unit; no ceiling without it."
+    )
+
+
+class GoLivepeerSettings(Section):
+    """A pool of go-livepeer remote signers that share one sender address."""
+
+    urls: Annotated[tuple[SignerUrl, ...], BeforeValidator(_url_list)] = Field(
+        default=(),
+        description="Base URLs, separated by commas in the environment; two or more survive the loss of one.",
+    )
+    expected_address: Annotated[str, AfterValidator(_address)] | None = Field(
+        default=None, description="Sender address every signer must have: a signer with another key is not used."
+    )
+    timeout_s: Seconds = Field(
+        default=3.0, description="Budget for one call over all attempts; a hung signer is abandoned."
+    )
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_header_names)] | None = Field(
+        default=None, description="Headers sent to the signers; in the environment one `Name: value` a line."
+    )
+    headers_file: File | None = Field(default=None, description="File with one `Name: value` a line.")
+    tls_ca_file: File | None = Field(default=None, description="PEM certificates to trust instead of the system's.")
+    tls_client_cert_file: File | None = Field(
+        default=None, description="PEM certificate to show to the signers (mTLS)."
+    )
+    tls_client_key_file: File | None = Field(default=None, description="PEM key of that certificate.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_client_cert_file is None) != (self.tls_client_key_file is None):
+            raise ValueError("tls_client_cert_file and tls_client_key_file need each other")
+        if len(set(self.urls)) != len(self.urls):
+            raise ValueError("urls names one signer twice")
+        return self
+
+
+class SignerSettings(Section):
+    """Who signs the tickets."""
+
+    kind: Literal["native", "go_livepeer"] = Field(
+        default="native", description="In process, or a pool of go-livepeer signers."
+    )
+    native: NativeSignerSettings = NativeSignerSettings()
+    go_livepeer: GoLivepeerSettings = GoLivepeerSettings()
+
+
+class EscrowSettings(Section):
+    """The escrow the native signer works with, by declaration: simulated, no such ticket can be redeemed."""
+
+    deposit_wei: Wei = Field(default=10 * ETH_WEI, description="Deposit of the sender.")
+    reserve_wei: Wei = Field(default=5 * ETH_WEI, description="Reserve of the sender.")
+    claimed_in_round_wei: Wei = Field(default=0, description="Part of the reserve already claimed in this round.")
+    withdraw_round: Ordinal = Field(default=0, description="Round from which the sender may withdraw; 0 while locked.")
+    last_initialized_round: Ordinal = Field(default=3500, description="Round that tickets are created in.")
+    last_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] = Field(
+        default="0x" + "51" * 32, description="Block hash of that round."
+    )
+    last_seen_l1_block: Ordinal = Field(
+        default=1, description="L1 block; ticket parameters whose expiration block it has reached are refused."
+    )
+
+
+class PriceSettings(Section):
+    """What one ETH costs in the currencies that accounts are kept in."""
+
+    source: Literal["declared"] = Field(default="declared", description="Where prices come from.")
+    declared: Annotated[dict[str, Price], BeforeValidator(_currencies), AfterValidator(_known_currencies)] = Field(
+        default={"USD": Decimal(3000), "EUR": Decimal(2800)},
+        description="Price of one ETH by currency, as decimals in quotes. Giving one replaces the default list.",
+    )
+    max_age_s: Annotated[Whole, Field(ge=1, le=86_400)] = Field(
+        default=300,
+        description="A price older than this is not used: calls get 503 `price_stale`. Declared prices do not age.",
+    )
+
+
+class LimitSettings(Section):
+    """Bounds on work in progress and on what is kept."""
+
+    request_deadline_s: Seconds = Field(
+        default=4.5, le=30, description="A call that takes longer gets 503; clients wait 5 s."
+    )
+    commit_batch_rows: Annotated[Whole, Field(ge=1, le=4096)] = Field(
+        default=512, description="Most calls recorded in one transaction."
+    )
+    keyed_answer_hours: Annotated[Whole, Field(ge=1, le=8760)] = Field(
+        default=24, description="How long an answer given for an idempotency key can be repeated."
+    )
+    shutdown_timeout_s: Seconds = Field(
+        default=10, ge=1, description="How long a stopping service may take to finish the calls it has accepted."
+    )
+
+
+class LogSettings(Section):
+    """What is written to standard error."""
+
+    format: Literal["json", "console"] = Field(
+        default="json", description="One JSON object a line, or text for people."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is written."
+    )
+
+
+class Settings(Section):
+    """All settings, as read once at start-up."""
+
+    data_dir: File = Field(
+        default=Path(".clearinghouse"), description="Directory of the embedded database and generated keys."
+    )
+    database_url: DatabaseUrl | None = Field(
+        default=None,
+        description="PostgreSQL to use, with the rights of clearinghouse_serve. Without it, an embedded one.",
+    )
+    database_url_file: File | None = Field(default=None, description="File with the database URL.")
+    admin_database_url: DatabaseUrl | None = Field(
+        default=None,
+        description="The same database with the rights of clearinghouse_admin (management API and commands) or of the "
+        "owner (`clearinghouse migrate`). Without it a service with a database_url has no management API, and commands "
+        "use database_url.",
+    )
+    admin_database_url_file: File | None = Field(default=None, description="File with the admin database URL.")
+    api_key_pepper: Pepper | None = Field(
+        default=None,
+        description="Secret under which API keys are stored. All instances need the same one; changing it makes "
+        "every key invalid. Needed with database_url; the embedded mode makes one in data_dir.",
+    )
+    api_key_pepper_file: File | None = Field(default=None, description="File with the pepper.")
+    listen: ListenSettings = ListenSettings()
+    api: ApiSettings = ApiSettings()
+    signer: SignerSettings = SignerSettings()
+    escrow: EscrowSettings = EscrowSettings()
+    price: PriceSettings = PriceSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.signer.go_livepeer.timeout_s >= self.limits.request_deadline_s:
+            raise ValueError(
+                f"signer.go_livepeer.timeout_s ({self.signer.go_livepeer.timeout_s}) must be below "
+                f"limits.request_deadline_s ({self.limits.request_deadline_s}): recording the answer takes time too"
+            )
+        return self
+
+
+def missing_for_serving(settings: Settings) -> list[str]:
+    """What `serve` still needs, a sentence each. Other commands, such as `migrate`, do with less."""
+    missing = []
+    if settings.database_url is not None and settings.api_key_pepper is None:
+        missing.append(
+            "api_key_pepper is needed with database_url: all instances must read API keys under the same one."
+        )
+    pool = settings.signer.go_livepeer
+    if settings.signer.kind == "go_livepeer":
+        if not pool.urls:
+            missing.append("signer.go_livepeer.urls is needed with signer.kind = go_livepeer.")
+        if pool.expected_address is None:
+            missing.append(
+                "signer.go_livepeer.expected_address is needed with signer.kind = go_livepeer: without it, a signer "
+                "with another key would spend another deposit."
+            )
+    native = settings.signer.native
+    if settings.signer.kind == "native" and native.keystore_file is not None and native.keystore_password is None:
+        missing.append("signer.native.keystore_password_file is needed with signer.native.keystore_file.")
+    return missing

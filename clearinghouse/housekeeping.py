@@ -1,0 +1,78 @@
+"""Small work beside the calls: credit that expires, answers that are forgotten, an embedded database that died."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from clearinghouse.database.embedded import EmbeddedPostgres
+from clearinghouse.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+TIDY_INTERVAL_S = 30
+SUPERVISE_INTERVAL_S = 0.5
+
+
+class Housekeeping:
+    """Background tasks that every serving process may run at the same time as any other."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        keyed_answers_kept: timedelta,
+        embedded: EmbeddedPostgres | None,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._keyed_answers_kept = keyed_answers_kept
+        self._embedded = embedded
+        self._metrics = metrics
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._tasks.append(asyncio.create_task(_every(TIDY_INTERVAL_S, self._tidy), name="tidy"))
+        if self._embedded is not None:
+            supervise = _every(SUPERVISE_INTERVAL_S, self._supervise)
+            self._tasks.append(asyncio.create_task(supervise, name="supervise-database"))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _tidy(self) -> None:
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+                await connection.execute(text("SELECT settle_due_lots()"))
+            async with self._engine.begin() as connection:
+                await connection.execute(
+                    text("SELECT forget_keyed_answers(:older_than)"), {"older_than": self._keyed_answers_kept}
+                )
+        except (DBAPIError, PoolTimeoutError) as error:
+            log.warning("tidy_postponed", reason=type(error).__name__, retry_in_s=TIDY_INTERVAL_S)
+
+    async def _supervise(self) -> None:
+        assert self._embedded is not None, "only an embedded database is supervised"
+        if await asyncio.to_thread(self._embedded.ensure_running):
+            self._metrics.embedded_database_restarted()
+            log.error("embedded_database_restarted")
+
+
+async def _every(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Repeats `work` for ever. A failure is logged and does not end the series: the next round may go well."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background_work_failed", work=work.__qualname__)
+        await asyncio.sleep(interval_s)

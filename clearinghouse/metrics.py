@@ -1,0 +1,287 @@
+"""What Prometheus is told. docs/monitoring.md says what each metric means and which value wakes someone.
+
+One `Metrics` is made where everything is wired and passed on. Labels come from closed sets, never from a caller: each
+label value is a time series for ever. Every child is made at the start, so that a first event is seen as a step from 0.
+Latencies are kept by `HotHistogram`: a call makes a dozen observations, and the library takes a microsecond for each.
+Amounts of money are not here: a sample is a float. They are in the issuance table, exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from itertools import accumulate
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from clearinghouse.errors import Refusal
+
+NAMESPACE: Final = "clearinghouse"
+#: Both ends matter: a stage takes tens of microseconds, and a client gives up after 5 s.
+LATENCY_BUCKETS_S: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+BATCH_BUCKETS_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+#: Stands for a label value outside its set: it shows that this file needs one more.
+OTHER: Final = "other"
+
+
+class Route(StrEnum):
+    """What was asked for, and over which protocol."""
+
+    GENERATE_LIVE_PAYMENT = "generate_live_payment"
+    SIGN_ORCHESTRATOR_INFO = "sign_orchestrator_info"
+    DISCOVER_ORCHESTRATORS = "discover_orchestrators"
+    SIGN_TICKET = "sign_ticket"
+    MANAGEMENT = "management"
+    GRPC_SIGN_TICKET = "grpc_sign_ticket"
+    GRPC_SIGN_TICKETS = "grpc_sign_tickets"
+    GRPC_SIGN_ORCHESTRATOR_INFO = "grpc_sign_orchestrator_info"
+    GRPC_DISCOVER_ORCHESTRATORS = "grpc_discover_orchestrators"
+    GRPC_GET_BALANCE = "grpc_get_balance"
+    GRPC_LIST_ISSUANCES = "grpc_list_issuances"
+
+
+class Stage(StrEnum):
+    """Parts of signing a ticket, in their order; `total` is all of them, `overhead` is all but the signer's."""
+
+    DECODE = "decode"
+    AUTHENTICATE = "authenticate"
+    LOOKUP = "lookup"
+    QUOTE = "quote"
+    SIGN = "sign"
+    VERIFY = "verify"
+    COMMIT = "commit"
+    OVERHEAD = "overhead"
+    TOTAL = "total"
+
+
+#: Statuses a remote signer can give (remote-signer protocol, section 1).
+SIGNER_STATUSES: Final = ("200", "400", "403", "429", "480", "481", "482", "500", "503")
+STANDINGS: Final = ("unverified", "healthy", "ejected", "wrong_key")
+
+
+class Metrics:
+    """All metrics of one process. Not for several threads: the event loop is the one caller of the hot ones."""
+
+    def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
+        self.registry = registry
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a time of creation beside each counter would double a scrape
+
+        def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(name, text, labels, namespace=NAMESPACE, registry=registry)
+
+        def histogram(name: str, text: str, labels: Iterable[str] = (), *, buckets: Iterable[float]) -> Histogram:
+            return Histogram(name, text, labels, namespace=NAMESPACE, registry=registry, buckets=tuple(buckets))
+
+        def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+            return Gauge(name, text, labels, namespace=NAMESPACE, registry=registry)
+
+        answers = counter("answers", "Calls answered with success.", ["route"])
+        self._answers = {route: answers.labels(route) for route in (*Route, OTHER)}
+        refusals = counter("refusals", "Calls refused, by code; internal_error is a bug.", ["route", "code"])
+        codes = (*refusal_codes(), "internal_error", OTHER)
+        self._refusals = {(route, code): refusals.labels(route, code) for route in (*Route, OTHER) for code in codes}
+        latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
+        registry.register(latency)
+        self._stages = {stage: latency.child(stage) for stage in Stage}
+        self._in_flight = gauge("calls_in_flight", "Signing calls being worked on.")
+        self._replays = counter("replays", "Calls answered from the record, without a second charge.")
+        self._tickets = counter("tickets", "Tickets released, each paid for.")
+
+        self._commit_rows = histogram("commit_rows", "Calls in one commit.", buckets=BATCH_BUCKETS_ROWS)
+        self._commit_seconds = histogram("commit_seconds", "Time of one commit.", buckets=LATENCY_BUCKETS_S)
+        self._commit_retries = counter("commit_retries", "Commits sent again: outcome unknown, or rolled back.")
+
+        signer_answers = counter("signer_answers", "Complete answers of the signer.", ["status"])
+        self._signer_answers = {status: signer_answers.labels(status) for status in (*SIGNER_STATUSES, OTHER)}
+        attempts = counter("signer_attempts", "Attempts at one member of the signer pool.", ["member", "outcome"])
+        self._signer_attempts = _Children(attempts.labels)
+        self._signer_attempt_seconds = HotHistograms(
+            "signer_attempt_seconds", "Time of one attempt.", "member", LATENCY_BUCKETS_S
+        )
+        registry.register(self._signer_attempt_seconds)
+        self._signer_standing = gauge(
+            "signer_member_standing", "1 for what a member of the pool is believed to be.", ["member", "standing"]
+        )
+
+        self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
+        self._price_ages = _PriceAges()
+        registry.register(self._price_ages)
+        Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
+
+    # --- calls ---
+
+    def now_s(self) -> float:
+        """The clock of all latencies: time.perf_counter()."""
+        return time.perf_counter()
+
+    def stages(self, received_at_s: float) -> Stages:
+        """Follows one signing call that arrived at `received_at_s` of `now_s`."""
+        return Stages(self._stages, received_at_s)
+
+    def answered(self, route: str) -> None:
+        (self._answers.get(route) or self._answers[OTHER]).inc()
+
+    def refused(self, route: str, code: str) -> None:
+        child = self._refusals.get((route, code))
+        if child is None:
+            known_route = route if route in self._answers else OTHER
+            child = self._refusals.get((known_route, code)) or self._refusals[known_route, OTHER]
+        child.inc()
+
+    def call_began(self) -> None:
+        self._in_flight.inc()
+
+    def call_ended(self) -> None:
+        self._in_flight.dec()
+
+    def released(self, *, num_tickets: int) -> None:
+        self._tickets.inc(num_tickets)
+
+    def replayed(self) -> None:
+        self._replays.inc()
+
+    # --- commits ---
+
+    def commit(self, *, rows: int, elapsed_s: float) -> None:
+        self._commit_rows.observe(rows)
+        self._commit_seconds.observe(elapsed_s)
+
+    def commit_retried(self) -> None:
+        self._commit_retries.inc()
+
+    # --- signers; the last two make this a signers.pool.PoolObserver ---
+
+    def signer_answered(self, status: int) -> None:
+        (self._signer_answers.get(str(status)) or self._signer_answers[OTHER]).inc()
+
+    def attempt_ended(self, member: str, route: str, outcome: str, elapsed_s: float) -> None:
+        """`member` is named by the configuration and `outcome` comes from the pool's closed set."""
+        self._signer_attempts[member, outcome].inc()
+        self._signer_attempt_seconds.child(member).observe(elapsed_s)
+
+    def standing_changed(self, member: str, standing: str) -> None:
+        for known in STANDINGS:
+            self._signer_standing.labels(member, known).set(int(known == standing))
+
+    # --- the rest ---
+
+    def embedded_database_restarted(self) -> None:
+        self._database_restarts.inc()
+
+    def watch_price(self, currency: str, age_s: Callable[[], float | None]) -> None:
+        """`age_s` is asked at each scrape; None leaves the currency out, as where a price does not age."""
+        self._price_ages.watch(currency, age_s)
+
+
+class HotHistogram:
+    """Observations by bucket, for the event loop alone: without the library's lock it costs a tenth."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        #: By bucket, not cumulative; the last one is for what exceeds every bound.
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1  # a value equal to a bound belongs to its bucket
+        self.total += value
+
+
+class HotHistograms(Collector):
+    """One histogram for each value of a label."""
+
+    def __init__(self, name: str, text: str, label: str, bounds: tuple[float, ...]) -> None:
+        self._name, self._text, self._label, self._bounds = f"{NAMESPACE}_{name}", text, label, bounds
+        self._children: dict[str, HotHistogram] = {}
+
+    def child(self, label_value: str) -> HotHistogram:
+        child = self._children.get(label_value)
+        if child is None:
+            child = self._children[label_value] = HotHistogram(self._bounds)
+        return child
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        for label_value, child in self._children.items():
+            buckets = list(zip(names, accumulate(child.counts), strict=True))
+            family.add_metric([label_value], buckets, child.total)
+        yield family
+
+
+class _Children(dict[tuple[str, ...], Any]):
+    """The children of a metric by their labels: the library's own look-up validates and locks."""
+
+    def __init__(self, labels: Callable[..., Any]) -> None:
+        super().__init__()
+        self._labels = labels
+
+    def __missing__(self, key: tuple[str, ...]) -> Any:
+        child = self[key] = self._labels(*key)
+        return child
+
+
+class Stages:
+    """The stages of one call, each measured from the end of the one before."""
+
+    __slots__ = ("_children", "_last_s", "_sign_s", "_started_s")
+
+    def __init__(self, children: dict[Stage, HotHistogram], started_s: float) -> None:
+        self._children = children
+        self._started_s = self._last_s = started_s
+        self._sign_s = 0.0
+
+    def done(self, stage: str) -> None:
+        """The stage ends now. KeyError for a stage that `Stage` does not have."""
+        now_s = time.perf_counter()
+        elapsed_s, self._last_s = now_s - self._last_s, now_s
+        if stage == Stage.SIGN:
+            self._sign_s = elapsed_s
+        self._children[stage].observe(elapsed_s)  # type: ignore[index]  # a StrEnum is found by its text
+
+    def overhead_s(self) -> float:
+        """The call ends now: records its total, and gives the part of it that was not the signer's."""
+        total_s = time.perf_counter() - self._started_s
+        overhead_s = total_s - self._sign_s
+        self._children[Stage.TOTAL].observe(total_s)
+        self._children[Stage.OVERHEAD].observe(overhead_s)
+        return overhead_s
+
+
+class _PriceAges(Collector):
+    """Ages are read when asked: a gauge that is set now and then would stand still just when the feed does."""
+
+    def __init__(self) -> None:
+        self._ages: dict[str, Callable[[], float | None]] = {}
+
+    def watch(self, currency: str, age_s: Callable[[], float | None]) -> None:
+        self._ages[currency] = age_s
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(f"{NAMESPACE}_price_age_seconds", "Age of the price of ETH.", labels=["currency"])
+        for currency, age_s in self._ages.items():
+            if (age := age_s()) is not None:
+                family.add_metric([currency], age)
+        yield family
+
+
+def refusal_codes() -> tuple[str, ...]:
+    """The codes of all refusals that have been imported. Commands have some of their own, which no call ever gets."""
+    codes: set[str] = set()
+    waiting: list[type[Refusal]] = Refusal.__subclasses__()
+    while waiting:
+        refusal = waiting.pop()
+        if not refusal.__module__.startswith("clearinghouse.cli"):
+            codes.add(refusal.code)
+        waiting += refusal.__subclasses__()
+    return tuple(sorted(codes))

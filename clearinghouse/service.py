@@ -1,0 +1,369 @@
+"""The one place where everything is put together: settings in, a running clearinghouse out.
+
+Nothing below this module reaches for settings or for each other; whoever wants to know how the parts depend on one
+another reads `running_service` from top to bottom. What is started is stopped in reverse, also when a start fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import partial
+from importlib.metadata import version
+
+import grpc
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chain.escrow import DeclaredEscrow
+from chain.rates import DeclaredPrices, FreshPrices, PriceSource, PriceUnknown
+from chain.signatures import SigningKey, checksum_address, parse_address
+from clearinghouse.api.grpc_server import GrpcApi
+from clearinghouse.api.http import HttpApi
+from clearinghouse.api.management import management_app
+from clearinghouse.commits import GroupCommit
+from clearinghouse.config import EscrowSettings, GoLivepeerSettings, ListenSettings, NativeSignerSettings, Settings
+from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
+from clearinghouse.database.embedded import EmbeddedPostgres
+from clearinghouse.database.migrate import current_revision, newest_revision
+from clearinghouse.housekeeping import Housekeeping
+from clearinghouse.identity.authenticate import Authenticator
+from clearinghouse.listener import HttpListener
+from clearinghouse.lookups import Lookups
+from clearinghouse.metrics import Metrics
+from clearinghouse.readiness import NotReady, Probe, Readiness
+from clearinghouse.session_cache import SessionCache
+from clearinghouse.signers.base import Signer
+from clearinghouse.signers.go_livepeer import SignerEndpoint
+from clearinghouse.signers.native import NativeSigner, SignerLimits
+from clearinghouse.signers.pool import PAYMENT_BUDGET, Budget, SignerPool
+from clearinghouse.signing import Signing
+
+#: A revoked key is seen by the gates after this time, and by the commit at once. Changed terms (markup, minimum charge)
+#: hold for calls after this time.
+CALLERS_REMEMBER_S = 30
+#: About 3 KiB each.
+SESSIONS_REMEMBERED_MAX_COUNT = 20_000
+LOOKUP_BATCH_ROWS = 512
+
+
+class ServiceError(Exception):
+    """The service cannot start; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the service must know and nobody else may."""
+
+    api_key_pepper: bytes
+    #: The ticket key, for a native signer.
+    native_key: SigningKey | None = None
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """What others need to know of a service that runs."""
+
+    http_port: int
+    grpc_port: int
+    #: EIP-55 hex.
+    sender_address: str
+    readiness: Readiness
+
+
+@asynccontextmanager
+async def running_service(
+    settings: Settings,
+    *,
+    conninfo: str,
+    admin_conninfo: str | None,
+    secrets: Secrets,
+    embedded: EmbeddedPostgres | None = None,
+) -> AsyncIterator[RunningService]:
+    """A clearinghouse that answers until the block ends.
+
+    `conninfo` needs the rights of clearinghouse_serve, `admin_conninfo` those of clearinghouse_admin (None: no
+    management API). Raises ServiceError, SignerPoolError or OSError (an address that is taken).
+    """
+    async with AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry, version=version("livepeer-clearinghouse"))
+        engine = _engine(stack, conninfo, SERVE_ROLE)
+        admin_engine = _engine(stack, admin_conninfo, ADMIN_ROLE) if admin_conninfo is not None else None
+        await _require_schema(engine)
+
+        lookups = Lookups(conninfo, batch_rows_max_count=LOOKUP_BATCH_ROWS)
+        stack.push_async_callback(lookups.close)
+        commits = GroupCommit(
+            conninfo,
+            batch_rows_max_count=settings.limits.commit_batch_rows,
+            deadline_s=settings.limits.request_deadline_s,
+            metrics=metrics,
+        )
+        stack.push_async_callback(commits.close)
+        authenticator = Authenticator(lookups, pepper=secrets.api_key_pepper, remember_s=CALLERS_REMEMBER_S)
+        signer, signer_probe = await _signer(stack, settings, secrets, metrics)
+        prices = FreshPrices(
+            DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
+        )
+        signing = Signing(
+            authenticator=authenticator,
+            lookups=lookups,
+            sessions=SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT),
+            prices=prices,
+            signer=signer,
+            commits=commits,
+            metrics=metrics,
+            deadline_s=settings.limits.request_deadline_s,
+        )
+        readiness = Readiness(
+            {
+                "database": partial(_probe_database, engine),
+                "signer": signer_probe,
+                "price": partial(_probe_price, prices, settings),
+            }
+        )
+        housekeeping = Housekeeping(
+            engine,
+            keyed_answers_kept=timedelta(hours=settings.limits.keyed_answer_hours),
+            embedded=embedded,
+            metrics=metrics,
+        )
+        await housekeeping.start()
+        stack.push_async_callback(housekeeping.stop)
+
+        management = management_app(
+            authenticator=authenticator,
+            engine=engine,
+            admin_engine=admin_engine,
+            pepper=secrets.api_key_pepper,
+            admin_token=_revealed(settings.api.admin_token),
+            metrics=metrics,
+            metrics_token=_revealed(settings.api.metrics_token),
+            readiness=readiness,
+            docs_enabled=settings.api.docs_enabled,
+            body_max_bytes=settings.listen.body_max_bytes,
+            read_timeout_s=settings.listen.read_timeout_s,
+        )
+        http = HttpApi(
+            signing=signing,
+            authenticator=authenticator,
+            signer=signer,
+            metrics=metrics,
+            management=management,
+            body_max_bytes=settings.listen.body_max_bytes,
+            read_timeout_s=settings.listen.read_timeout_s,
+        )
+        grpc_api = GrpcApi(
+            signing=signing,
+            authenticator=authenticator,
+            signer=signer,
+            engine=engine,
+            readiness=readiness,
+            metrics=metrics,
+        )
+        http_port, grpc_port = await _listen(stack, settings, http, grpc_api)
+        _settle_memory()
+        yield RunningService(http_port, grpc_port, checksum_address(signer.address), readiness)
+
+
+def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowSettings) -> NativeSigner:
+    """The signer in process, over an escrow by declaration."""
+    return NativeSigner(
+        key=key,
+        escrow=DeclaredEscrow(
+            sender=key.address,
+            deposit_wei=escrow.deposit_wei,
+            reserve_wei=escrow.reserve_wei,
+            claimed_in_round_wei=escrow.claimed_in_round_wei,
+            withdraw_round=escrow.withdraw_round,
+            last_initialized_round=escrow.last_initialized_round,
+            last_initialized_round_block_hash=bytes.fromhex(escrow.last_initialized_round_block_hash[2:]),
+            last_seen_l1_block=escrow.last_seen_l1_block,
+        ),
+        limits=SignerLimits(
+            max_ticket_ev_wei=limits.max_ticket_ev_wei,
+            max_total_ev_wei=limits.max_total_ev_wei,
+            deposit_multiplier=limits.deposit_multiplier_count,
+            max_price_per_unit=(
+                Fraction(limits.max_price_wei_per_unit) if limits.max_price_wei_per_unit is not None else None
+            ),
+        ),
+    )
+
+
+async def _signer(
+    stack: AsyncExitStack, settings: Settings, secrets: Secrets, metrics: Metrics
+) -> tuple[Signer, Probe]:
+    if settings.signer.kind == "native":
+        if secrets.native_key is None:
+            raise ServiceError("signer.kind is native, but there is no key to sign with.")
+        native = native_signer(secrets.native_key, settings.signer.native, settings.escrow)
+        return native, partial(_probe_native, native, settings)
+    pool = SignerPool(
+        endpoints(settings.signer.go_livepeer),
+        expected_address=_address(settings.signer.go_livepeer.expected_address),
+        payment_budget=_payment_budget(settings.signer.go_livepeer.timeout_s),
+        observer=metrics,
+    )
+    await pool.start()
+    stack.push_async_callback(pool.close)
+    return pool, partial(_probe_pool, pool)
+
+
+def endpoints(pool: GoLivepeerSettings) -> list[SignerEndpoint]:
+    """The configured members of a pool of go-livepeer signers. Raises ServiceError for a file that cannot be read."""
+    try:
+        ca_pem = pool.tls_ca_file.read_bytes() if pool.tls_ca_file is not None else None
+        identity_pem = None
+        if pool.tls_client_cert_file is not None and pool.tls_client_key_file is not None:
+            identity_pem = pool.tls_client_cert_file.read_bytes() + b"\n" + pool.tls_client_key_file.read_bytes()
+    except OSError as error:
+        raise ServiceError(f"A TLS file of signer.go_livepeer cannot be read: {error}.") from error
+    headers = {name: value.get_secret_value() for name, value in (pool.headers or {}).items()}
+    return [SignerEndpoint(url, headers=headers, ca_pem=ca_pem, identity_pem=identity_pem) for url in pool.urls]
+
+
+def _payment_budget(total_s: float) -> Budget:
+    """A hung signer leaves time to ask another: the same share of the budget as by default."""
+    return Budget(total_s=total_s, attempt_s=total_s * PAYMENT_BUDGET.attempt_s / PAYMENT_BUDGET.total_s)
+
+
+async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc_api: GrpcApi) -> tuple[int, int]:
+    listen, shutdown_timeout_s = settings.listen, settings.limits.shutdown_timeout_s
+    _require_usable_certificates(listen)
+    listener = HttpListener(
+        http,
+        host=listen.host,
+        port=listen.http_port,
+        read_timeout_s=listen.read_timeout_s,
+        idle_timeout_s=listen.idle_timeout_s,
+        shutdown_timeout_s=shutdown_timeout_s,
+        tls_cert_file=listen.tls_cert_file,
+        tls_key_file=listen.tls_key_file,
+        tls_client_ca_file=listen.tls_client_ca_file,
+    )
+    try:
+        http_port = await listener.start()
+    except OSError as error:
+        raise ServiceError(
+            f"Cannot listen for HTTP on {listen.host}:{listen.http_port} ({error.strerror or error}): is another "
+            "instance running? listen.http_port (--http-port) chooses another."
+        ) from error
+    stack.push_async_callback(listener.stop)
+    try:
+        grpc_port = await grpc_api.start(listen.host, listen.grpc_port, _grpc_credentials(listen))
+    except (OSError, RuntimeError) as error:
+        raise ServiceError(
+            f"Cannot listen for gRPC on {listen.host}:{listen.grpc_port} ({error}): is another instance running? "
+            "listen.grpc_port (--grpc-port) chooses another."
+        ) from error
+    stack.push_async_callback(grpc_api.stop, shutdown_timeout_s)
+    return http_port, grpc_port
+
+
+def _require_usable_certificates(listen: ListenSettings) -> None:
+    """Before anything listens, where a bad certificate could look like an address that is taken."""
+    if listen.tls_cert_file is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(listen.tls_cert_file, listen.tls_key_file)
+        if listen.tls_client_ca_file is not None:
+            context.load_verify_locations(listen.tls_client_ca_file)
+    except OSError as error:
+        raise ServiceError(
+            f"listen.tls_cert_file {listen.tls_cert_file}, tls_key_file {listen.tls_key_file} or tls_client_ca_file "
+            f"{listen.tls_client_ca_file or '(none)'} cannot be used: {error}"
+        ) from error
+
+
+def _grpc_credentials(listen: ListenSettings) -> grpc.ServerCredentials | None:
+    if listen.tls_cert_file is None or listen.tls_key_file is None:
+        return None
+    client_ca = listen.tls_client_ca_file.read_bytes() if listen.tls_client_ca_file is not None else None
+    return grpc.ssl_server_credentials(
+        [(listen.tls_key_file.read_bytes(), listen.tls_cert_file.read_bytes())],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+
+
+def _engine(stack: AsyncExitStack, conninfo: str, role: str) -> AsyncEngine:
+    engine = async_engine(in_role(conninfo, role))
+    stack.push_async_callback(engine.dispose)
+    return engine
+
+
+async def _require_schema(engine: AsyncEngine) -> None:
+    """Raises ServiceError when the database cannot be used as it is."""
+    try:
+        async with engine.connect() as connection:
+            revision = await connection.run_sync(current_revision)
+    except DBAPIError as error:
+        raise ServiceError(f"The database cannot be used: {_first_line(error)}") from error
+    if revision != newest_revision():
+        raise ServiceError(
+            f"The database is at revision {revision or 'none'}, this release needs {newest_revision()}: "
+            "run `clearinghouse migrate`."
+        )
+
+
+async def _probe_database(engine: AsyncEngine) -> str:
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (DBAPIError, PoolTimeoutError):
+        raise NotReady("the database does not answer: check that it runs and that database_url is right") from None
+    return "answers"
+
+
+async def _probe_native(signer: NativeSigner, settings: Settings) -> str:
+    return f"native, signs as {checksum_address(signer.address)} over a simulated escrow"
+
+
+async def _probe_pool(pool: SignerPool) -> str:
+    members = pool.members()
+    healthy = [member for member in members if member.healthy]
+    if not healthy:
+        raise NotReady("no signer is healthy: " + ", ".join(f"{member.name} {member.last_error}" for member in members))
+    return f"{len(healthy)} of {len(members)} signers healthy"
+
+
+async def _probe_price(prices: PriceSource, settings: Settings) -> str:
+    try:
+        found = [prices.price(currency) for currency in settings.price.declared]
+    except PriceUnknown as error:
+        raise NotReady(str(error)) from None
+    return ", ".join(f"{price.value:f} {price.currency} per ETH ({price.source})" for price in found)
+
+
+def _settle_memory() -> None:
+    """What was made at start stays: the collector need not look at it again, which halves the 99th percentile."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+def _address(text_: str | None) -> bytes | None:
+    return parse_address(text_) if text_ is not None else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", error)).partition("\n")[0]

@@ -1,0 +1,423 @@
+"""signTicket: from a decoded request to an answer that is paid for, durably, before it is released.
+
+`sign_ticket` is the whole flow, in its order. Up to `commit` nothing is spent and everything may be refused; when it
+returns, everything is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple, NoReturn
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
+from chain.messages import MessageError, capability_names
+from chain.payment_state import PaymentState, StateError, decode_state
+from chain.rates import EthPrice, PriceSource, PriceUnknown
+from chain.tickets import batch_ev_wei, ticket_ev
+from clearinghouse import pricing
+from clearinghouse.commits import GroupCommit, Issuance, Outcome
+from clearinghouse.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    OutOfCredit,
+    PriceStale,
+    Refusal,
+    SessionMismatch,
+    SessionNotYours,
+    Suspended,
+    Unauthenticated,
+    Unavailable,
+)
+from clearinghouse.identity.authenticate import Authenticator, Caller
+from clearinghouse.ids import uuid7
+from clearinghouse.ledger.money import show_amount
+from clearinghouse.lookups import Lookups, Receipt, SessionFinding, SessionLookup
+from clearinghouse.metrics import Metrics
+from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
+from clearinghouse.session_cache import SessionCache
+from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
+from clearinghouse.signers.base import Signer
+from clearinghouse.signers.refusals import refusal_of
+from clearinghouse.verification import SignedPayment, verify_answer
+
+IDEMPOTENCY_KEY_MAX_CHARS = 255
+END_USER_MAX_CHARS = 255
+LABEL_MAX_CHARS = 256
+#: Of the answers in a running session, one in so many has its signatures recovered.
+SIGNATURE_SAMPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SignCall:
+    """One call, whichever way it came in. `authorization` is the header's value, "" when absent."""
+
+    request: PaymentRequest
+    authorization: str
+    idempotency_key: str = ""
+    end_user: str = ""
+    #: time.perf_counter() when the request had arrived.
+    received_at_s: float = field(default_factory=time.perf_counter)
+
+
+class SignedAnswer(NamedTuple):
+    """What is released: the signer's body to the byte, and what it cost."""
+
+    body: bytes
+    receipt: Receipt
+    replayed: bool
+    #: Time spent here, without the signer's.
+    overhead_s: float
+
+
+class _Base(NamedTuple):
+    """The state a call goes on from."""
+
+    state: PaymentState
+    hash: bytes
+    session_id: UUID
+
+
+class Signing:
+    """The core that every way in shares."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        lookups: Lookups,
+        sessions: SessionCache,
+        prices: PriceSource,
+        signer: Signer,
+        commits: GroupCommit,
+        metrics: Metrics,
+        deadline_s: float,
+        unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._authenticator = authenticator
+        self._lookups = lookups
+        self._sessions = sessions
+        self._prices = prices
+        self._signer = signer
+        self._commits = commits
+        self._metrics = metrics
+        self._deadline_s = deadline_s
+        self._unix_ns = unix_ns
+        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    async def sign_ticket(self, call: SignCall) -> SignedAnswer:
+        """Raises a Refusal, and then nothing was debited by this call; a SignerRefusal carries the signer's bytes."""
+        self._metrics.call_began()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                signed = await self._sign_ticket(call)
+        except TimeoutError:
+            raise Unavailable(
+                "The answer took too long. If it was recorded meanwhile, the same request gets it and no second charge."
+            ) from None
+        finally:
+            self._metrics.call_ended()
+        if signed.replayed:
+            self._metrics.replayed()
+        else:
+            self._metrics.released(num_tickets=signed.receipt.num_tickets)
+        return signed
+
+    async def _sign_ticket(self, call: SignCall) -> SignedAnswer:
+        request, stages = call.request, self._metrics.stages(call.received_at_s)
+        require_manifest_and_capabilities(request)
+        request_hash = hashlib.sha256(request.canonical).digest()
+        _require_labels(call)
+        stages.done("decode")
+
+        caller = await self._authenticator.authenticate(call.authorization)
+        base = _base_of(request, caller)
+        stages.done("authenticate")
+
+        # One call at a time for the same ticket parameters: identical ones find the answer of the first, and a signer
+        # never works on one PM session twice at once (spec 10-A16).
+        async with self._turn(ticket_params(request).recipient_rand_hash):
+            decision = await self._decide(call, caller, request_hash, base)
+            stages.done("lookup")
+            if isinstance(decision, Replay):
+                receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
+                return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
+
+            price = self._price(caller)
+            caller = await self._require_credit(caller, price, self._quote_wei(request, base))
+            stages.done("quote")
+
+            session_id = base.session_id if base is not None else uuid7()
+            identity = auth_id(caller.gateway_id, session_id)
+            answer = await self._signer.generate_payment(request, auth_id=identity)
+            stages.done("sign")
+            self._metrics.signer_answered(answer.status)
+            if answer.status != 200:
+                raise refusal_of(answer, request)
+
+            signed = verify_answer(
+                answer.body,
+                request,
+                sender=self._signer.address,
+                auth_id=identity,
+                base=base.state if base is not None else None,
+                first_nonce=decision.first_nonce,
+                recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
+            )
+            issuance = _issuance(
+                call,
+                caller,
+                request_hash=request_hash,
+                base=base,
+                session_id=session_id,
+                signed=signed,
+                price=price,
+                body=answer.body,
+            )
+            stages.done("verify")
+
+            outcome = await self._commits.commit(issuance)
+            stages.done("commit")
+            if outcome.code == "replayed":
+                return await self._stored(caller, outcome, stages.overhead_s())
+            if outcome.code is not None:
+                self._forget(caller, base)
+                _refuse(outcome, request, caller, issuance.charge)
+            return self._release(caller, issuance, outcome, signed, stages.overhead_s())
+
+    def _turn(self, recipient_rand_hash: bytes) -> asyncio.Lock:
+        return self._turns.setdefault(recipient_rand_hash, asyncio.Lock())
+
+    async def _decide(
+        self, call: SignCall, caller: Caller, request_hash: bytes, base: _Base | None
+    ) -> Replay | Proceed:
+        if call.idempotency_key:
+            keyed = await self._lookups.keyed_answer(caller.gateway_id, call.idempotency_key)
+            if keyed is not None and keyed.request_hash != request_hash:
+                raise IdempotencyConflict("This idempotency key was used with another request.")
+            if keyed is not None:
+                return Replay(keyed.answer, keyed.issuance_id)
+
+        def judge(found: SessionFinding) -> Replay | Proceed:
+            return decide(
+                call.request,
+                gateway_id=caller.gateway_id,
+                request_hash=request_hash,
+                base=base.state if base is not None else None,
+                base_hash=base.hash if base is not None else None,
+                session=found.session,
+                rand=found.rand,
+                newest=found.newest,
+            )
+
+        lookup = SessionLookup(
+            base.session_id if base is not None else None, ticket_params(call.request).recipient_rand_hash
+        )
+        if (remembered := self._sessions.find(lookup)) is not None:
+            try:
+                return judge(remembered)
+            except Refusal:
+                self._forget(caller, base)  # another process may know better
+        return judge(await self._lookups.session(lookup))
+
+    def _quote_wei(self, request: PaymentRequest, base: _Base | None) -> int:
+        """n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
+        params, price = ticket_params(request), request.info.price
+        assert price is not None, "requests without a price are refused when decoded"
+        balance = (base.state.balance if base is not None else None) or Fraction(0)
+        last_ns = base.state.last_update_unix_ns if base is not None else None
+        elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
+        try:
+            units = billable_units(request.type, elapsed_ns, request.in_pixels)
+        except JobTypeError:
+            return 0  # the signer refuses it, in its own words
+        fee = fee_wei(units, base.state.initial_price if base is not None else price)
+        ev = ticket_ev(params.face_value_wei, params.win_prob)
+        count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
+        return batch_ev_wei(params.face_value_wei, params.win_prob, count)
+
+    def _price(self, caller: Caller) -> EthPrice:
+        try:
+            return self._prices.price(caller.currency)
+        except PriceUnknown as error:
+            raise PriceStale(str(error), retry_after_s=30) from error
+
+    async def _require_credit(self, caller: Caller, price: EthPrice, quote_wei: int) -> Caller:
+        """Refuses a caller without credit before any signing work is done. The commit has the last word."""
+        if not quote_wei:
+            return caller
+        wanted = _charge(quote_wei, caller, price)
+        if caller.available < wanted:
+            caller = await self._authenticator.refresh(caller)
+            if caller.available < wanted:
+                raise _out_of_credit(caller, wanted)
+        return caller
+
+    async def _stored(self, caller: Caller, outcome: Outcome, overhead_s: float) -> SignedAnswer:
+        assert outcome.stored_issuance_id is not None, "a replay comes with its issuance"
+        assert outcome.stored_answer is not None, "a replay comes with its answer"
+        receipt = await self._lookups.receipt(caller.gateway_id, outcome.stored_issuance_id)
+        return SignedAnswer(outcome.stored_answer, receipt, True, overhead_s)
+
+    def _release(
+        self, caller: Caller, issuance: Issuance, outcome: Outcome, signed: SignedPayment, overhead_s: float
+    ) -> SignedAnswer:
+        caller.available = outcome.balance + outcome.credit_limit
+        session = Session(
+            id=issuance.session_id,
+            gateway_id=issuance.gateway_id,
+            orchestrator=issuance.orchestrator,
+            recipient=issuance.recipient,
+            job_type=issuance.job_type,
+            manifest_id=issuance.manifest_id,
+            app=issuance.app,
+            head_state_hash=issuance.head_state_hash,
+            request_hash=issuance.request_hash,
+            issuance_id=issuance.id,
+            answer=issuance.answer,
+        )
+        self._sessions.remember(session, issuance.recipient_rand_hash, signed.payment.nonces[-1])
+        receipt = Receipt(
+            issuance_id=issuance.id,
+            session_id=issuance.session_id,
+            num_tickets=issuance.num_tickets,
+            ev_wei=issuance.ev_wei,
+            fee_wei=issuance.fee_wei,
+            charge=issuance.charge,
+            currency=caller.currency,
+            price=issuance.price,
+            markup_bps=issuance.markup_bps,
+            balance=outcome.balance,
+            created_at=outcome.created_at,
+        )
+        return SignedAnswer(issuance.answer, receipt, False, overhead_s)
+
+    def _forget(self, caller: Caller, base: _Base | None) -> None:
+        self._authenticator.forget(caller)
+        if base is not None:
+            self._sessions.forget(base.session_id)
+
+
+def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
+    if request.state is None:
+        return None
+    try:
+        state = decode_state(request.state.state)
+    except StateError as error:
+        raise InvalidRequest(f"invalid state: {error}") from error
+    return _Base(state, hashlib.sha256(request.state.state).digest(), session_of(state, caller.gateway_id))
+
+
+def _require_labels(call: SignCall) -> None:
+    for name, text, chars_max in (
+        ("idempotency key", call.idempotency_key, IDEMPOTENCY_KEY_MAX_CHARS),
+        ("end user", call.end_user, END_USER_MAX_CHARS),
+    ):
+        if len(text) > chars_max or not text.isprintable():
+            raise InvalidRequest(f"The {name} must be at most {chars_max} printable characters.")
+
+
+def _issuance(
+    call: SignCall,
+    caller: Caller,
+    *,
+    request_hash: bytes,
+    base: _Base | None,
+    session_id: UUID,
+    signed: SignedPayment,
+    price: EthPrice,
+    body: bytes,
+) -> Issuance:
+    request, payment = call.request, signed.payment
+    pipeline, model = _attribution(request)
+    return Issuance(
+        gateway_id=caller.gateway_id,
+        key_id=caller.key_id,
+        session_id=session_id,
+        is_new_session=base is None,
+        base_state_hash=base.hash if base is not None else None,
+        head_state_hash=signed.state_hash,
+        sequence=signed.state.sequence_number,
+        request_hash=request_hash,
+        idempotency_key=call.idempotency_key or None,
+        recipient_rand_hash=payment.recipient_rand_hash,
+        first_nonce=payment.nonces[0],
+        num_tickets=signed.num_tickets,
+        face_value_wei=payment.face_value_wei,
+        win_prob=payment.win_prob,
+        creation_round=payment.creation_round,
+        sender=payment.sender,
+        recipient=payment.recipient,
+        orchestrator=request.info.address,
+        ev_wei=signed.ev_wei,
+        fee_wei=signed.fee_wei,
+        charge=_charge(signed.ev_wei, caller, price),
+        price=price.value,
+        price_source=price.source,
+        price_observed_at=price.observed_at,
+        markup_bps=caller.markup_bps,
+        job_type=request.type,
+        manifest_id=request.manifest_id or None,
+        app=request.app,
+        transcoder=request.info.transcoder,
+        pipeline=pipeline,
+        model=model,
+        end_user=call.end_user,
+        id=uuid7(),
+        answer=body,
+    )
+
+
+def _attribution(request: PaymentRequest) -> tuple[str, str]:
+    """Pipeline and model, where the capabilities name exactly one and its name can be recorded."""
+    if not request.capabilities:
+        return "", ""
+    try:
+        pipeline, model = capability_names(request.capabilities)
+    except MessageError:
+        return "", ""
+    return (pipeline, model) if len(model) <= LABEL_MAX_CHARS and model.isprintable() else (pipeline, "")
+
+
+def _charge(ev_wei: int, caller: Caller, price: EthPrice) -> Decimal:
+    return pricing.charge(ev_wei, price=price, markup_bps=caller.markup_bps, minimum_charge=caller.minimum_charge)
+
+
+def _out_of_credit(caller: Caller, wanted: Decimal) -> OutOfCredit:
+    return OutOfCredit(
+        f"This call costs {show_amount(wanted)} {caller.currency}; "
+        f"{show_amount(caller.available)} {caller.currency} are available.",
+        charge=show_amount(wanted),
+        available=show_amount(caller.available),
+        currency=caller.currency,
+    )
+
+
+def _refuse(outcome: Outcome, request: PaymentRequest, caller: Caller, wanted: Decimal) -> NoReturn:
+    """The database's refusals, in the vocabulary of all refusals."""
+    match outcome.code:
+        case "unauthenticated":
+            raise Unauthenticated("The API key was revoked or has expired.")
+        case "gateway_suspended":
+            raise Suspended("The gateway is suspended.")
+        case "idempotency_conflict":
+            raise IdempotencyConflict("This idempotency key was used with another request.")
+        case "session_not_yours":
+            raise SessionNotYours("The session of this state is not known here.")
+        case "session_mismatch":
+            raise SessionMismatch("This call does not keep what its session began with.")
+        case "rand_of_other_session" | "state_not_newest" | "nonce_used":
+            raise refresh(request, "Tickets with these parameters were issued meanwhile.")
+        case "out_of_credit":
+            caller.available = outcome.balance + outcome.credit_limit
+            raise _out_of_credit(caller, wanted)
+        case code:
+            raise AssertionError(f"commit_issuances gave an unknown code: {code}")

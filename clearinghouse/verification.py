@@ -1,0 +1,165 @@
+"""The signer is checked, not trusted: its answer must be what was asked for, to the ticket.
+
+Whatever does not fit is thrown away before it is charged or released.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+
+from chain import shallow_json
+from chain.messages import MessageError, Payment, decode_base64, decode_payment
+from chain.payment_state import PaymentState, StateError, decode_state
+from chain.signatures import SignatureError, recover_eth_signer
+from chain.tickets import WIN_PROB_CERTAIN, Ticket, batch_ev_wei, ticket_hash
+from clearinghouse.errors import SignerAnswerInvalid
+from clearinghouse.requests import PaymentRequest
+from clearinghouse.sessions import ticket_params
+
+#: Most tickets a signer puts into one payment (spec 1.2, step 21).
+TICKETS_MAX_COUNT = 100
+#: An answer is stored with its session and remembered; one of 100 tickets and large capabilities has about 50 kB.
+ANSWER_MAX_BYTES = 64 * 1024
+_NO_ROUND = (0, bytes(32))
+_NOTHING = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPayment:
+    """A signer's answer that passed every check."""
+
+    payment: Payment
+    state: PaymentState
+    state_hash: bytes
+    num_tickets: int
+    #: n·EV of all tickets together, rounded up once.
+    ev_wei: int
+    #: What the signer deducted for the work, rounded half away from zero as its own reports do.
+    fee_wei: int
+
+
+def verify_answer(
+    body: bytes,
+    request: PaymentRequest,
+    *,
+    sender: bytes,
+    auth_id: str,
+    base: PaymentState | None,
+    first_nonce: int,
+    recover_signatures: bool,
+) -> SignedPayment:
+    """Decodes the body of a 200 and compares it with the request. Raises SignerAnswerInvalid, saying what differs.
+
+    `recover_signatures`: whether those of a ticket and of the state are recovered too. That costs more than all else
+    together, so the caller does it for the first answer of a session and for a sample of the others.
+    """
+    if len(body) > ANSWER_MAX_BYTES:
+        raise SignerAnswerInvalid(f"The signer's answer is larger than {ANSWER_MAX_BYTES} bytes.")
+    try:
+        document = shallow_json.loads(body)
+        payment = decode_payment(document["payment"])
+        state_bytes = decode_base64(document["state"]["State"])
+        state = decode_state(state_bytes)
+        state_sig = decode_base64(document["state"]["Sig"])
+    except (ValueError, KeyError, TypeError, MessageError, StateError) as error:
+        raise SignerAnswerInvalid(f"The signer's answer cannot be read: {type(error).__name__}.") from error
+    if not isinstance(seg_creds := document.get("segCreds"), str) or not seg_creds:
+        raise SignerAnswerInvalid("The signer's answer has no segCreds.")
+    _require_payment(payment, request, sender=sender, first_nonce=first_nonce)
+    _require_state(state, payment, request, auth_id=auth_id, base=base)
+    if recover_signatures:
+        _require_ticket_signature(payment)
+        _require_signed_by(sender, "The state", state_bytes, state_sig)
+    count = len(payment.nonces)
+    ev_wei = batch_ev_wei(payment.face_value_wei, payment.win_prob, count)
+    if ev_wei == 0:
+        raise SignerAnswerInvalid("The signer issued tickets without value.")
+    return SignedPayment(
+        payment=payment,
+        state=state,
+        state_hash=hashlib.sha256(state_bytes).digest(),
+        num_tickets=count,
+        ev_wei=ev_wei,
+        fee_wei=_fee_wei(payment, state, base),
+    )
+
+
+def _require_payment(payment: Payment, request: PaymentRequest, *, sender: bytes, first_nonce: int) -> None:
+    asked = ticket_params(request)
+    for name, got, wanted in (
+        ("sender", payment.sender, sender),
+        ("recipient", payment.recipient, asked.recipient),
+        ("face value", payment.face_value_wei, asked.face_value_wei),
+        ("win probability", payment.win_prob, asked.win_prob),
+        ("recipientRandHash", payment.recipient_rand_hash, asked.recipient_rand_hash),
+        ("seed", payment.seed, asked.seed),
+        ("expiration block", payment.expiration_block, asked.expiration_block),
+        ("expected price", payment.expected_price, request.info.price),
+    ):
+        if got != wanted:
+            raise SignerAnswerInvalid(f"The signer's tickets have another {name} than was asked for.")
+    asked_round = (asked.creation_round, asked.creation_round_block_hash)
+    # Without a round or its hash the signer takes the last initialised round it knows (spec 4.4).
+    is_given = all(asked_round[i] != _NO_ROUND[i] for i in (0, 1))
+    if is_given and (payment.creation_round, payment.creation_round_block_hash) != asked_round:
+        raise SignerAnswerInvalid("The signer's tickets have another creation round than was asked for.")
+    count = len(payment.nonces)
+    if not 1 <= count <= TICKETS_MAX_COUNT:
+        raise SignerAnswerInvalid(f"The signer issued {count} tickets; 1 to {TICKETS_MAX_COUNT} are possible.")
+    if payment.nonces != tuple(range(first_nonce, first_nonce + count)):
+        raise SignerAnswerInvalid(f"The signer's nonces are not consecutive from {first_nonce}.")
+
+
+def _require_state(
+    state: PaymentState, payment: Payment, request: PaymentRequest, *, auth_id: str, base: PaymentState | None
+) -> None:
+    for name, got, wanted in (
+        ("AuthID", state.auth_id, auth_id),
+        ("PMSessionID", state.pm_session_id, payment.recipient_rand_hash),
+        ("SenderNonce", state.sender_nonce, payment.nonces[-1]),
+        ("OrchestratorAddress", state.orchestrator_address, request.info.address),
+        ("App", state.app, request.app),
+        ("Type", state.type, request.type),
+        ("SequenceNumber", state.sequence_number, base.sequence_number + 1 if base is not None else 0),
+        ("StateID", state.state_id, base.state_id if base is not None else state.state_id),
+    ):
+        if got != wanted:
+            raise SignerAnswerInvalid(f"The signer's state has another {name} than follows from the request.")
+
+
+def _require_ticket_signature(payment: Payment) -> None:
+    """Of the last ticket: a wrong key shows in any of them."""
+    ticket = Ticket(
+        recipient=payment.recipient,
+        sender=payment.sender,
+        face_value_wei=payment.face_value_wei,
+        win_prob=payment.win_prob,
+        sender_nonce=payment.nonces[-1],
+        recipient_rand_hash=payment.recipient_rand_hash,
+        creation_round=payment.creation_round,
+        creation_round_block_hash=payment.creation_round_block_hash,
+    )
+    _require_signed_by(payment.sender, "A ticket", ticket_hash(ticket), payment.signatures[-1])
+
+
+def _require_signed_by(sender: bytes, what: str, message: bytes, signature: bytes) -> None:
+    try:
+        signer = recover_eth_signer(message, signature)
+    except SignatureError as error:
+        raise SignerAnswerInvalid(f"{what} has a malformed signature: {error}.") from error
+    if signer != sender:
+        raise SignerAnswerInvalid(f"{what} is signed by another key than the sender's.")
+
+
+def _fee_wei(payment: Payment, state: PaymentState, base: PaymentState | None) -> int:
+    """The fee that explains the states: n·EV = B' - B + fee (spec 3.5). Integers: reducing fractions costs more."""
+    before = (base.balance if base is not None else None) or _NOTHING
+    after = state.balance or _NOTHING
+    ev_numerator = len(payment.nonces) * payment.face_value_wei * payment.win_prob
+    moved = before.numerator * after.denominator - after.numerator * before.denominator
+    denominator = before.denominator * after.denominator * WIN_PROB_CERTAIN
+    fee = moved * WIN_PROB_CERTAIN + ev_numerator * before.denominator * after.denominator
+    magnitude = (2 * abs(fee) + denominator) // (2 * denominator)
+    return magnitude if fee >= 0 else -magnitude

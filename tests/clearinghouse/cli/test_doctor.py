@@ -1,0 +1,534 @@
+"""`clearinghouse doctor`: every fault planted here is found, named, and explained; nothing is started or changed."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import ssl
+import stat
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chain.keystore import create_keystore
+from chain.signatures import SigningKey, checksum_address
+from clearinghouse.checkup import database as database_check
+from clearinghouse.checkup import service as service_check
+from clearinghouse.checkup.certificates import CertificateError, validity_of
+from clearinghouse.checkup.findings import Finding
+from clearinghouse.checkup.run import CHECK_TIMEOUT_S, examine
+from clearinghouse.config import ListenSettings, Settings
+from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
+from clearinghouse.identity import gateways
+from tests.parts import faulty_signer as faulty
+from tests.parts.faulty_signer import FaultySigner
+from tests.parts.program import Done, new_home, run
+from tests.parts.service import running
+
+KEY, OTHER_KEY = SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32)
+PEPPER = "pepper-" * 8
+PASSWORD = "hunter2-hunter2"
+
+
+async def findings(folder: Path, **settings: Any) -> dict[str, Finding]:
+    """What is found with these settings, by name; of several with one name the worst."""
+    settings = {"data_dir": folder / "data", **settings}
+    settings.setdefault("listen", {"http_port": 0})
+    found: dict[str, Finding] = {}
+    for finding in await examine(Settings.model_validate(settings), config_file=None):
+        if finding.name not in found or finding.status != "ok":
+            found[finding.name] = finding
+        assert (finding.status == "ok") == (finding.what_to_do == ""), finding
+        assert PASSWORD not in finding.detail + finding.what_to_do
+    return found
+
+
+def served_by(conninfo: str, **more: Any) -> dict[str, Any]:
+    return {"database_url": conninfo, "api_key_pepper": PEPPER, **more}
+
+
+def pool_of(*urls: str, expected: SigningKey | None = KEY, **more: Any) -> dict[str, Any]:
+    pool: dict[str, Any] = {"urls": urls, **more}
+    if expected is not None:
+        pool["expected_address"] = checksum_address(expected.address)
+    return {"signer": {"kind": "go_livepeer", "go_livepeer": pool}}
+
+
+def is_error(finding: Finding, *texts: str) -> None:
+    assert finding.status == "error", finding
+    assert all(text in f"{finding.detail}\n{finding.what_to_do}" for text in texts), finding
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def doctor(folder: Path, *arguments: str | Path, **environment: str) -> Done:
+    return run("doctor", *arguments, folder=folder, environment={"CLEARINGHOUSE_LISTEN__HTTP_PORT": "0", **environment})
+
+
+def test_on_a_new_machine_nothing_is_wrong_and_nothing_is_made(tmp_path: Path) -> None:
+    done = doctor(tmp_path)
+    assert done.code == 0, done
+    assert "warning  database" in done.out
+    assert "→ `clearinghouse dev` starts it" in done.out
+    assert done.out.endswith("\n1 warning.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_setting_is_the_only_finding_and_an_error(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--json", CLEARINGHOUSE_LISTEN__HTPP_PORT="1")
+    (finding,) = json.loads(done.out)
+    assert (done.code, finding["name"], finding["status"]) == (1, "configuration", "error")
+    assert "CLEARINGHOUSE_LISTEN__HTPP_PORT" in finding["detail"]
+    assert finding["what_to_do"]
+
+
+def test_json_is_a_list_and_errors_give_exit_status_1(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--json", CLEARINGHOUSE_SIGNER__KIND="go_livepeer")
+    found = json.loads(done.out)
+    assert done.code == 1
+    assert {tuple(finding) for finding in found} == {("name", "status", "detail", "what_to_do")}
+    wrong = [finding["detail"] for finding in found if finding["status"] == "error"]
+    assert len(wrong) == 2
+    assert "signer.go_livepeer.urls is needed" in wrong[0]
+
+
+def test_a_file_with_secrets_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "clearinghouse.toml"
+    file.write_text(f'[api]\nadmin_token = "{PASSWORD}-{PASSWORD}"\n', encoding="utf-8")
+    file.chmod(0o644)
+    for done in (doctor(tmp_path, "--config", file), doctor(tmp_path, CLEARINGHOUSE_CONFIG=str(file))):
+        assert done.code == 0
+        assert f"→ chmod 600 {file}" in done.out
+        assert PASSWORD not in done.out
+
+
+def test_a_running_service_is_found_in_order_and_neither_disturbed_nor_kept_alive() -> None:
+    with new_home() as home:
+        serving = home.dev()
+        started_as = home.postmaster_pid
+        environment = {"CLEARINGHOUSE_LISTEN__HTTP_PORT": str(serving.http_port)}
+        done = home.run("doctor", environment=environment)
+        assert done.code == 0, done
+        assert done.out.endswith("\nEverything is in order.\n")
+        assert f"runs at 127.0.0.1:{serving.http_port} and is ready" in done.out
+        assert str(serving.facts["sender"]) in done.out
+        assert home.postmaster_pid == started_as
+
+        serving.program.interrupt()
+        assert serving.program.wait() == 0
+        assert home.postmaster_pid is None
+        done = home.run("doctor", environment=environment)
+        assert "the embedded database (PostgreSQL 18) is not running" in done.out
+        assert f"none runs at 127.0.0.1:{serving.http_port}" in done.out
+        assert (done.code, home.postmaster_pid) == (0, None)
+
+
+# --- the data directory -----------------------------------------------------------------------------------------------
+
+
+async def test_a_data_directory_or_secret_open_to_others_is_an_error(tmp_path: Path) -> None:
+    secret = tmp_path / "data" / "secrets" / "api_key_pepper"
+    secret.parent.mkdir(parents=True)
+    for folder in (tmp_path / "data", secret.parent):
+        folder.chmod(0o700)
+    secret.write_text("secret\n", encoding="utf-8")
+    secret.chmod(0o600)
+    assert (await findings(tmp_path))["data directory"].status == "ok"
+
+    secret.chmod(0o640)
+    is_error((await findings(tmp_path))["data directory"], "mode 0640", f"chmod 600 '{secret}'")
+    secret.chmod(0o600)
+    (tmp_path / "data").chmod(0o755)
+    is_error((await findings(tmp_path))["data directory"], "mode 0755", f"chmod 700 '{tmp_path / 'data'}'")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o755, "it only looks"
+
+
+async def test_a_file_where_the_data_directory_should_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    is_error((await findings(tmp_path))["data directory"], "is not a directory")
+
+
+# --- the database -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_database_that_is_as_it_should_be_has_no_fault(tmp_path: Path, database: str) -> None:
+    found = await findings(tmp_path, **served_by(database), price={"declared": {"USD": "3123.45"}})
+    assert {finding.status for finding in found.values()} == {"ok"}, found
+    assert {
+        "database", "database clock", "database durability", "database role clearinghouse_serve",
+        "database role clearinghouse_admin", "database schema",
+    } <= set(found)  # fmt: skip
+
+
+async def test_a_server_that_is_not_there_is_an_error_without_the_password(tmp_path: Path) -> None:
+    url = f"postgresql://someone:{PASSWORD}@127.0.0.1:9/books"
+    found = await findings(tmp_path, **served_by(url, admin_database_url=url))
+    is_error(found["database"], "cannot be used", "user and password of database_url")
+    is_error(found["admin database"], "cannot be used", "user and password of admin_database_url")
+
+
+async def test_an_admin_database_alone_would_give_two_books(tmp_path: Path, database: str) -> None:
+    found = await findings(tmp_path, admin_database_url=database, api_key_pepper=PEPPER)
+    is_error(found["database"], "admin_database_url is set, database_url is not")
+    assert found["admin database schema"].status == "ok"
+
+
+async def test_an_empty_database_and_an_old_schema_ask_for_migrate(
+    tmp_path: Path, postgres: EmbeddedDatabase, database: str, owner: psycopg.Connection[Any]
+) -> None:
+    empty = make_conninfo(postgres.conninfo, dbname="postgres")
+    is_error((await findings(tmp_path, **served_by(empty)))["database schema"], "none yet", "`clearinghouse migrate`")
+    owner.execute("UPDATE alembic_version SET version_num = '0000'")
+    is_error((await findings(tmp_path, **served_by(database)))["database schema"], "at 0000", "`clearinghouse migrate`")
+
+
+@pytest.fixture
+def poor_login(owner: psycopg.Connection[Any], database: str) -> Iterator[str]:
+    """A login that has been granted nothing."""
+    owner.execute("CREATE ROLE doctor_test LOGIN")
+    yield make_conninfo(database, user="doctor_test")
+    owner.execute("DROP ROLE doctor_test")
+
+
+async def test_a_login_that_may_not_take_its_role_on_is_an_error_and_the_grant_is_named(
+    tmp_path: Path, poor_login: str, owner: psycopg.Connection[Any], database: str
+) -> None:
+    found = await findings(tmp_path, **served_by(poor_login, admin_database_url=database))
+    is_error(found["database role clearinghouse_serve"], "GRANT clearinghouse_serve TO doctor_test;")
+    assert "database role clearinghouse_admin" not in found
+
+    owner.execute("GRANT clearinghouse_serve TO doctor_test")
+    found = await findings(tmp_path, **served_by(poor_login))
+    assert found["database role clearinghouse_serve"].status == found["database schema"].status == "ok"
+    admin = found["database role clearinghouse_admin"]
+    assert admin.status == "warning"
+    assert "admin_database_url" in admin.what_to_do
+
+
+async def test_a_role_that_does_not_exist_asks_for_migrate(tmp_path: Path, database: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        login = database_check._Login("database", database, ("clearinghouse_other",))
+        found = await database_check._role(connection, login, "clearinghouse_other")
+    is_error(found, "does not exist", "`clearinghouse migrate`")
+
+
+async def test_commits_that_do_not_wait_for_the_disk_are_an_error(
+    tmp_path: Path, database: str, owner: psycopg.Connection[Any]
+) -> None:
+    name = conninfo_to_dict(database)["dbname"]
+    owner.execute(f"ALTER DATABASE {name} SET synchronous_commit = off".encode())
+    found = (await findings(tmp_path, **served_by(database)))["database durability"]
+    is_error(found, "synchronous_commit is off", "Set it to on")
+    assert "fsync" not in found.detail
+    owner.execute(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply".encode())
+    assert (await findings(tmp_path, **served_by(database)))["database durability"].status == "ok"
+
+
+async def test_fsync_off_is_an_error(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "data") as embedded:
+        assert (await findings(tmp_path))["database durability"].status == "ok"
+        with psycopg.connect(embedded.conninfo, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        is_error((await findings(tmp_path))["database durability"], "fsync is off")
+
+
+async def test_a_clock_that_differs_by_more_than_two_seconds_is_a_warning(
+    tmp_path: Path, database: str, owner: psycopg.Connection[Any]
+) -> None:
+    owner.execute("CREATE SCHEMA fake")
+    owner.execute(
+        "CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS "
+        "$$ SELECT pg_catalog.clock_timestamp() - interval '5 seconds' $$"
+    )
+    name = conninfo_to_dict(database)["dbname"]
+    owner.execute(f"ALTER DATABASE {name} SET search_path = fake, pg_catalog, public".encode())
+    clock = (await findings(tmp_path, **served_by(database)))["database clock"]
+    assert clock.status == "warning"
+    assert clock.detail in {"5.0 s behind this machine's", "5.1 s behind this machine's"}
+    assert "NTP" in clock.what_to_do
+
+
+async def test_accounts_in_a_currency_without_a_price_are_an_error(
+    tmp_path: Path, database: str, admin: AsyncEngine
+) -> None:
+    async with admin.begin() as connection:
+        for name, currency in (("a", "GBP"), ("b", "GBP"), ("c", "USD"), ("d", "ETH")):
+            await gateways.create(connection, name, currency=currency)
+    found = (await findings(tmp_path, **served_by(database), price={"declared": {"USD": "3123"}}))["price"]
+    is_error(found, "2 gateways with an account in GBP", "price.declared.GBP")
+
+
+async def test_the_database_is_looked_at_and_not_touched(
+    tmp_path: Path, database: str, owner: psycopg.Connection[Any]
+) -> None:
+    query = b"SELECT xact_rollback, tup_inserted, tup_updated, tup_deleted FROM pg_stat_database WHERE datname = %s"
+    name = conninfo_to_dict(database)["dbname"]
+    owner.execute("SELECT pg_stat_force_next_flush()")
+    before = owner.execute(query, (name,)).fetchall()
+    await findings(tmp_path, **served_by(database))
+    owner.execute("SELECT pg_stat_force_next_flush()")
+    assert owner.execute(query, (name,)).fetchall() == before
+
+
+# --- the signer -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_keystore_opens_or_the_reason_is_told(tmp_path: Path) -> None:
+    keystore = tmp_path / "keystore.json"
+    address = checksum_address(create_keystore(keystore, PASSWORD))
+
+    async def with_password(password: str | None) -> Finding:
+        native = {"keystore_file": keystore} | ({} if password is None else {"keystore_password": password})
+        return (await findings(tmp_path, signer={"native": native}))["signer"]
+
+    opened = await with_password(PASSWORD)
+    assert opened.status == "ok"
+    assert address in opened.detail
+    is_error(await with_password("wrong"), str(keystore), "the password is wrong or the file is damaged")
+    is_error(await with_password(None), "keystore_password_file")
+
+
+async def test_a_key_in_the_data_directory_whose_password_is_gone_is_an_error(tmp_path: Path) -> None:
+    secrets = tmp_path / "data" / "secrets"
+    secrets.mkdir(parents=True)
+    create_keystore(secrets / "keystore.json", PASSWORD)
+    is_error((await findings(tmp_path))["signer"], "keystore_password cannot be read", "Restore the file")
+    (secrets / "keystore_password").write_text(PASSWORD + "\n", encoding="utf-8")
+    assert (await findings(tmp_path))["signer"].status == "ok"
+
+
+async def test_every_signer_of_a_pool_must_prove_the_expected_key(tmp_path: Path) -> None:
+    async with FaultySigner(KEY) as good, FaultySigner(OTHER_KEY) as foreign, FaultySigner(KEY) as liar:
+        liar.on_identity = faulty.claims(checksum_address(KEY.address), "0x" + "11" * 65)
+        found = await findings(tmp_path, **pool_of(good.url, foreign.url, liar.url, "http://127.0.0.1:9"))
+    assert found[f"signer 127.0.0.1:{good.port}"].status == "ok"
+    is_error(
+        found[f"signer 127.0.0.1:{foreign.port}"],
+        f"signs as {checksum_address(OTHER_KEY.address)}, expected is {checksum_address(KEY.address)}",
+    )
+    is_error(found[f"signer 127.0.0.1:{liar.port}"], "identity_invalid")
+    is_error(found["signer 127.0.0.1:9"], "connection_failed", "-remoteSigner")
+    assert good.payments == foreign.payments == []
+
+
+async def test_signers_with_different_keys_are_an_error_also_where_none_is_expected(tmp_path: Path) -> None:
+    async with FaultySigner(KEY) as one, FaultySigner(OTHER_KEY) as other:
+        found = await findings(tmp_path, **pool_of(one.url, other.url, expected=None))
+    is_error(found["signer"], checksum_address(KEY.address), checksum_address(OTHER_KEY.address))
+
+
+async def test_a_signer_reached_over_plain_http_is_a_warning(tmp_path: Path) -> None:
+    async with FaultySigner(KEY) as signer:
+        found = await findings(tmp_path, **pool_of(f"http://0.0.0.0:{signer.port}", "http://127.0.0.1:9"))
+    cleartext = found[f"signer 0.0.0.0:{signer.port}"]
+    assert cleartext.status == "warning"
+    assert "plain HTTP" in cleartext.detail
+
+
+async def test_a_pool_whose_authority_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    found = await findings(tmp_path, **pool_of("https://127.0.0.1:9", tls_ca_file=tmp_path / "missing.pem"))
+    is_error(found["signer"], "cannot be read")
+    is_error(found["TLS signer.go_livepeer.tls_ca_file"], "missing.pem", "No such file")
+
+
+# --- prices -----------------------------------------------------------------------------------------------------------
+
+
+async def test_every_declared_price_is_told_and_having_none_is_a_warning(tmp_path: Path) -> None:
+    assert (await findings(tmp_path, price={"declared": {"CHF": "2500.5"}}))["price"].detail.startswith("2500.5 CHF")
+    assert (await findings(tmp_path, price={"declared": {}}))["price"].status == "warning"
+
+
+async def test_the_built_in_prices_are_a_warning_in_production(tmp_path: Path, database: str) -> None:
+    assert (await findings(tmp_path))["price"].status == "ok"
+    found = (await findings(tmp_path, **served_by(database)))["price"]
+    assert found.status == "warning"
+    assert "price.declared" in found.what_to_do
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def certificate_files(
+    folder: Path, name: str, *, begins_in_days: int = -1, ends_in_days: int = 365, password: bytes | None = None
+) -> tuple[Path, Path]:
+    """A new key and its self-signed certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(days=begins_in_days))
+        .not_valid_after(now + datetime.timedelta(days=ends_in_days))
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / f"{name}.crt", folder / f"{name}.key"
+    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key_file.write_bytes(key.private_bytes(pem, pkcs8, protection))
+    return cert_file, key_file
+
+
+async def tls_finding(folder: Path, cert_file: Path, key_file: Path) -> Finding:
+    listen = {"http_port": 0, "tls_cert_file": cert_file, "tls_key_file": key_file}
+    return (await findings(folder, listen=listen))["TLS listen.tls_cert_file"]
+
+
+async def test_a_certificate_is_judged_by_its_dates(tmp_path: Path) -> None:
+    good = await tls_finding(tmp_path, *certificate_files(tmp_path, "good"))
+    assert good.status == "ok"
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365)
+    assert f"valid until {end:%Y-%m-%d}" in good.detail
+    soon = await tls_finding(tmp_path, *certificate_files(tmp_path, "soon", ends_in_days=5))
+    assert soon.status == "warning"
+    old = certificate_files(tmp_path, "old", begins_in_days=-9, ends_in_days=-1)
+    is_error(await tls_finding(tmp_path, *old), "expired at", "Renew")
+    early = certificate_files(tmp_path, "early", begins_in_days=2)
+    is_error(await tls_finding(tmp_path, *early), "not valid before")
+
+
+async def test_a_chain_is_as_old_as_its_oldest_certificate(tmp_path: Path) -> None:
+    cert_file, key_file = certificate_files(tmp_path, "good")
+    old, _ = certificate_files(tmp_path, "old", begins_in_days=-9, ends_in_days=-1)
+    cert_file.write_bytes(cert_file.read_bytes() + old.read_bytes())
+    is_error(await tls_finding(tmp_path, cert_file, key_file), "expired at")
+
+
+async def test_a_key_that_is_not_the_certificates_cannot_be_loaded(tmp_path: Path) -> None:
+    cert_file, key_file = certificate_files(tmp_path, "one")
+    _, other_key = certificate_files(tmp_path, "other")
+    is_error(await tls_finding(tmp_path, cert_file, other_key), "the key is not that of the certificate")
+    is_error(await tls_finding(tmp_path, key_file, key_file), "holds no certificate")
+    is_error(await tls_finding(tmp_path, cert_file, tmp_path / "missing"), "cannot be read")
+    _, encrypted = certificate_files(tmp_path, "encrypted", password=PASSWORD.encode())
+    is_error(await tls_finding(tmp_path, cert_file, encrypted), "cannot be loaded")
+    cert_file.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", encoding="ascii")
+    is_error(await tls_finding(tmp_path, cert_file, key_file), "is not a certificate")
+
+
+@pytest.mark.parametrize("der", [b"", b"\x30", b"\x30\x84\xff\xff\xff\xff", b"\x30\x02\x30\x00", b"\x04\x01\x00"])
+def test_what_is_no_certificate_has_no_dates(der: bytes) -> None:
+    with pytest.raises(CertificateError):
+        validity_of(der)
+
+
+def test_every_prefix_of_a_certificate_is_refused_and_the_whole_has_the_right_dates(tmp_path: Path) -> None:
+    cert_file, _ = certificate_files(tmp_path, "beyond-2050", ends_in_days=20_000)
+    certificate = x509.load_pem_x509_certificate(cert_file.read_bytes())
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    found = validity_of(der)
+    assert (found.not_before, found.not_after) == (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    for length in range(len(der)):
+        with pytest.raises(CertificateError):
+            validity_of(der[:length])
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def answering(raw: bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A port where every connection gets these bytes once it has sent something; None: nothing, ever."""
+    is_over = asyncio.Event()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(1024)
+            if raw is None:
+                await is_over.wait()
+            else:
+                writer.write(raw)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        is_over.set()
+        server.close()
+
+
+def http_json(status: int, document: object) -> bytes:
+    return faulty.http_answer(status, json.dumps(document).encode())
+
+
+async def service_finding(port: int, **listen: Any) -> Finding:
+    settings = ListenSettings(http_port=port, **listen)
+    (finding,) = await asyncio.to_thread(service_check.check, settings)
+    return finding
+
+
+async def test_a_service_that_is_ready_is_told_so(database: str) -> None:
+    async with running(database) as service:
+        for host in ("127.0.0.1", "0.0.0.0", "localhost"):
+            finding = await service_finding(service.port, host=host)
+            assert (finding.status, finding.detail) == ("ok", f"runs at {host}:{service.port} and is ready")
+
+
+async def test_a_service_that_is_not_ready_is_an_error_for_every_reason_it_gives() -> None:
+    checks = [{"name": "database", "ok": False, "detail": "does not answer"}, {"name": "price", "ok": True}]
+    async with answering(http_json(503, {"ready": False, "checks": checks})) as port:
+        finding = await service_finding(port)
+    is_error(finding, "does not answer")
+    assert finding.name == "service database"
+
+
+@pytest.mark.parametrize("raw", [b"220 mail\r\n", b"", http_json(200, {"ready": "yes"}), http_json(404, [])])
+async def test_something_else_on_the_port_is_a_warning(raw: bytes) -> None:
+    async with answering(raw) as port:
+        finding = await service_finding(port)
+    assert finding.status == "warning"
+    assert "something else has the port" in finding.detail
+
+
+async def test_a_service_with_tls_is_asked_in_tls(tmp_path: Path) -> None:
+    cert_file, key_file = certificate_files(tmp_path, "service")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    async with answering(http_json(200, {"ready": True, "checks": []}), context) as port:
+        files = {"tls_cert_file": cert_file, "tls_key_file": key_file}
+        assert (await service_finding(port, **files)).status == "ok"
+        assert (await service_finding(port)).status == "warning"
+
+
+# --- all at once ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def taking_at_most(limit_s: float) -> Iterator[None]:
+    begun_s = time.monotonic()
+    yield
+    assert time.monotonic() - begun_s < limit_s
+
+
+async def test_where_everything_hangs_the_checks_wait_side_by_side_and_not_for_ever(tmp_path: Path) -> None:
+    async with answering(None) as database, answering(None) as signer, answering(None) as service:
+        with taking_at_most(CHECK_TIMEOUT_S):
+            found = await findings(
+                tmp_path,
+                listen={"http_port": service},
+                **served_by(f"postgresql://a@127.0.0.1:{database}/b?sslmode=disable"),
+                **pool_of(f"http://127.0.0.1:{signer}", "http://127.0.0.1:9"),
+            )
+    is_error(found["database"], "cannot be used")
+    is_error(found[f"signer 127.0.0.1:{signer}"], "timed_out")
+    assert found["service"].status == "warning"

@@ -1,0 +1,306 @@
+"""Settings: which source wins, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from clearinghouse.config import Settings, missing_for_serving
+from clearinghouse.config_sources import ConfigError, all_settings, load_settings, warnings_about
+
+SECRET = "hunter2-hunter2-hunter2-hunter2-hunter2"
+DATABASE_URL = f"postgresql://clearinghouse:{SECRET}@db/clearinghouse"
+
+
+def write(path: Path, text: str, *, mode: int = 0o600) -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+def error_of(environment: dict[str, str] | None = None, file: Path | None = None, **flags: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(flags=flags, environment=environment or {}, config_file=file)
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.toml", "[listen]\nhttp_port = 1\ngrpc_port = 1\nread_timeout_s = 1.5\n")
+    environment = {"CLEARINGHOUSE_LISTEN__HTTP_PORT": "2", "CLEARINGHOUSE_LISTEN__GRPC_PORT": "3"}
+    listen = load_settings(flags={"listen.http_port": 4}, environment=environment, config_file=file).listen
+    assert (listen.http_port, listen.grpc_port, listen.read_timeout_s, listen.idle_timeout_s) == (4, 3, 1.5, 75)
+
+
+def test_a_flag_that_was_not_given_decides_nothing() -> None:
+    environment = {"CLEARINGHOUSE_LISTEN__HTTP_PORT": "2"}
+    assert load_settings(flags={"listen.http_port": None}, environment=environment).listen.http_port == 2
+
+
+def test_the_file_can_be_named_in_the_environment_and_a_flag_names_another(tmp_path: Path) -> None:
+    named = write(tmp_path / "named.toml", "[log]\nlevel = 'debug'\n")
+    other = write(tmp_path / "other.toml", "[log]\nlevel = 'error'\n")
+    environment = {"CLEARINGHOUSE_CONFIG": str(named)}
+    assert load_settings(environment=environment).log.level == "debug"
+    assert load_settings(environment=environment, config_file=other).log.level == "error"
+
+
+def test_settings_cannot_be_changed_after_the_start() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings(environment={}).listen.http_port = 1
+
+
+def test_variables_for_clients_of_a_service_are_no_settings() -> None:
+    environment = {"CLEARINGHOUSE_URL": "http://127.0.0.1:8080", "CLEARINGHOUSE_API_KEY": SECRET}
+    assert load_settings(environment=environment) == load_settings(environment={})
+
+
+def test_an_unknown_environment_variable_is_an_error_that_names_the_nearest() -> None:
+    message = error_of({"CLEARINGHOUSE_LISTEN__HTPP_PORT": SECRET})
+    assert "environment variable CLEARINGHOUSE_LISTEN__HTPP_PORT" in message
+    assert "Did you mean CLEARINGHOUSE_LISTEN__HTTP_PORT?" in message
+
+
+def test_a_setting_without_its_section_is_found_again() -> None:
+    assert "Did you mean CLEARINGHOUSE_LISTEN__HTTP_PORT?" in error_of({"CLEARINGHOUSE_HTTP_PORT": "1"})
+
+
+def test_an_unknown_key_of_the_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.toml", "[signer.go_livepeer]\ntimeout = 3\n[lissten]\nhost = 'x'\n")
+    message = error_of(file=file)
+    assert f"signer.go_livepeer.timeout (file {file})" in message
+    assert "Did you mean signer.go_livepeer.timeout_s?" in message
+    assert "Did you mean listen.host?" in message
+
+
+def test_variables_of_other_programs_are_left_alone() -> None:
+    assert load_settings(environment={"PATH": "/bin", "CLEARING": "1", "LISTEN__HTTP_PORT": "1"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("LISTEN__HTTP_PORT", "70000", "less than or equal to 65535"),
+        ("LISTEN__HTTP_PORT", "1e3", "whole number"),
+        ("LISTEN__READ_TIMEOUT_S", "0", "greater than 0"),
+        ("LISTEN__READ_TIMEOUT_S", "nan", "number of seconds"),
+        ("SIGNER__KIND", "hsm", "'native' or 'go_livepeer'"),
+        ("SIGNER__NATIVE__MAX_TICKET_EV_WEI", "-1", "greater than or equal to 0"),
+        ("SIGNER__NATIVE__MAX_PRICE_WEI_PER_UNIT", "1e9", "decimal"),
+        ("SIGNER__GO_LIVEPEER__URLS", "http://a:1,ftp://b", "http://host:port"),
+        ("SIGNER__GO_LIVEPEER__URLS", "http://a:1/path", "path"),
+        ("SIGNER__GO_LIVEPEER__URLS", "http://a:1,http://a:1/", "twice"),
+        ("SIGNER__GO_LIVEPEER__URLS", f"http://u:{SECRET}@a:1", "credentials"),
+        ("SIGNER__GO_LIVEPEER__EXPECTED_ADDRESS", "0x12", "address"),
+        ("PRICE__DECLARED__USD", "-1", "decimal"),
+        ("PRICE__DECLARED__USD", "0", "above 0"),
+        ("PRICE__DECLARED__USD", "1.0000000000001", "12 digits"),
+        ("PRICE__DECLARED__USD", "10000000000000", "12 digits"),
+        ("PRICE__DECLARED__ETH", "2", "ETH in ETH"),
+        ("ESCROW__LAST_INITIALIZED_ROUND_BLOCK_HASH", "0x12", "64 hexadecimal"),
+        ("LIMITS__REQUEST_DEADLINE_S", "2.5", "signer.go_livepeer.timeout_s (3.0) must be below"),
+        ("LISTEN__TLS_CERT_FILE", "cert.pem", "tls_cert_file and tls_key_file need each other"),
+        ("LISTEN__TLS_CLIENT_CA_FILE", "ca.pem", "tls_client_ca_file needs"),
+        ("LISTEN__GRPC_PORT", "8080", "both 8080"),
+        ("LOG__LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_name_and_what_is_allowed(variable: str, value: str, reason: str) -> None:
+    message = error_of({f"CLEARINGHOUSE_{variable}": value})
+    assert variable.rpartition("__")[2].lower() in message.lower()
+    assert reason in message
+
+
+def test_a_value_that_is_no_secret_is_shown() -> None:
+    assert "listen.http_port = '70000' (environment variable CLEARINGHOUSE_LISTEN__HTTP_PORT)" in error_of(
+        {"CLEARINGHOUSE_LISTEN__HTTP_PORT": "70000"}
+    )
+
+
+@pytest.mark.parametrize("value", ["true", "3000.5", "8080.0"])
+def test_a_number_of_the_wrong_kind_in_the_file_is_refused(tmp_path: Path, value: str) -> None:
+    assert "whole number" in error_of(file=write(tmp_path / "c.toml", f"[listen]\nhttp_port = {value}\n"))
+
+
+def test_a_price_written_as_a_float_is_refused(tmp_path: Path) -> None:
+    assert "decimal in quotes" in error_of(file=write(tmp_path / "c.toml", "[price.declared]\nUSD = 3000.1\n"))
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    message = error_of(
+        {"CLEARINGHOUSE_LISTEN__HTTP_PORT": "x", "CLEARINGHOUSE_LOG__LEVEL": "x", "CLEARINGHOUSE_X": "x"}
+    )
+    assert len(message.splitlines()) == 4
+
+
+def test_an_empty_variable_is_an_error_and_not_the_default() -> None:
+    assert "CLEARINGHOUSE_DATABASE_URL is empty" in error_of({"CLEARINGHOUSE_DATABASE_URL": ""})
+
+
+def test_a_section_given_as_a_value_is_told(tmp_path: Path) -> None:
+    assert "signer" in error_of({"CLEARINGHOUSE_SIGNER": "native", "CLEARINGHOUSE_SIGNER__KIND": "native"})
+    assert "log" in error_of(file=write(tmp_path / "c.toml", "log = 'json'\n"))
+
+
+@pytest.mark.parametrize("content", ["listen = [", "\xff"])
+def test_a_file_that_is_not_toml_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(content.encode("latin-1"))
+    assert f"{file} is not valid TOML" in error_of(file=file)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "No such file" in error_of(file=tmp_path / "missing.toml")
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+
+def all_secrets_given() -> dict[str, str]:
+    return {
+        "CLEARINGHOUSE_DATABASE_URL": DATABASE_URL,
+        "CLEARINGHOUSE_ADMIN_DATABASE_URL": f"host=db password={SECRET}",
+        "CLEARINGHOUSE_API_KEY_PEPPER": SECRET,
+        "CLEARINGHOUSE_API__ADMIN_TOKEN": SECRET,
+        "CLEARINGHOUSE_API__METRICS_TOKEN": SECRET,
+        "CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_PASSWORD": SECRET,
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": f"Authorization: Bearer {SECRET}\nX-Tenant: a",
+    }
+
+
+def test_no_secret_shows_in_the_settings() -> None:
+    given = all_secrets_given()
+    assert {info.variable for info in all_settings() if info.is_secret} == set(given), "all secrets are tried here"
+    settings = load_settings(environment=given)
+    for text in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert SECRET not in text
+    headers = settings.signer.go_livepeer.headers
+    assert headers is not None
+    assert headers["Authorization"].get_secret_value() == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("name", [info.name for info in all_settings() if info.is_secret])
+def test_no_secret_shows_in_an_error_about_it(name: str, tmp_path: Path) -> None:
+    info = next(info for info in all_settings() if info.name == name)
+    section = f"[{'.'.join(info.path[:-1])}]\n" if info.path[:-1] else ""
+    for value in (f"['{SECRET}']", f"{{ a = ['{SECRET}'] }}", "''"):
+        file = write(tmp_path / "c.toml", f"{section}{info.path[-1]} = {value}\n")
+        message = error_of(file=file)
+        assert name in message
+        assert SECRET[:7] not in message
+    with pytest.raises(ValidationError) as caught:  # also where the models are used directly
+        Settings.model_validate({"api_key_pepper": SECRET[:7]})
+    assert SECRET[:7] not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [info.name for info in all_settings() if info.is_secret])
+def test_every_secret_can_come_from_a_file(name: str, tmp_path: Path) -> None:
+    info = next(info for info in all_settings() if info.name == name)
+    text = all_secrets_given()[info.variable]
+    file = write(tmp_path / "secret", text + "\n")
+    assert load_settings(environment={f"{info.variable}_FILE": str(file)}).model_dump() != Settings().model_dump()
+    from_file = load_settings(environment={f"{info.variable}_FILE": str(file)})
+    direct = load_settings(environment={info.variable: text})
+    value_of_file, value_direct = from_file, direct
+    for part in info.path:
+        value_of_file, value_direct = getattr(value_of_file, part), getattr(value_direct, part)
+    assert value_of_file == value_direct
+
+
+def test_a_secret_and_its_file_together_are_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path / "pepper", SECRET)
+    message = error_of({"CLEARINGHOUSE_API_KEY_PEPPER": SECRET, "CLEARINGHOUSE_API_KEY_PEPPER_FILE": str(file)})
+    assert "CLEARINGHOUSE_API_KEY_PEPPER_FILE" in message
+    assert "keep one" in message
+
+
+def test_a_secret_of_a_higher_source_replaces_the_file_of_a_lower_one(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.toml", "api_key_pepper_file = '/nowhere'\n")
+    settings = load_settings(environment={"CLEARINGHOUSE_API_KEY_PEPPER": SECRET}, config_file=file)
+    assert settings.api_key_pepper is not None
+    assert settings.api_key_pepper.get_secret_value() == SECRET
+    assert settings.api_key_pepper_file is None
+
+
+def test_a_secret_file_that_cannot_be_used_is_told_with_its_path(tmp_path: Path) -> None:
+    for path, reason in (
+        (tmp_path / "missing", "No such file"),
+        (write(tmp_path / "empty", "\n"), "is empty"),
+        (write(tmp_path / "large", "x" * 70_000), "more than 65536 bytes"),
+    ):
+        message = error_of({"CLEARINGHOUSE_API_KEY_PEPPER_FILE": str(path)})
+        assert "api_key_pepper_file" in message
+        assert str(path) in message
+        assert reason in message
+
+
+def test_secrets_cannot_be_flags() -> None:
+    with pytest.raises(ValueError, match="secrets cannot be flags"):
+        load_settings(flags={"api_key_pepper": SECRET}, environment={})
+
+
+def test_a_secret_open_to_others_is_warned_about(tmp_path: Path) -> None:
+    pepper = write(tmp_path / "pepper", SECRET, mode=0o644)
+    closed = write(tmp_path / "token", SECRET, mode=0o640)
+    file = write(
+        tmp_path / "c.toml", f"api_key_pepper_file = '{pepper}'\napi.admin_token_file = '{closed}'\n", mode=0o644
+    )
+    settings = load_settings(environment={}, config_file=file)
+    assert [text.split()[0] for text in warnings_about(settings, config_file=file)] == [str(pepper)]
+
+    inline = write(tmp_path / "inline.toml", f"api_key_pepper = '{SECRET}'\n", mode=0o644)
+    settings = load_settings(environment={}, config_file=inline)
+    assert [text.split()[0] for text in warnings_about(settings, config_file=inline)] == [str(inline)]
+
+
+# --- particular settings --------------------------------------------------------------------------------------------
+
+
+def test_prices_are_exact_and_currencies_may_be_named_in_any_case() -> None:
+    settings = load_settings(environment={"CLEARINGHOUSE_PRICE__DECLARED__USD": "3000.123456789012"})
+    assert settings.price.declared == {"USD": Decimal("3000.123456789012")}
+
+
+def test_a_table_given_by_a_higher_source_replaces_the_lower_one_as_a_whole(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.toml", "[price.declared]\nUSD = '1'\nEUR = '2'\n")
+    settings = load_settings(environment={"CLEARINGHOUSE_PRICE__DECLARED__EUR": "3"}, config_file=file)
+    assert settings.price.declared == {"EUR": Decimal(3)}
+
+
+def test_signer_urls_are_a_list_in_the_file_and_separated_by_commas_in_the_environment(tmp_path: Path) -> None:
+    wanted = ("http://a:1", "https://b")
+    file = write(tmp_path / "c.toml", "[signer.go_livepeer]\nurls = ['http://a:1/', 'https://b']\n")
+    assert load_settings(environment={}, config_file=file).signer.go_livepeer.urls == wanted
+    environment = {"CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": "http://a:1, https://b/"}
+    assert load_settings(environment=environment).signer.go_livepeer.urls == wanted
+
+
+@pytest.mark.parametrize("header", ["Signer-Auth-Id: x", "signer_auth_id: x", "A B: x", "A", "A: x\x01"])
+def test_headers_that_would_confuse_a_signer_are_refused(header: str) -> None:
+    assert "signer.go_livepeer.headers" in error_of({"CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": header})
+
+
+def test_what_serving_needs_is_told_for_each_way_of_running() -> None:
+    assert missing_for_serving(Settings()) == []
+    own_database = load_settings(environment={"CLEARINGHOUSE_DATABASE_URL": DATABASE_URL})
+    assert [text.split()[0] for text in missing_for_serving(own_database)] == ["api_key_pepper"]
+    pool = load_settings(environment={"CLEARINGHOUSE_SIGNER__KIND": "go_livepeer"})
+    assert [text.split()[0] for text in missing_for_serving(pool)] == [
+        "signer.go_livepeer.urls",
+        "signer.go_livepeer.expected_address",
+    ]
+    own_key = load_settings(environment={"CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_FILE": "key.json"})
+    assert [text.split()[0] for text in missing_for_serving(own_key)] == ["signer.native.keystore_password_file"]
+
+
+def test_a_pool_of_one_signer_is_warned_about() -> None:
+    environment = {
+        "CLEARINGHOUSE_SIGNER__KIND": "go_livepeer",
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": "http://a:1",
+    }
+    assert "two or more" in warnings_about(load_settings(environment=environment))[0]
+    environment["CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS"] += ",http://b:1"
+    assert warnings_about(load_settings(environment=environment)) == []
