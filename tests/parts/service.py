@@ -1,0 +1,250 @@
+"""The whole service on real ports, and the tenants whose money it keeps.
+
+    async with running(database) as service:
+        gateway = await service.house.new_gateway(tickets=10)
+        stream = service.new_stream()
+        answer = await service.pay(gateway, stream)       # POST /generate-live-payment
+
+Several services over one database are several processes of one deployment: they share the ticket key and the pepper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chain.signatures import keccak
+from clearinghouse.config import Settings
+from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+from clearinghouse.identity import gateways, keys
+from clearinghouse.ids import show
+from clearinghouse.ledger import transfers
+from clearinghouse.ledger.accounts import Standing, standing
+from clearinghouse.ledger.verify import verify
+from clearinghouse.service import RunningService, Secrets, running_service
+from tests.parts import client
+from tests.parts.client import Answer
+from tests.parts.stack import (
+    CREATION_ROUND,
+    L1_BLOCK,
+    PEPPER,
+    SIGNER_KEY,
+    TICKET_CHARGE_USD,
+    USD_PER_ETH,
+    Clock,
+    Stream,
+    TestGateway,
+    offer,
+)
+
+EUR_PER_ETH = Decimal(2800)
+#: Shorter than in production, so that a test need not wait; the order of the budgets is the same.
+DEADLINE_S = 4.0
+SIGNER_TIMEOUT_S = 2.0
+
+GO_LIVEPEER = "/generate-live-payment"
+OURS = "/v1/signTicket"
+
+
+@dataclass(frozen=True)
+class Sums:
+    """One gateway's books: what was issued, what was debited, what is left."""
+
+    issuances: int
+    tickets: int
+    ev_wei: int
+    issued: Decimal
+    debited: Decimal
+    balance: Decimal
+    credit_limit: Decimal
+
+
+@dataclass
+class House:
+    """The database behind the services, as an operator works on it."""
+
+    conninfo: str
+    engine: AsyncEngine
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    async def new_gateway(
+        self,
+        *,
+        tickets: int = 100,
+        credit: Decimal | None = None,
+        currency: str = "USD",
+        credit_limit: Decimal = Decimal(0),
+        expires_at: datetime | None = None,
+        **terms: Any,
+    ) -> TestGateway:
+        """A gateway with one key and credit for exactly so many tickets of an offer, or the given credit."""
+        amount = tickets * TICKET_CHARGE_USD if credit is None else credit
+        async with self.engine.begin() as connection:
+            name = f"gateway-{next(self._numbers)}-{secrets.token_hex(3)}"
+            gateway = await gateways.create(connection, name, currency=currency, credit_limit=credit_limit, **terms)
+            if amount:
+                await transfers.grant(
+                    connection, gateway.id, amount, reason="credit of a test", actor="test", expires_at=expires_at
+                )
+        return await self.new_key(gateway.id)
+
+    async def grant(self, gateway: TestGateway, amount: Decimal) -> None:
+        async with self.engine.begin() as connection:
+            await transfers.grant(connection, gateway.id, amount, reason="more credit", actor="test")
+
+    async def new_key(self, gateway_id: UUID, *, expires_at: datetime | None = None) -> TestGateway:
+        async with self.engine.begin() as connection:
+            key = await keys.create(connection, gateway_id, pepper=PEPPER, expires_at=expires_at)
+        return TestGateway(gateway_id, key.api_key)
+
+    async def revoke(self, gateway: TestGateway) -> None:
+        async with self.engine.begin() as connection:
+            await keys.revoke(connection, gateway.api_key.split("_")[1])
+
+    async def suspend(self, gateway: TestGateway) -> None:
+        async with self.engine.begin() as connection:
+            await gateways.suspend(connection, gateway.id, reason="unpaid")
+
+    async def resume(self, gateway: TestGateway) -> None:
+        async with self.engine.begin() as connection:
+            await gateways.resume(connection, gateway.id)
+
+    async def standing(self, gateway: TestGateway) -> Standing:
+        async with self.engine.connect() as connection:
+            return await standing(connection, gateway.id)
+
+    def fetch(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """As the owner of the database, apart from all of our own code."""
+        with psycopg.connect(self.conninfo) as connection:
+            return connection.execute(query.encode(), parameters).fetchall()
+
+    def sums(self, gateway: TestGateway) -> Sums:
+        ((issuances, tickets, ev_wei, issued, debited, balance, credit_limit),) = self.fetch(_SUMS, gateway.id)
+        return Sums(issuances, tickets, int(ev_wei), issued, debited, balance, credit_limit)
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        """Changes whenever money, an issuance, a session, a nonce or a stored answer does."""
+        return self.fetch(_FINGERPRINT)[0]
+
+    async def require_sound_books(self) -> None:
+        report = await verify(self.engine)
+        assert report.is_clean, report.findings
+
+
+_SUMS = """
+    SELECT count(i.id), coalesce(sum(i.num_tickets), 0)::bigint, coalesce(sum(i.ev_wei), 0), coalesce(sum(i.charge), 0),
+           (SELECT coalesce(sum(amount), 0) FROM transfer WHERE source = a.id AND kind = 'usage'),
+           a.balance, a.credit_limit
+      FROM account a LEFT JOIN issuance i ON i.gateway_id = a.id
+     WHERE a.id = %s GROUP BY a.id
+"""
+_FINGERPRINT = """
+    SELECT (SELECT count(*) FROM transfer), (SELECT count(*) FROM issuance), (SELECT sum(balance) FROM account),
+           (SELECT count(*) FROM keyed_answer), (SELECT md5(string_agg(s::text, '' ORDER BY id)) FROM session s),
+           (SELECT md5(string_agg(r::text, '' ORDER BY hash)) FROM recipient_rand r)
+"""
+
+
+@dataclass
+class Service:
+    """One process of the service, on ports of its own."""
+
+    house: House
+    running: RunningService
+
+    @property
+    def port(self) -> int:
+        return self.running.http_port
+
+    def new_stream(self, *, tickets: int = 1, **settings: Any) -> Stream:
+        """A new session's stream: each call of its type "fixed" costs `tickets` tickets, whatever the clock says."""
+        return Stream(offer(Clock(), tickets=tickets), **settings)
+
+    async def sign(
+        self, gateway: TestGateway, body: bytes, *headers: tuple[str, str], path: str = GO_LIVEPEER, **how: Any
+    ) -> Answer:
+        """One call with the gateway's key, judged by nobody."""
+        return await client.post(self.port, path, body, ("Authorization", gateway.authorization), *headers, **how)
+
+    async def lose(self, gateway: TestGateway, body: bytes, *headers: tuple[str, str]) -> None:
+        """A call whose answer is lost: it is recorded, and the caller hangs up without having read a byte."""
+        recorded = self.house.sums(gateway).issuances
+        async with client.unheard(self.port, GO_LIVEPEER, body, ("Authorization", gateway.authorization), *headers):
+            async with asyncio.timeout(client.CLIENT_TIMEOUT_S):
+                while self.house.sums(gateway).issuances == recorded:
+                    await asyncio.sleep(0.01)
+
+    async def pay(self, gateway: TestGateway, stream: Stream, *headers: tuple[str, str]) -> Answer:
+        """The stream's next payment, which must succeed; the stream then holds the newest state."""
+        answer = await self.sign(gateway, stream.body(), *headers)
+        assert answer.status == 200, (answer.status, answer.body)
+        stream.learn(answer.body)
+        return answer
+
+
+@asynccontextmanager
+async def running(
+    conninfo: str,
+    *,
+    signer_urls: Sequence[str] = (),
+    serve_conninfo: str | None = None,
+    request_deadline_s: float = DEADLINE_S,
+    price_max_age_s: int = 300,
+) -> AsyncIterator[Service]:
+    """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
+
+    `serve_conninfo` is another way to the same database, for the service alone.
+    """
+    signer = {
+        "kind": "go_livepeer" if signer_urls else "native",
+        "go_livepeer": {"urls": list(signer_urls), "timeout_s": SIGNER_TIMEOUT_S},
+    }
+    settings = Settings.model_validate(
+        {
+            "listen": {"http_port": 0, "grpc_port": 0},
+            "signer": signer,
+            "escrow": {
+                "last_initialized_round": CREATION_ROUND,
+                "last_initialized_round_block_hash": "0x" + keccak(b"round 3500").hex(),
+                "last_seen_l1_block": L1_BLOCK,
+            },
+            "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
+            "limits": {"request_deadline_s": request_deadline_s},
+        }
+    )
+    engine = async_engine(in_role(conninfo, ADMIN_ROLE))
+    try:
+        async with running_service(
+            settings,
+            conninfo=serve_conninfo or conninfo,
+            admin_conninfo=None,
+            secrets=Secrets(api_key_pepper=PEPPER, native_key=SIGNER_KEY),
+        ) as service:
+            yield Service(House(conninfo, engine), service)
+    finally:
+        await engine.dispose()
+
+
+def our_body(document: dict[str, Any], **further: Any) -> dict[str, Any]:
+    """The same request in the spelling of /v1/signTicket."""
+    names = {"ManifestID": "manifest_id", "inPixels": "in_pixels", "maxPrice": "max_price"}
+    ours = {names.get(key, key): value for key, value in document.items()}
+    if (state := ours.get("state")) is not None:
+        ours["state"] = {"state": state["State"], "sig": state["Sig"]}
+    return {**ours, **further}
+
+
+def gateway_text(gateway: TestGateway) -> str:
+    """As the API shows its id."""
+    return show("gw", gateway.id)
