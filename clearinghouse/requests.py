@@ -111,11 +111,11 @@ def payment_request(
 ) -> PaymentRequest:
     """The same request from typed fields (gRPC, /v1/signTicket), with the same checks and the same refusals."""
     state = state if state is not None and (state.state or state.sig) else None
-    if len(capabilities) > MAX_CAPABILITIES_BYTES:
-        raise InvalidRequest(f"capabilities are larger than {MAX_CAPABILITIES_BYTES} bytes")
     state_bytes = len(state.state) + len(state.sig) if state else 0
     if len(orchestrator) + len(capabilities) + state_bytes > MAX_BODY_BYTES:
         raise RequestTooLarge(f"request is larger than {MAX_BODY_BYTES} bytes")
+    if len(capabilities) > MAX_CAPABILITIES_BYTES:
+        raise InvalidRequest(f"capabilities are larger than {MAX_CAPABILITIES_BYTES} bytes")
     _require_manifest_id(manifest_id)
     _require_label("app", app)
     _require_label("type", type)

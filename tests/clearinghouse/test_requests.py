@@ -17,6 +17,7 @@ from chain.pb import lp_rpc_pb2 as pb
 from clearinghouse.errors import InvalidRequest, Refusal, RequestTooLarge
 from clearinghouse.requests import (
     MAX_BODY_BYTES,
+    MAX_CAPABILITIES_BYTES,
     PaymentRequest,
     decode_payment_request,
     payment_request,
@@ -257,6 +258,8 @@ def test_typed_fields_are_checked_alike(fields: dict[str, Any], text: str) -> No
 def test_typed_bytes_are_bounded_alike() -> None:
     with pytest.raises(RequestTooLarge):
         typed(capabilities=bytes(MAX_BODY_BYTES), state=SignedState(b"x", b""))
+    with pytest.raises(InvalidRequest, match="capabilities are larger than 16384 bytes"):
+        typed(capabilities=bytes(MAX_CAPABILITIES_BYTES + 1))
 
 
 def test_a_continued_session_names_its_manifest_before_its_capabilities_are_read() -> None:
