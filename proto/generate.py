@@ -21,6 +21,8 @@ ROOT = PROTO_DIR.parent
 #: .proto directory -> the directory of the package that owns its generated code
 OWNERS = {"net": "chain/pb", "livepeer/clearinghouse/v1": "clearinghouse/api/pb"}
 
+PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+
 
 def generate(target: Path) -> list[Path]:
     """Writes all generated modules below `target`; returns their paths relative to it."""
@@ -29,7 +31,10 @@ def generate(target: Path) -> list[Path]:
     for source, owner in OWNERS.items():
         with tempfile.TemporaryDirectory() as scratch:
             protos = sorted(str(path) for path in (PROTO_DIR / source).glob("*.proto"))
-            flags = [f"--{kind}_out={scratch}" for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
+            flags = [f"--{kind}_out={scratch}" for kind in ("python", "grpc_python")]
+            flags += [f"--{kind}_out=quiet:{scratch}" for kind in ("mypy", "mypy_grpc")]
+            # Beside this interpreter, and not by PATH: the environment may be used without being activated.
+            flags += [f"--plugin={name}={Path(sys.executable).with_name(name)}" for name in PLUGINS]
             if status := protoc.main(["protoc", f"-I{PROTO_DIR}", f"-I{well_known}", *flags, *protos]):
                 raise SystemExit(f"protoc failed with status {status} on {source}")
             for path in sorted(Path(scratch, source).iterdir()):
