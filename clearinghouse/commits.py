@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import LiteralString, NamedTuple
@@ -27,6 +26,9 @@ from clearinghouse.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 RETRIES_MAX_COUNT = 5
+#: Calls on an account that was found locked by somebody else are turned away for this long, not sent to wait again:
+#: each wait is everybody's.
+BUSY_REMEMBERED_S = 1.0
 
 
 class Issuance(NamedTuple):
@@ -57,6 +59,7 @@ class Issuance(NamedTuple):
     price_source: str
     price_observed_at: datetime
     markup_bps: int
+    minimum_charge: Decimal
     job_type: str
     manifest_id: str | None
     app: str
@@ -68,8 +71,7 @@ class Issuance(NamedTuple):
     answer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """`code` is None when the payment is recorded and may be released; otherwise nothing was debited."""
 
     code: str | None
@@ -86,7 +88,7 @@ class Outcome:
 _TYPES = (
     "uuid", "uuid", "uuid", "boolean", "bytea", "bytea", "bigint", "bytea", "text", "bytea", "bigint", "integer",
     "numeric", "numeric", "bigint", "bytea", "bytea", "bytea", "numeric", "numeric", "numeric", "numeric", "text",
-    "timestamptz", "integer", "text", "text", "text", "text", "text", "text", "text", "uuid", "bytea",
+    "timestamptz", "integer", "numeric", "text", "text", "text", "text", "text", "text", "text", "uuid", "bytea",
 )  # fmt: skip
 assert len(_TYPES) == len(Issuance._fields)
 
@@ -105,14 +107,22 @@ class GroupCommit:
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._batcher = NaturalBatcher(self._execute, rows_max_count=batch_rows_max_count, exclusive=_touches)
+        self._busy: dict[UUID, tuple[float, Outcome]] = {}
 
     async def commit(self, issuance: Issuance) -> Outcome:
         """Returns when the outcome is durable. DatabaseUnavailable: unknown; the same request again reveals it."""
+        if self._busy and (busy := self._busy_outcome(issuance.gateway_id)) is not None:
+            return busy
         outcome = await self._batcher.submit(issuance)
-        while outcome.code == "out_of_credit" and issuance.charge <= outcome.balance + outcome.credit_limit:
-            # It was refused only for a larger charge ahead of it in the batch. Each round decides at least the first
-            # item of every account for good, so this ends.
-            outcome = await self._batcher.submit(issuance)
+        if outcome.code == "account_busy":
+            self._busy[issuance.gateway_id] = time.monotonic() + BUSY_REMEMBERED_S, outcome
+        return outcome
+
+    def _busy_outcome(self, gateway_id: UUID) -> Outcome | None:
+        until_s, outcome = self._busy.get(gateway_id, (0.0, None))
+        if outcome is not None and time.monotonic() >= until_s:
+            del self._busy[gateway_id]
+            return None
         return outcome
 
     async def close(self) -> None:
@@ -123,6 +133,9 @@ class GroupCommit:
         started = time.perf_counter()
         try:
             outcomes: Sequence[Outcome | Exception] = await self._until_known(lambda: self._call(batch))
+        except psycopg.OperationalError as error:  # the server's trouble, and everybody's
+            log.exception("commit_failed", rows=len(batch), sqlstate=error.sqlstate)
+            raise DatabaseUnavailable("The database did not carry out the commit.", retry_after_s=1) from error
         except psycopg.Error as error:
             if len(batch) == 1:
                 log.exception("commit_failed", issuance_id=str(batch[0].id), sqlstate=error.sqlstate)
@@ -161,7 +174,7 @@ class GroupCommit:
 
 
 def _touches(issuance: Issuance) -> Iterator[Hashable]:
-    yield issuance.session_id
+    yield issuance.session_id.int
     yield issuance.recipient_rand_hash
     if issuance.idempotency_key is not None:
-        yield issuance.gateway_id, issuance.idempotency_key
+        yield issuance.gateway_id.int, issuance.idempotency_key

@@ -134,6 +134,15 @@ class DatabaseUnavailable(Unavailable):
     what_next = "Try the same request again: if it was recorded, you get the recorded answer and no second charge."
 
 
+class AccountBusy(DatabaseUnavailable):
+    code = "account_busy"
+
+
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+    what_next = DatabaseUnavailable.what_next
+
+
 class PriceStale(Unavailable):
     code = "price_stale"
 

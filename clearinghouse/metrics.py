@@ -2,7 +2,8 @@
 
 One `Metrics` is made where everything is wired and passed on. Labels come from closed sets, never from a caller: each
 label value is a time series for ever. Every child is made at the start, so that a first event is seen as a step from 0.
-Latencies are kept by `HotHistogram`: a call makes a dozen observations, and the library takes a microsecond for each.
+What a call touches is kept by `HotHistogram` and `HotCounter`: a call makes two dozen observations, and the library,
+which serves threads, takes a microsecond or two for each.
 Amounts of money are not here: a sample is a float. They are in the issuance table, exactly.
 """
 
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -63,7 +64,7 @@ class Stage(StrEnum):
 
 
 #: Statuses a remote signer can give (remote-signer protocol, section 1).
-SIGNER_STATUSES: Final = ("200", "400", "403", "429", "480", "481", "482", "500", "503")
+SIGNER_STATUSES: Final = (200, 400, 403, 429, 480, 481, 482, 500, 503)
 STANDINGS: Final = ("unverified", "healthy", "ejected", "wrong_key")
 
 
@@ -83,26 +84,35 @@ class Metrics:
         def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
             return Gauge(name, text, labels, namespace=NAMESPACE, registry=registry)
 
-        answers = counter("answers", "Calls answered with success.", ["route"])
-        self._answers = {route: answers.labels(route) for route in (*Route, OTHER)}
+        def hot_counters(name: str, text: str, labels: Sequence[str] = ()) -> HotCounters:
+            counters = HotCounters(name, text, labels)
+            registry.register(counters)
+            return counters
+
+        answers = hot_counters("answers", "Calls answered with success.", ["route"])
+        self._answers = {route: answers.child(route) for route in (*Route, OTHER)}
         refusals = counter("refusals", "Calls refused, by code; internal_error is a bug.", ["route", "code"])
         codes = (*refusal_codes(), "internal_error", OTHER)
         self._refusals = {(route, code): refusals.labels(route, code) for route in (*Route, OTHER) for code in codes}
         latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
         registry.register(latency)
-        self._stages = {stage: latency.child(stage) for stage in Stage}
-        self._in_flight = gauge("calls_in_flight", "Signing calls being worked on.")
+        self._stages = {stage.value: latency.child(stage.value) for stage in Stage}
+        #: Signing calls being worked on.
+        self.in_flight_count = 0
+        gauge("calls_in_flight", "Signing calls being worked on.").set_function(lambda: self.in_flight_count)
         self._replays = counter("replays", "Calls answered from the record, without a second charge.")
-        self._tickets = counter("tickets", "Tickets released, each paid for.")
+        self._tickets = hot_counters("tickets", "Tickets released, each paid for.").child()
 
         self._commit_rows = histogram("commit_rows", "Calls in one commit.", buckets=BATCH_BUCKETS_ROWS)
         self._commit_seconds = histogram("commit_seconds", "Time of one commit.", buckets=LATENCY_BUCKETS_S)
         self._commit_retries = counter("commit_retries", "Commits sent again: outcome unknown, or rolled back.")
 
-        signer_answers = counter("signer_answers", "Complete answers of the signer.", ["status"])
-        self._signer_answers = {status: signer_answers.labels(status) for status in (*SIGNER_STATUSES, OTHER)}
-        attempts = counter("signer_attempts", "Attempts at one member of the signer pool.", ["member", "outcome"])
-        self._signer_attempts = _Children(attempts.labels)
+        signer_answers = hot_counters("signer_answers", "Complete answers of the signer.", ["status"])
+        self._signer_answers = {status: signer_answers.child(str(status)) for status in SIGNER_STATUSES}
+        self._other_signer_answers = signer_answers.child(OTHER)
+        self._signer_attempts = hot_counters(
+            "signer_attempts", "Attempts at one member of the signer pool.", ["member", "outcome"]
+        )
         self._signer_attempt_seconds = HotHistograms(
             "signer_attempt_seconds", "Time of one attempt.", "member", LATENCY_BUCKETS_S
         )
@@ -127,7 +137,7 @@ class Metrics:
         return Stages(self._stages, received_at_s)
 
     def answered(self, route: str) -> None:
-        (self._answers.get(route) or self._answers[OTHER]).inc()
+        (self._answers.get(route) or self._answers[OTHER]).value += 1
 
     def refused(self, route: str, code: str) -> None:
         child = self._refusals.get((route, code))
@@ -136,14 +146,8 @@ class Metrics:
             child = self._refusals.get((known_route, code)) or self._refusals[known_route, OTHER]
         child.inc()
 
-    def call_began(self) -> None:
-        self._in_flight.inc()
-
-    def call_ended(self) -> None:
-        self._in_flight.dec()
-
     def released(self, *, num_tickets: int) -> None:
-        self._tickets.inc(num_tickets)
+        self._tickets.value += num_tickets
 
     def replayed(self) -> None:
         self._replays.inc()
@@ -160,11 +164,11 @@ class Metrics:
     # --- signers; the last two make this a signers.pool.PoolObserver ---
 
     def signer_answered(self, status: int) -> None:
-        (self._signer_answers.get(str(status)) or self._signer_answers[OTHER]).inc()
+        (self._signer_answers.get(status) or self._other_signer_answers).value += 1
 
     def attempt_ended(self, member: str, route: str, outcome: str, elapsed_s: float) -> None:
         """`member` is named by the configuration and `outcome` comes from the pool's closed set."""
-        self._signer_attempts[member, outcome].inc()
+        self._signer_attempts.child(member, outcome).value += 1
         self._signer_attempt_seconds.child(member).observe(elapsed_s)
 
     def standing_changed(self, member: str, standing: str) -> None:
@@ -219,16 +223,33 @@ class HotHistograms(Collector):
         yield family
 
 
-class _Children(dict[tuple[str, ...], Any]):
-    """The children of a metric by their labels: the library's own look-up validates and locks."""
+class HotCounter:
+    """A number that only grows, by whoever adds to `value`: for the event loop alone, as HotHistogram."""
 
-    def __init__(self, labels: Callable[..., Any]) -> None:
-        super().__init__()
-        self._labels = labels
+    __slots__ = ("value",)
 
-    def __missing__(self, key: tuple[str, ...]) -> Any:
-        child = self[key] = self._labels(*key)
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class HotCounters(Collector):
+    """One counter for each combination of label values; without labels there is one."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self._name, self._text, self._labels = f"{NAMESPACE}_{name}", text, labels
+        self._children: dict[tuple[str, ...], HotCounter] = {}
+
+    def child(self, *label_values: str) -> HotCounter:
+        child = self._children.get(label_values)
+        if child is None:
+            child = self._children[label_values] = HotCounter()
         return child
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for label_values, child in self._children.items():
+            family.add_metric(label_values, child.value)
+        yield family
 
 
 class Stages:
@@ -236,25 +257,29 @@ class Stages:
 
     __slots__ = ("_children", "_last_s", "_sign_s", "_started_s")
 
-    def __init__(self, children: dict[Stage, HotHistogram], started_s: float) -> None:
+    def __init__(self, children: dict[str, HotHistogram], started_s: float) -> None:
         self._children = children
         self._started_s = self._last_s = started_s
         self._sign_s = 0.0
 
-    def done(self, stage: str) -> None:
-        """The stage ends now. KeyError for a stage that `Stage` does not have."""
+    def done(self, stage: str) -> float:
+        """The stage ends now: how long it took, in seconds. KeyError for a stage that `Stage` does not have."""
         now_s = time.perf_counter()
-        elapsed_s, self._last_s = now_s - self._last_s, now_s
-        if stage == Stage.SIGN:
-            self._sign_s = elapsed_s
-        self._children[stage].observe(elapsed_s)  # type: ignore[index]  # a StrEnum is found by its text
+        elapsed_s = now_s - self._last_s
+        self._last_s = now_s
+        self._children[stage].observe(elapsed_s)
+        return elapsed_s
+
+    def signed(self) -> None:
+        """The stage "sign" ends now. It is the signer's time and not ours."""
+        self._sign_s = self.done("sign")
 
     def overhead_s(self) -> float:
         """The call ends now: records its total, and gives the part of it that was not the signer's."""
         total_s = time.perf_counter() - self._started_s
         overhead_s = total_s - self._sign_s
-        self._children[Stage.TOTAL].observe(total_s)
-        self._children[Stage.OVERHEAD].observe(overhead_s)
+        self._children["total"].observe(total_s)
+        self._children["overhead"].observe(overhead_s)
         return overhead_s
 
 

@@ -256,24 +256,26 @@ def _max_price(document: dict[str, Any]) -> MaxPrice | None:
 
 
 def _encode_canonical(request: PaymentRequest) -> bytes:
-    fields: dict[str, object] = {}
-    if request.state is not None:
-        fields["state"] = {"State": encode_base64(request.state.state), "Sig": encode_base64(request.state.sig)}
-    fields["orchestrator"] = encode_base64(request.info.encoded)
+    """Member by member: base64 needs no escaping, and it is nearly all there is."""
+    members: list[str] = []
+    if (state := request.state) is not None:
+        members.append(f'"state":{{"State":"{encode_base64(state.state)}","Sig":"{encode_base64(state.sig)}"}}')
+    members.append(f'"orchestrator":"{encode_base64(request.info.encoded)}"')
     if request.manifest_id:
-        fields["ManifestID"] = request.manifest_id
+        members.append(f'"ManifestID":{_encode(request.manifest_id)}')
     if request.app:
-        fields["app"] = request.app
+        members.append(f'"app":{_encode(request.app)}')
     if request.in_pixels:
-        fields["inPixels"] = request.in_pixels
+        members.append(f'"inPixels":{request.in_pixels}')
     if request.type:
-        fields["type"] = request.type
+        members.append(f'"type":{_encode(request.type)}')
     if (price := request.max_price) is not None:
-        members = {"price": price.price, "currency": price.currency, "unit": price.unit}
-        fields["maxPrice"] = {name: text for name, text in members.items() if text}
+        texts = {"price": price.price, "currency": price.currency, "unit": price.unit}
+        members.append(f'"maxPrice":{_encode({name: text for name, text in texts.items() if text})}')
     if (capabilities := request.decoded_capabilities()) is not None:
-        fields["capabilities"] = encode_base64(capabilities.SerializeToString(deterministic=True))
-    return _ENCODER.encode(fields).encode()
+        encoded = encode_base64(capabilities.SerializeToString(deterministic=True))
+        members.append(f'"capabilities":"{encoded}"')
+    return f"{{{','.join(members)}}}".encode("ascii")
 
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode

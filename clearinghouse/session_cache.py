@@ -7,6 +7,7 @@ again) or repeat an answer (which was released once), but a refusal is confirmed
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 from uuid import UUID
 
 from clearinghouse.lookups import SessionFinding, SessionLookup
@@ -16,6 +17,12 @@ from clearinghouse.sessions import RandUse, Session
 ANSWERS_MAX_BYTES = 96 * 1024 * 1024
 
 
+class _Known(NamedTuple):
+    session: Session
+    recipient_rand_hash: bytes
+    rand: RandUse
+
+
 class SessionCache:
     """Least recently used sessions, found by id and by the recipientRandHash they use at present."""
 
@@ -23,35 +30,32 @@ class SessionCache:
         self._sessions_max_count = sessions_max_count
         self._answers_max_bytes = answers_max_bytes
         self._answers_bytes = 0
-        self._sessions: OrderedDict[UUID, tuple[Session, bytes, RandUse]] = OrderedDict()
-        self._by_rand: dict[bytes, UUID] = {}
+        #: By the session's id as a number, which hashes and compares faster than a UUID.
+        self._sessions: OrderedDict[int, _Known] = OrderedDict()
+        self._by_rand: dict[bytes, _Known] = {}
 
     def find(self, lookup: SessionLookup) -> SessionFinding | None:
         """None when memory cannot tell: then the database must."""
-        user = self._sessions.get(self._by_rand.get(lookup.recipient_rand_hash, _NOBODY))
-        if lookup.session_id is None:
-            return SessionFinding(None, user[2], user[0]) if user is not None else None
-        own = self._sessions.get(lookup.session_id)
-        if own is None or user is None:
+        user = self._by_rand.get(lookup.recipient_rand_hash)
+        if user is None:
             return None
-        return SessionFinding(own[0], user[2], user[0])
+        if lookup.session_id is None:
+            return SessionFinding(None, user.rand, user.session)
+        own = self._sessions.get(lookup.session_id.int)
+        return SessionFinding(own.session, user.rand, user.session) if own is not None else None
 
     def remember(self, session: Session, recipient_rand_hash: bytes, last_nonce: int) -> None:
         self.forget(session.id)
-        rand = RandUse(session.id, session.gateway_id, last_nonce)
-        self._sessions[session.id] = (session, recipient_rand_hash, rand)
-        self._by_rand[recipient_rand_hash] = session.id
+        known = _Known(session, recipient_rand_hash, RandUse(session.id, session.gateway_id, last_nonce))
+        self._sessions[session.id.int] = self._by_rand[recipient_rand_hash] = known
         self._answers_bytes += len(session.answer)
         while len(self._sessions) > self._sessions_max_count or self._answers_bytes > self._answers_max_bytes:
-            self.forget(next(iter(self._sessions)))
+            self.forget(next(iter(self._sessions.values())).session.id)
 
     def forget(self, session_id: UUID) -> None:
-        known = self._sessions.pop(session_id, None)
+        known = self._sessions.pop(session_id.int, None)
         if known is None:
             return
-        self._answers_bytes -= len(known[0].answer)
-        if self._by_rand.get(known[1]) == session_id:
-            del self._by_rand[known[1]]
-
-
-_NOBODY = UUID(int=0)
+        self._answers_bytes -= len(known.session.answer)
+        if self._by_rand.get(known.recipient_rand_hash) is known:
+            del self._by_rand[known.recipient_rand_hash]

@@ -16,7 +16,6 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple, NoReturn
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
@@ -26,6 +25,8 @@ from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse import pricing
 from clearinghouse.commits import GroupCommit, Issuance, Outcome
 from clearinghouse.errors import (
+    AccountBusy,
+    DeadlineExceeded,
     IdempotencyConflict,
     InvalidRequest,
     OutOfCredit,
@@ -35,18 +36,18 @@ from clearinghouse.errors import (
     SessionNotYours,
     Suspended,
     Unauthenticated,
-    Unavailable,
 )
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Lookups, Receipt, SessionFinding, SessionLookup
-from clearinghouse.metrics import Metrics
+from clearinghouse.metrics import Metrics, Stages
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
+from clearinghouse.turns import Turns
 from clearinghouse.verification import SignedPayment, verify_answer
 
 IDEMPOTENCY_KEY_MAX_CHARS = 255
@@ -56,7 +57,7 @@ LABEL_MAX_CHARS = 256
 SIGNATURE_SAMPLE = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SignCall:
     """One call, whichever way it came in. `authorization` is the header's value, "" when absent."""
 
@@ -86,6 +87,13 @@ class _Base(NamedTuple):
     session_id: UUID
 
 
+class _Quote(NamedTuple):
+    """What a call should cost, in the caller's currency."""
+
+    ev_wei: int
+    charge: Decimal
+
+
 class Signing:
     """The core that every way in shares."""
 
@@ -111,20 +119,18 @@ class Signing:
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._unix_ns = unix_ns
-        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
 
     async def sign_ticket(self, call: SignCall) -> SignedAnswer:
         """Raises a Refusal, and then nothing was debited by this call; a SignerRefusal carries the signer's bytes."""
-        self._metrics.call_began()
+        self._metrics.in_flight_count += 1
         try:
             async with asyncio.timeout(self._deadline_s):
                 signed = await self._sign_ticket(call)
         except TimeoutError:
-            raise Unavailable(
-                "The answer took too long. If it was recorded meanwhile, the same request gets it and no second charge."
-            ) from None
+            raise DeadlineExceeded("The answer took too long.", retry_after_s=1) from None
         finally:
-            self._metrics.call_ended()
+            self._metrics.in_flight_count -= 1
         if signed.replayed:
             self._metrics.replayed()
         else:
@@ -144,57 +150,77 @@ class Signing:
 
         # One call at a time for the same ticket parameters: identical ones find the answer of the first, and a signer
         # never works on one PM session twice at once (spec 10-A16).
-        async with self._turn(ticket_params(request).recipient_rand_hash):
+        recipient_rand_hash = ticket_params(request).recipient_rand_hash
+        await self._turns.take(recipient_rand_hash)
+        try:
             decision = await self._decide(call, caller, request_hash, base)
             stages.done("lookup")
             if isinstance(decision, Replay):
                 receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
                 return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
+            return await self._pay(call, caller, request_hash, base, first_nonce=decision.first_nonce, stages=stages)
+        finally:
+            self._turns.give(recipient_rand_hash)
 
-            price = self._price(caller)
-            caller = await self._require_credit(caller, price, self._quote_wei(request, base))
-            stages.done("quote")
+    async def _pay(
+        self,
+        call: SignCall,
+        caller: Caller,
+        request_hash: bytes,
+        base: _Base | None,
+        *,
+        first_nonce: int,
+        stages: Stages,
+    ) -> SignedAnswer:
+        """Quote, sign, verify, commit, release."""
+        request = call.request
+        price = self._price(caller)
+        caller, quote = await self._require_credit(caller, price, self._quote_wei(request, base))
+        stages.done("quote")
 
-            session_id = base.session_id if base is not None else uuid7()
-            identity = auth_id(caller.gateway_id, session_id)
-            answer = await self._signer.generate_payment(request, auth_id=identity)
-            stages.done("sign")
-            self._metrics.signer_answered(answer.status)
-            if answer.status != 200:
-                raise refusal_of(answer, request)
+        session_id = base.session_id if base is not None else uuid7()
+        identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
+        answer = await self._signer.generate_payment(request, auth_id=identity)
+        stages.signed()
+        self._metrics.signer_answered(answer.status)
+        if answer.status != 200:
+            raise refusal_of(answer, request)
 
-            signed = verify_answer(
-                answer.body,
-                request,
-                sender=self._signer.address,
-                auth_id=identity,
-                base=base.state if base is not None else None,
-                first_nonce=decision.first_nonce,
-                recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
-            )
-            issuance = _issuance(
-                call,
-                caller,
-                request_hash=request_hash,
-                base=base,
-                session_id=session_id,
-                signed=signed,
-                price=price,
-                body=answer.body,
-            )
-            stages.done("verify")
+        signed = verify_answer(
+            answer.body,
+            request,
+            sender=self._signer.address,
+            auth_id=identity,
+            base=base.state if base is not None else None,
+            first_nonce=first_nonce,
+            recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
+        )
+        issuance = _issuance(
+            call,
+            caller,
+            request_hash=request_hash,
+            base=base,
+            session_id=session_id,
+            signed=signed,
+            charge=quote.charge if quote.ev_wei == signed.ev_wei else _charge(signed.ev_wei, caller, price),
+            price=price,
+            body=answer.body,
+        )
+        stages.done("verify")
 
+        outcome = await self._commits.commit(issuance)
+        while outcome.code == "terms_changed":  # since the caller was last read: the new ones hold
+            caller = await self._authenticator.refresh(caller)
+            issuance = _on_terms_of(caller, issuance, price)
             outcome = await self._commits.commit(issuance)
-            stages.done("commit")
-            if outcome.code == "replayed":
-                return await self._stored(caller, outcome, stages.overhead_s())
-            if outcome.code is not None:
-                self._forget(caller, base)
-                _refuse(outcome, request, caller, issuance.charge)
-            return self._release(caller, issuance, outcome, signed, stages.overhead_s())
-
-    def _turn(self, recipient_rand_hash: bytes) -> asyncio.Lock:
-        return self._turns.setdefault(recipient_rand_hash, asyncio.Lock())
+        stages.done("commit")
+        if outcome.code == "replayed":
+            return await self._stored(caller, outcome, stages.overhead_s())
+        if outcome.code is not None:
+            self._forget(caller, base)
+            _refuse(outcome, request, caller, issuance.charge)
+        self._authenticator.confirm(caller)
+        return self._release(caller, issuance, outcome, signed, stages.overhead_s())
 
     async def _decide(
         self, call: SignCall, caller: Caller, request_hash: bytes, base: _Base | None
@@ -250,16 +276,17 @@ class Signing:
         except PriceUnknown as error:
             raise PriceStale(str(error), retry_after_s=30) from error
 
-    async def _require_credit(self, caller: Caller, price: EthPrice, quote_wei: int) -> Caller:
+    async def _require_credit(self, caller: Caller, price: EthPrice, quote_wei: int) -> tuple[Caller, _Quote]:
         """Refuses a caller without credit before any signing work is done. The commit has the last word."""
         if not quote_wei:
-            return caller
-        wanted = _charge(quote_wei, caller, price)
-        if caller.available < wanted:
+            return caller, _Quote(0, Decimal(0))
+        charge = _charge(quote_wei, caller, price)
+        if caller.available < charge:
             caller = await self._authenticator.refresh(caller)
-            if caller.available < wanted:
-                raise _out_of_credit(caller, wanted)
-        return caller
+            charge = _charge(quote_wei, caller, price)
+            if caller.available < charge:
+                raise _out_of_credit(caller, charge)
+        return caller, _Quote(quote_wei, charge)
 
     async def _stored(self, caller: Caller, outcome: Outcome, overhead_s: float) -> SignedAnswer:
         assert outcome.stored_issuance_id is not None, "a replay comes with its issuance"
@@ -317,6 +344,8 @@ def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
 
 
 def _require_labels(call: SignCall) -> None:
+    if not call.idempotency_key and not call.end_user:
+        return
     for name, text, chars_max in (
         ("idempotency key", call.idempotency_key, IDEMPOTENCY_KEY_MAX_CHARS),
         ("end user", call.end_user, END_USER_MAX_CHARS),
@@ -333,6 +362,7 @@ def _issuance(
     base: _Base | None,
     session_id: UUID,
     signed: SignedPayment,
+    charge: Decimal,
     price: EthPrice,
     body: bytes,
 ) -> Issuance:
@@ -359,11 +389,12 @@ def _issuance(
         orchestrator=request.info.address,
         ev_wei=signed.ev_wei,
         fee_wei=signed.fee_wei,
-        charge=_charge(signed.ev_wei, caller, price),
+        charge=charge,
         price=price.value,
         price_source=price.source,
         price_observed_at=price.observed_at,
         markup_bps=caller.markup_bps,
+        minimum_charge=caller.minimum_charge,
         job_type=request.type,
         manifest_id=request.manifest_id or None,
         app=request.app,
@@ -373,6 +404,14 @@ def _issuance(
         end_user=call.end_user,
         id=uuid7(),
         answer=body,
+    )
+
+
+def _on_terms_of(caller: Caller, issuance: Issuance, price: EthPrice) -> Issuance:
+    return issuance._replace(
+        markup_bps=caller.markup_bps,
+        minimum_charge=caller.minimum_charge,
+        charge=_charge(issuance.ev_wei, caller, price),
     )
 
 
@@ -408,6 +447,8 @@ def _refuse(outcome: Outcome, request: PaymentRequest, caller: Caller, wanted: D
             raise Unauthenticated("The API key was revoked or has expired.")
         case "gateway_suspended":
             raise Suspended("The gateway is suspended.")
+        case "account_busy":
+            raise AccountBusy("Somebody else is changing the account.", retry_after_s=1)
         case "idempotency_conflict":
             raise IdempotencyConflict("This idempotency key was used with another request.")
         case "session_not_yours":

@@ -6,8 +6,8 @@ Whatever does not fit is thrown away before it is charged or released.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from chain import shallow_json
 from chain.messages import MessageError, Payment, decode_base64, decode_payment
@@ -26,8 +26,7 @@ _NO_ROUND = (0, bytes(32))
 _NOTHING = Fraction(0)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedPayment:
+class SignedPayment(NamedTuple):
     """A signer's answer that passed every check."""
 
     payment: Payment
@@ -88,18 +87,17 @@ def verify_answer(
 
 def _require_payment(payment: Payment, request: PaymentRequest, *, sender: bytes, first_nonce: int) -> None:
     asked = ticket_params(request)
-    for name, got, wanted in (
-        ("sender", payment.sender, sender),
-        ("recipient", payment.recipient, asked.recipient),
-        ("face value", payment.face_value_wei, asked.face_value_wei),
-        ("win probability", payment.win_prob, asked.win_prob),
-        ("recipientRandHash", payment.recipient_rand_hash, asked.recipient_rand_hash),
-        ("seed", payment.seed, asked.seed),
-        ("expiration block", payment.expiration_block, asked.expiration_block),
-        ("expected price", payment.expected_price, request.info.price),
-    ):
-        if got != wanted:
-            raise SignerAnswerInvalid(f"The signer's tickets have another {name} than was asked for.")
+    got = (
+        payment.sender, payment.recipient, payment.face_value_wei, payment.win_prob, payment.recipient_rand_hash,
+        payment.seed, payment.expiration_block, payment.expected_price,
+    )  # fmt: skip
+    wanted = (
+        sender, asked.recipient, asked.face_value_wei, asked.win_prob, asked.recipient_rand_hash, asked.seed,
+        asked.expiration_block, request.info.price,
+    )  # fmt: skip
+    if got != wanted:
+        name = _first_difference(_PAYMENT_PARTS, got, wanted)
+        raise SignerAnswerInvalid(f"The signer's tickets have another {name} than was asked for.")
     asked_round = (asked.creation_round, asked.creation_round_block_hash)
     # Without a round or its hash the signer takes the last initialised round it knows (spec 4.4).
     is_given = all(asked_round[i] != _NO_ROUND[i] for i in (0, 1))
@@ -115,18 +113,31 @@ def _require_payment(payment: Payment, request: PaymentRequest, *, sender: bytes
 def _require_state(
     state: PaymentState, payment: Payment, request: PaymentRequest, *, auth_id: str, base: PaymentState | None
 ) -> None:
-    for name, got, wanted in (
-        ("AuthID", state.auth_id, auth_id),
-        ("PMSessionID", state.pm_session_id, payment.recipient_rand_hash),
-        ("SenderNonce", state.sender_nonce, payment.nonces[-1]),
-        ("OrchestratorAddress", state.orchestrator_address, request.info.address),
-        ("App", state.app, request.app),
-        ("Type", state.type, request.type),
-        ("SequenceNumber", state.sequence_number, base.sequence_number + 1 if base is not None else 0),
-        ("StateID", state.state_id, base.state_id if base is not None else state.state_id),
-    ):
-        if got != wanted:
-            raise SignerAnswerInvalid(f"The signer's state has another {name} than follows from the request.")
+    got = (
+        state.auth_id, state.pm_session_id, state.sender_nonce, state.orchestrator_address, state.app, state.type,
+        state.sequence_number, state.state_id,
+    )  # fmt: skip
+    wanted = (
+        auth_id, payment.recipient_rand_hash, payment.nonces[-1], request.info.address, request.app, request.type,
+        base.sequence_number + 1 if base is not None else 0, base.state_id if base is not None else state.state_id,
+    )  # fmt: skip
+    if got != wanted:
+        name = _first_difference(_STATE_PARTS, got, wanted)
+        raise SignerAnswerInvalid(f"The signer's state has another {name} than follows from the request.")
+
+
+#: In the order of the comparisons above.
+_PAYMENT_PARTS = (
+    "sender", "recipient", "face value", "win probability", "recipientRandHash", "seed", "expiration block",
+    "expected price",
+)  # fmt: skip
+_STATE_PARTS = (
+    "AuthID", "PMSessionID", "SenderNonce", "OrchestratorAddress", "App", "Type", "SequenceNumber", "StateID",
+)  # fmt: skip
+
+
+def _first_difference(names: tuple[str, ...], got: tuple[object, ...], wanted: tuple[object, ...]) -> str:
+    return next(name for name, mine, theirs in zip(names, got, wanted, strict=True) if mine != theirs)
 
 
 def _require_ticket_signature(payment: Payment) -> None:

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 RECONNECT_PAUSE_S = 0.05
 #: Longer than the server's own statement_timeout (connect.hot_conninfo): a server that still answers has said so.
-SILENCE_MAX_S = 6
+SILENCE_MAX_S = 4
 
 
 class HotConnection:

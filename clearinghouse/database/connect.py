@@ -23,9 +23,13 @@ KEEPALIVE = {
 
 
 def in_role(conninfo: str, role: str, *, application_name: str = "clearinghouse", **settings: str) -> str:
-    """The same database, but every connection takes `role` on as it starts, with further server settings."""
+    """The same database, but every connection takes `role` on as it starts, with further server settings.
+
+    A transaction that its client forgets is ended: it could hold the lock of an account.
+    """
     options = conninfo_to_dict(conninfo).get("options") or ""
-    chosen = " ".join(f"-c {name}={value}" for name, value in {"role": role, **settings}.items())
+    chosen_settings = {"role": role, "idle_in_transaction_session_timeout": "10s", **settings}
+    chosen = " ".join(f"-c {name}={value}" for name, value in chosen_settings.items())
     return make_conninfo(
         conninfo, application_name=application_name, options=f"{options} {chosen}".strip(), **_missing(conninfo)
     )
@@ -64,7 +68,9 @@ def hot_conninfo(conninfo: str) -> str:
         enable_hashjoin="off",
         enable_mergejoin="off",
         jit="off",
-        statement_timeout="5s",
+        # An account that somebody else holds is left out of a batch after this long; commit_issuances sees to it.
+        lock_timeout="500ms",
+        statement_timeout="3s",
     )
 
 

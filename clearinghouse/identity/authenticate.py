@@ -1,7 +1,8 @@
 """Who is calling: from an Authorization header to a gateway, its terms, and what it can spend.
 
-Keys are remembered for half a minute, so that a known caller costs no round trip. That memory only ever refuses or
-forwards early: the commit asks the database again before anything is debited or released.
+Keys are remembered, so that a known caller costs no round trip. That memory only ever lets a caller go on: the commit
+asks the database again before anything is debited or released, and whoever would be refused from memory is looked up
+first. So a revocation, a suspension and its end hold for the next call.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from clearinghouse.identity.keys import read_api_key, secret_hmac
 from clearinghouse.lookups import KeyRecord, Lookups
 
 REMEMBERED_MAX_COUNT = 50_000
+#: A refusal is repeated from memory for this long, so that a refused caller cannot make us read all the time.
+REFUSAL_REMEMBERED_S = 1.0
 
 
 @dataclass(slots=True)
@@ -60,35 +63,65 @@ class Authenticator:
         self._remember_s = remember_s
         self._now = now
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        #: By the HMAC of a whole Authorization header: the key it proved to be, and the stored secret it proved it to.
+        self._proven: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
 
     async def authenticate(self, authorization: str, *, may_be_suspended: bool = False) -> Caller:
         """The caller behind an Authorization header value. Raises Unauthenticated or Suspended.
 
         `may_be_suspended`: for reads of what is the gateway's own. A suspension stops spending, not looking.
         """
+        digest = hmac.digest(self._pepper, authorization.encode(errors="replace"), "sha256")
+        public_id, proven_hmac = self._proven.get(digest) or _NOTHING_PROVEN
+        known = await self._known(public_id) if public_id else None
+        if known is None or known.record.secret_hmac != proven_hmac:
+            known = await self._prove(authorization, digest)
+        refusal = self._refusal(known.record, may_be_suspended=may_be_suspended)
+        if refusal is not None and monotonic() - known.read_at_s > REFUSAL_REMEMBERED_S:
+            known = await self._read_again(known.caller)
+            refusal = self._refusal(known.record, may_be_suspended=may_be_suspended)
+        if refusal is not None:
+            raise refusal
+        return known.caller
+
+    async def _prove(self, authorization: str, digest: bytes) -> _Remembered:
         key = read_api_key(bearer(authorization))
-        known = self._remembered.get(key.public_id)
-        if known is None or monotonic() - known.read_at_s > self._remember_s:
-            known = await self._read(key.public_id)
+        known = await self._known(key.public_id)
         if known is None or not hmac.compare_digest(secret_hmac(self._pepper, key.secret), known.record.secret_hmac):
             raise Unauthenticated("The API key is not known.")
-        self._require_valid(known.record)
-        if not may_be_suspended:
-            _require_not_suspended(known.record)
-        return known.caller
+        self._proven[digest] = key.public_id, known.record.secret_hmac
+        if len(self._proven) > REMEMBERED_MAX_COUNT:
+            self._proven.popitem(last=False)
+        return known
 
     async def refresh(self, caller: Caller) -> Caller:
         """Reads the caller's record anew, before it is refused for something that may have changed."""
-        known = await self._read(caller.public_id)
-        if known is None:
-            raise Unauthenticated("The API key is not known.")
-        self._require_valid(known.record)
-        _require_not_suspended(known.record)
+        known = await self._read_again(caller)
+        if (refusal := self._refusal(known.record)) is not None:
+            raise refusal
         return known.caller
+
+    def confirm(self, caller: Caller) -> None:
+        """The database has just found the key, the gateway and its terms as remembered: as good as read."""
+        known = self._remembered.get(caller.public_id)
+        if known is not None and known.caller is caller:
+            known.read_at_s = monotonic()
 
     def forget(self, caller: Caller) -> None:
         """The database knows better: read it again next time."""
         self._remembered.pop(caller.public_id, None)
+
+    async def _known(self, public_id: str) -> _Remembered | None:
+        known = self._remembered.get(public_id)
+        if known is None or monotonic() - known.read_at_s > self._remember_s:
+            known = await self._read(public_id)
+        return known
+
+    async def _read_again(self, caller: Caller) -> _Remembered:
+        known = await self._read(caller.public_id)
+        if known is None:
+            raise Unauthenticated("The API key is not known.")
+        return known
 
     async def _read(self, public_id: str) -> _Remembered | None:
         record = await self._lookups.key(public_id)
@@ -102,18 +135,18 @@ class Authenticator:
             self._remembered.popitem(last=False)
         return known
 
-    def _require_valid(self, record: KeyRecord) -> None:
-        now = self._now()
-        if record.revoked_at is not None and record.revoked_at <= now:
-            raise Unauthenticated("The API key was revoked.")
-        if record.expires_at is not None and record.expires_at <= now:
-            raise Unauthenticated("The API key has expired.")
+    def _refusal(self, record: KeyRecord, *, may_be_suspended: bool = False) -> Unauthenticated | Suspended | None:
+        if record.revoked_at is not None and record.revoked_at <= self._now():
+            return Unauthenticated("The API key was revoked.")
+        if record.expires_at is not None and record.expires_at <= self._now():
+            return Unauthenticated("The API key has expired.")
+        if record.status != "active" and not may_be_suspended:
+            reason = f": {record.status_reason}" if record.status_reason else "."
+            return Suspended(f"The gateway is suspended{reason}")
+        return None
 
 
-def _require_not_suspended(record: KeyRecord) -> None:
-    if record.status != "active":
-        reason = f": {record.status_reason}" if record.status_reason else "."
-        raise Suspended(f"The gateway is suspended{reason}")
+_NOTHING_PROVEN = ("", b"")
 
 
 def bearer(authorization: str) -> str:

@@ -104,24 +104,19 @@ _TRANSFER_KINDS = f"""
                     JOIN account AS destination ON destination.id = transfer.destination
      WHERE (transfer.kind, CASE WHEN source.gateway_id IS NULL THEN source.name ELSE 'gateway' END || '>' ||
                            CASE WHEN destination.gateway_id IS NULL THEN destination.name ELSE 'gateway' END)
-           NOT IN (('grant', 'funding>gateway'), ('withdrawal', 'gateway>funding'), ('usage', 'gateway>revenue'),
+           NOT IN (('grant', 'funding>gateway'), ('withdrawal', 'gateway>funding'),
                    ('expiry', 'gateway>expired'))
 """  # noqa: S608
 
 # --- usage ----------------------------------------------------------------------------------------------------------
 
-_USAGE_IS_ISSUED = f"""
-    SELECT coalesce({_ISSUANCE}, {_TRANSFER}) AS subject,
-           CASE WHEN issuance.id IS NULL THEN 'the usage was charged for no issuance'
-                WHEN transfer.id IS NULL THEN 'the issuance was never charged'
-                ELSE format('the issuance is %s %s of %s, the transfer %s %s of %s',
-                            {_amount("issuance.charge")}, issuance.currency, {_shown("gw", "issuance.gateway_id")},
-                            {_amount("transfer.amount")}, transfer.currency, {_shown("gw", "transfer.source")})
-           END AS detail
-      FROM issuance FULL JOIN (SELECT * FROM transfer WHERE kind = 'usage') AS transfer ON transfer.id = issuance.id
-     WHERE issuance.id IS NULL OR transfer.id IS NULL
-        OR (issuance.gateway_id, issuance.charge, issuance.currency)
-           IS DISTINCT FROM (transfer.source, transfer.amount, transfer.currency)
+_ISSUANCE_ACCOUNTS = f"""
+    SELECT {_ISSUANCE} AS subject,
+           CASE WHEN account.id IS NULL
+                THEN format('the account %s does not exist', {_shown("gw", "issuance.gateway_id")})
+                ELSE format('%s was charged to an account in %s', issuance.currency, account.currency) END AS detail
+      FROM issuance LEFT JOIN account ON account.id = issuance.gateway_id AND account.gateway_id = account.id
+     WHERE account.id IS NULL OR account.currency <> issuance.currency
 """  # noqa: S608
 
 _ISSUED_ONCE = f"""
@@ -131,10 +126,10 @@ _ISSUED_ONCE = f"""
 
 _USAGE_TOTALS = f"""
     SELECT {_ACCOUNT} AS subject,
-           format('usage_total is %s, the usage transfers sum to %s', {_amount("account.usage_total")},
+           format('usage_total is %s, the charges sum to %s', {_amount("account.usage_total")},
                   {_amount("coalesce(used.amount, 0)")}) AS detail
-      FROM account LEFT JOIN (SELECT source, sum(amount) AS amount FROM transfer WHERE kind = 'usage' GROUP BY source)
-                          AS used ON used.source = account.id
+      FROM account LEFT JOIN (SELECT gateway_id, sum(charge) AS amount FROM issuance GROUP BY gateway_id)
+                          AS used ON used.gateway_id = account.id
      WHERE account.usage_total <> coalesce(used.amount, 0)
 """  # noqa: S608
 
@@ -284,9 +279,9 @@ CLAIMS: Final = (
     Claim("gateway_account", "Every gateway has an account.", _EVERY_GATEWAY_HAS_AN_ACCOUNT),
     Claim("transfer_accounts", "Both accounts of a transfer exist and are in its currency.", _TRANSFER_ACCOUNTS),
     Claim("transfer_kind", "A transfer goes between accounts that suit its kind.", _TRANSFER_KINDS),
-    Claim("usage_issuance", "Usage and issuances match one to one: gateway, amount, currency.", _USAGE_IS_ISSUED),
+    Claim("issuance_account", "The account of an issuance exists and is in its currency.", _ISSUANCE_ACCOUNTS),
     Claim("issuance_id", "No two issuances share an id.", _ISSUED_ONCE),
-    Claim("usage_total", "The usage total of every account is the sum of its usage.", _USAGE_TOTALS),
+    Claim("usage_total", "The usage total of every account is the sum of its charges.", _USAGE_TOTALS),
     Claim("lot_grant", "Every credit lot was granted, to its account, with its amount.", _LOTS_ARE_GRANTED),
     Claim("lot_expiry", "What expired had been granted to expire, and nothing is left of it.", _EXPIRIES_HAVE_LOTS),
     Claim("lot_balance", "What credit lots still hold is part of the balance, and their expiry is noted.", _LOTS_FIT),

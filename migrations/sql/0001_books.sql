@@ -6,6 +6,12 @@ CREATE DOMAIN monetary AS numeric CHECK (scale(VALUE) <= 34 AND abs(VALUE) < 1e4
 CREATE DOMAIN wei AS numeric(78, 0) CHECK (VALUE >= 0);
 CREATE DOMAIN address AS bytea CHECK (length(VALUE) = 20);
 CREATE DOMAIN hash32 AS bytea CHECK (length(VALUE) = 32);
+CREATE DOMAIN currency AS text CHECK (VALUE ~ '^[A-Z]{3,8}$');
+-- The rules for single values of the hot tables are domains: a table's own CHECKs are read anew by every statement.
+CREATE DOMAIN cost AS monetary CHECK (VALUE > 0);
+CREATE DOMAIN price AS numeric CHECK (VALUE > 0);
+CREATE DOMAIN ticket_count AS integer CHECK (VALUE > 0);
+CREATE DOMAIN nonce AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
 
 CREATE TABLE gateway (
     id              uuid PRIMARY KEY,
@@ -35,40 +41,34 @@ CREATE TABLE account (
     id              uuid PRIMARY KEY,
     gateway_id      uuid UNIQUE REFERENCES gateway,
     name            text NOT NULL,
-    currency        text NOT NULL CHECK (currency ~ '^[A-Z]{3,8}$'),
+    currency        currency NOT NULL,
     balance         monetary NOT NULL DEFAULT 0,
-    credit_limit    monetary NOT NULL DEFAULT 0 CHECK (credit_limit >= 0),
+    credit_limit    monetary NOT NULL DEFAULT 0,
     usage_total     monetary NOT NULL DEFAULT 0,   -- sum of all usage charges
     lots_usage      monetary NOT NULL DEFAULT 0,   -- the part of usage_total already taken from credit lots
     next_expiry_at  timestamptz,                -- of the earliest credit lot with something left
     created_at      timestamptz NOT NULL DEFAULT now(),
     UNIQUE (name, currency),
-    CHECK (gateway_id IS NULL OR gateway_id = id),
-    CHECK (gateway_id IS NOT NULL OR balance = 0),
-    CONSTRAINT account_within_credit_limit CHECK (balance >= -credit_limit)
+    CONSTRAINT account_of_gateway_or_system CHECK (CASE WHEN gateway_id IS NULL THEN balance = 0 ELSE gateway_id = id END),
+    CONSTRAINT account_within_credit_limit CHECK (balance >= -credit_limit AND credit_limit >= 0)
 ) WITH (fillfactor = 50);
 
 -- A transfer is both its postings: `amount` leaves the source and enters the destination, in one currency. An
--- unbalanced entry cannot be written down.
+-- unbalanced entry cannot be written down. Usage is written down the same way, in `issuance`; see the view `posting`.
 CREATE TABLE transfer (
     id           uuid PRIMARY KEY,
-    kind         text NOT NULL CHECK (kind IN ('grant', 'withdrawal', 'usage', 'expiry')),
+    kind         text NOT NULL CHECK (kind IN ('grant', 'withdrawal', 'expiry')),
     source       uuid NOT NULL,
     destination  uuid NOT NULL CHECK (destination <> source),
     amount       monetary NOT NULL CHECK (amount > 0),
     currency     text NOT NULL,
-    key          text UNIQUE,                    -- idempotency key; usage is keyed by its issuance, which has the same id
+    key          text UNIQUE,                    -- idempotency key
     reason       text NOT NULL DEFAULT '' CHECK (length(reason) <= 1000),
     actor        text NOT NULL DEFAULT '',
     created_at   timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX transfer_source ON transfer (source, id) WHERE kind <> 'usage';
-CREATE INDEX transfer_destination ON transfer (destination, id) WHERE kind <> 'usage';
-
-CREATE VIEW posting AS
-    SELECT id AS transfer_id, source AS account_id, currency, -amount AS amount, created_at FROM transfer
-    UNION ALL
-    SELECT id, destination, currency, amount, created_at FROM transfer;
+CREATE INDEX transfer_source ON transfer (source, id);
+CREATE INDEX transfer_destination ON transfer (destination, id);
 
 -- Granted credit that expires. Usage is taken from the lot that expires first; what no lot covers is permanent credit.
 CREATE TABLE credit_lot (
@@ -108,29 +108,30 @@ CREATE TABLE recipient_rand (
     hash        hash32 PRIMARY KEY,
     session_id  uuid NOT NULL,
     gateway_id  uuid NOT NULL,
-    last_nonce  bigint NOT NULL CHECK (last_nonce BETWEEN 0 AND 4294967295)
+    last_nonce  nonce NOT NULL
 ) WITH (fillfactor = 70);
 
--- One row per released payment: what was signed, for whom, and what it cost. No foreign keys on the hot tables: their
--- row locks on shared parents would serialise tenants; commit_issuances joins the parents and `ledger verify` checks.
+-- One row per released payment: what was signed, for whom, and what it cost. It is the entry in the books as well:
+-- `charge` leaves the gateway's account and enters revenue. No foreign keys on the hot tables: their row locks on shared
+-- parents would serialise tenants; commit_issuances joins the parents and `ledger verify` checks.
 CREATE TABLE issuance (
     gateway_id           uuid NOT NULL,
-    id                   uuid NOT NULL,          -- UUIDv7, also of the usage transfer
+    id                   uuid NOT NULL,          -- UUIDv7
     session_id           uuid NOT NULL,
     key_id               uuid NOT NULL,
     end_user             text NOT NULL DEFAULT '',
     sender               address NOT NULL,
     recipient_rand_hash  hash32 NOT NULL,
     first_nonce          bigint NOT NULL,
-    num_tickets          integer NOT NULL CHECK (num_tickets > 0),
+    num_tickets          ticket_count NOT NULL,
     face_value_wei       wei NOT NULL,
     win_prob             wei NOT NULL,           -- numerator over 2^256 - 1
     creation_round       bigint NOT NULL,
     ev_wei               wei NOT NULL,           -- of all tickets together, rounded up once
     fee_wei              numeric(78, 0) NOT NULL, -- the signer's own fee; recorded, never charged
-    charge               monetary NOT NULL CHECK (charge > 0),
+    charge               cost NOT NULL,
     currency             text NOT NULL,
-    price                numeric NOT NULL CHECK (price > 0),  -- `currency` per ETH
+    price                price NOT NULL,         -- `currency` per ETH
     price_source         text NOT NULL,
     price_observed_at    timestamptz NOT NULL,
     markup_bps           integer NOT NULL,
@@ -138,6 +139,19 @@ CREATE TABLE issuance (
     created_at           timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (gateway_id, id)
 );
+
+CREATE FUNCTION system_account_id(name text, currency text) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT md5('system:' || name || ':' || currency)::uuid $$;
+
+-- The books, posting by posting. `entry_id` is the transfer's or the issuance's id.
+CREATE VIEW posting AS
+    SELECT id AS entry_id, source AS account_id, currency, -amount AS amount, created_at FROM transfer
+    UNION ALL
+    SELECT id, destination, currency, amount, created_at FROM transfer
+    UNION ALL
+    SELECT id, gateway_id, currency, -charge, created_at FROM issuance
+    UNION ALL
+    SELECT id, system_account_id('revenue', currency), currency, charge, created_at FROM issuance;
 
 -- Promise 8, recomputed: what the released tickets of each sender and creation round can cost the deposit. The sum is
 -- kept as an integer over 2^256 - 1 and divided only when read.

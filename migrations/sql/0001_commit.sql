@@ -2,134 +2,153 @@
 --
 -- Accounts are locked first, in the order of their ids; everything else an item may change belongs to its gateway or is
 -- a new recipientRandHash (claimed in sorted order), so two batches cannot deadlock and no gateway waits for another.
+-- An account that somebody else holds for longer than lock_timeout is left out, so that the others need not wait on.
 -- A batch holds at most one item per session, per recipientRandHash and per idempotency key: the caller sees to that.
 --
--- Then one statement judges every item, in the published order of refusals below, and applies what passed.
+-- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
+-- statements in a loop: as one large statement the same work took longer to set up than to do.)
 CREATE FUNCTION commit_issuances(
     a_gateway uuid[], a_key uuid[], a_session uuid[], a_is_new boolean[], a_base_hash bytea[], a_head_hash bytea[],
     a_sequence bigint[], a_request_hash bytea[], a_idempotency_key text[], a_rand bytea[], a_first_nonce bigint[],
     a_tickets integer[], a_face_value numeric[], a_win_prob numeric[], a_round bigint[], a_sender bytea[],
     a_recipient bytea[], a_orchestrator bytea[], a_ev numeric[], a_fee numeric[], a_charge numeric[], a_price numeric[],
-    a_price_source text[], a_price_at timestamptz[], a_markup integer[], a_job_type text[], a_manifest text[],
-    a_app text[], a_transcoder text[], a_pipeline text[], a_model text[], a_end_user text[], a_issuance uuid[],
-    a_answer bytea[]
+    a_price_source text[], a_price_at timestamptz[], a_markup integer[], a_minimum numeric[], a_job_type text[],
+    a_manifest text[], a_app text[], a_transcoder text[], a_pipeline text[], a_model text[], a_end_user text[],
+    a_issuance uuid[], a_answer bytea[]
 ) RETURNS TABLE (
     o_ord bigint, o_code text, o_balance numeric, o_credit_limit numeric, o_created_at timestamptz,
     o_issuance_id uuid, o_answer bytea
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    held uuid[] := a_gateway;
+    item record;
+    payers uuid[] := '{}';  -- the gateways whose items were applied so far, the last of them now
+    spent numeric[] := '{}';  -- what they cost
+    n integer := 0;  -- how many they are
 BEGIN
-    PERFORM 1 FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE;
-    PERFORM settle_lots(id) FROM account WHERE id = ANY (a_gateway) AND next_expiry_at <= now();
+    BEGIN
+        PERFORM 1 FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE;
+    EXCEPTION WHEN lock_not_available THEN
+        held := ARRAY(SELECT id FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED);
+    END;
+    PERFORM settle_lots(id) FROM account WHERE id = ANY (held) AND next_expiry_at <= now();
     INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
         SELECT rand, session_id, gateway_id, 0
           FROM unnest(a_rand, a_session, a_gateway) AS claim (rand, session_id, gateway_id) ORDER BY rand
         ON CONFLICT DO NOTHING;
-    RETURN QUERY
-    WITH item AS MATERIALIZED (
-        SELECT * FROM unnest(
-            a_gateway, a_key, a_session, a_is_new, a_base_hash, a_head_hash, a_sequence, a_request_hash,
-            a_idempotency_key, a_rand, a_first_nonce, a_tickets, a_face_value, a_win_prob, a_round, a_sender,
-            a_recipient, a_orchestrator, a_ev, a_fee, a_charge, a_price, a_price_source, a_price_at, a_markup,
-            a_job_type, a_manifest, a_app, a_transcoder, a_pipeline, a_model, a_end_user, a_issuance, a_answer
-        ) WITH ORDINALITY AS t (
-            gateway_id, key_id, session_id, is_new, base_hash, head_hash, sequence, request_hash,
-            idempotency_key, rand, first_nonce, tickets, face_value, win_prob, round, sender,
-            recipient, orchestrator, ev, fee, charge, price, price_source, price_at, markup,
-            job_type, manifest, app, transcoder, pipeline, model, end_user, issuance_id, answer, ord)
-    ), judged AS MATERIALIZED (
-        SELECT item.ord,
-               account.balance, account.credit_limit, account.currency,
+    FOR item IN
+        SELECT asked.*, account.balance, account.credit_limit, account.currency, rand.last_nonce,
                coalesce(keyed.issuance_id, newest.issuance_id) AS stored_issuance_id,
                coalesce(keyed.answer, newest.answer) AS stored_answer,
                CASE  -- the order of refusals; docs/api.md publishes it
                    -- This very commit, sent again because its outcome was unknown.
-                   WHEN newest.issuance_id = item.issuance_id THEN 'replayed'
+                   WHEN newest.issuance_id = asked.issuance_id THEN 'replayed'
+                   WHEN asked.gateway_id <> ALL (held) THEN 'account_busy'
                    WHEN api_key.id IS NULL OR api_key.revoked_at <= now() OR api_key.expires_at <= now()
                        THEN 'unauthenticated'
                    WHEN gateway.status <> 'active' THEN 'gateway_suspended'
-                   WHEN keyed.request_hash = item.request_hash THEN 'replayed'
+                   WHEN keyed.request_hash = asked.request_hash THEN 'replayed'
                    WHEN keyed.request_hash IS NOT NULL THEN 'idempotency_conflict'
-                   WHEN newest.request_hash = item.request_hash THEN 'replayed'
-                   WHEN NOT item.is_new AND session.gateway_id IS DISTINCT FROM item.gateway_id
+                   WHEN newest.request_hash = asked.request_hash THEN 'replayed'
+                   WHEN NOT asked.is_new AND session.gateway_id IS DISTINCT FROM asked.gateway_id
                        THEN 'session_not_yours'
-                   WHEN item.is_new AND session.id IS NOT NULL THEN 'session_not_yours'
-                   WHEN NOT item.is_new AND (
+                   WHEN asked.is_new AND session.id IS NOT NULL THEN 'session_not_yours'
+                   WHEN NOT asked.is_new AND (
                        (session.orchestrator, session.recipient, session.job_type, session.app)
-                           <> (item.orchestrator, item.recipient, item.job_type, item.app)
-                       OR session.manifest_id <> item.manifest) THEN 'session_mismatch'
-                   WHEN rand.last_nonce > 0 AND rand.session_id <> item.session_id THEN 'rand_of_other_session'
-                   WHEN rand.last_nonce > 0 AND session.head_state_hash IS DISTINCT FROM item.base_hash
+                           <> (asked.orchestrator, asked.recipient, asked.job_type, asked.app)
+                       OR session.manifest_id <> asked.manifest) THEN 'session_mismatch'
+                   WHEN rand.last_nonce > 0 AND rand.session_id <> asked.session_id THEN 'rand_of_other_session'
+                   WHEN rand.last_nonce > 0 AND session.head_state_hash IS DISTINCT FROM asked.base_hash
                        THEN 'state_not_newest'
-                   WHEN item.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
+                   WHEN asked.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
+                   WHEN (gateway.markup_bps, gateway.minimum_charge) <> (asked.markup, asked.minimum_charge)
+                       THEN 'terms_changed'
                END AS refusal
-          FROM item
-          JOIN account ON account.id = item.gateway_id
-          JOIN gateway ON gateway.id = item.gateway_id
-          JOIN recipient_rand AS rand ON rand.hash = item.rand
-          LEFT JOIN api_key ON api_key.id = item.key_id AND api_key.gateway_id = item.gateway_id
-          LEFT JOIN session ON session.id = item.session_id
-          LEFT JOIN session AS newest ON newest.id = rand.session_id AND newest.gateway_id = item.gateway_id
+          FROM unnest(
+                   a_gateway, a_key, a_session, a_is_new, a_base_hash, a_head_hash, a_sequence, a_request_hash,
+                   a_idempotency_key, a_rand, a_first_nonce, a_tickets, a_face_value, a_win_prob, a_round, a_sender,
+                   a_recipient, a_orchestrator, a_ev, a_fee, a_charge, a_price, a_price_source, a_price_at, a_markup,
+                   a_minimum, a_job_type, a_manifest, a_app, a_transcoder, a_pipeline, a_model, a_end_user, a_issuance,
+                   a_answer
+               ) WITH ORDINALITY AS asked (
+                   gateway_id, key_id, session_id, is_new, base_hash, head_hash, sequence, request_hash,
+                   idempotency_key, rand, first_nonce, tickets, face_value, win_prob, round, sender,
+                   recipient, orchestrator, ev, fee, charge, price, price_source, price_at, markup,
+                   minimum_charge, job_type, manifest, app, transcoder, pipeline, model, end_user, issuance_id,
+                   answer, ord)
+          JOIN account ON account.id = asked.gateway_id
+          JOIN gateway ON gateway.id = asked.gateway_id
+          JOIN recipient_rand AS rand ON rand.hash = asked.rand
+          LEFT JOIN api_key ON api_key.id = asked.key_id AND api_key.gateway_id = asked.gateway_id
+          LEFT JOIN session ON session.id = asked.session_id
+          LEFT JOIN session AS newest ON newest.id = rand.session_id AND newest.gateway_id = asked.gateway_id
           LEFT JOIN keyed_answer AS keyed
-                 ON keyed.gateway_id = item.gateway_id AND keyed.key = item.idempotency_key
-    ), funded AS MATERIALIZED (
-        SELECT item.*, judged.currency, judged.credit_limit, judged.stored_issuance_id, judged.stored_answer,
-               judged.balance - sum(item.charge) FILTER (WHERE judged.refusal IS NULL) OVER earlier AS balance_after,
-               judged.balance AS balance_before,
-               CASE WHEN judged.refusal IS NOT NULL THEN judged.refusal
-                    WHEN judged.balance + judged.credit_limit
-                         < sum(item.charge) FILTER (WHERE judged.refusal IS NULL) OVER earlier THEN 'out_of_credit'
-               END AS code
-          FROM item JOIN judged USING (ord)
-        WINDOW earlier AS (PARTITION BY item.gateway_id ORDER BY item.ord)
-    ), admitted AS (
-        SELECT * FROM funded WHERE code IS NULL
-    ),
-    -- The point of no return: refusals above, effects below, and no effect may refuse.
-    debit AS (
-        UPDATE account SET balance = account.balance - spent.charge, usage_total = usage_total + spent.charge
-          FROM (SELECT gateway_id, sum(charge) AS charge FROM admitted GROUP BY gateway_id) AS spent
-         WHERE account.id = spent.gateway_id
-    ), record AS (
-        INSERT INTO transfer (id, kind, source, destination, amount, currency)
-        SELECT issuance_id, 'usage', gateway_id, system_account_id('revenue', currency), charge, currency FROM admitted
-    ), issue AS (
+                 ON keyed.gateway_id = asked.gateway_id AND keyed.key = asked.idempotency_key
+         ORDER BY asked.gateway_id, asked.ord
+    LOOP
+        IF n = 0 OR payers[n] <> item.gateway_id THEN
+            n := n + 1;
+            payers[n] := item.gateway_id;
+            spent[n] := 0;
+        END IF;
+        o_ord := item.ord;
+        o_code := item.refusal;
+        o_balance := item.balance - spent[n];
+        o_credit_limit := item.credit_limit;
+        o_created_at := now();
+        o_issuance_id := NULL;
+        o_answer := NULL;
+        IF o_code IS NULL AND o_balance + o_credit_limit < item.charge THEN
+            o_code := 'out_of_credit';
+        END IF;
+        IF o_code IS NOT NULL THEN
+            IF o_code = 'replayed' THEN
+                o_issuance_id := item.stored_issuance_id;
+                o_answer := item.stored_answer;
+            END IF;
+            IF item.last_nonce = 0 THEN
+                DELETE FROM recipient_rand WHERE hash = item.rand AND last_nonce = 0;
+            END IF;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        -- The point of no return: refusals above, effects below, and no effect may refuse.
+        spent[n] := spent[n] + item.charge;
+        o_balance := o_balance - item.charge;
         INSERT INTO issuance (
             gateway_id, id, session_id, key_id, end_user, sender, recipient_rand_hash, first_nonce, num_tickets,
             face_value_wei, win_prob, creation_round, ev_wei, fee_wei, charge, currency, price, price_source,
             price_observed_at, markup_bps, balance_after)
-        SELECT gateway_id, issuance_id, session_id, key_id, end_user, sender, rand, first_nonce, tickets,
-               face_value, win_prob, round, ev, fee, charge, currency, price, price_source,
-               price_at, markup, balance_after
-          FROM admitted
-    ), advance AS (
-        INSERT INTO session (
-            id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
-            head_state_hash, head_sequence, request_hash, issuance_id, answer)
-        SELECT session_id, gateway_id, orchestrator, recipient, job_type, manifest, app, transcoder, pipeline, model,
-               head_hash, sequence, request_hash, issuance_id, answer
-          FROM admitted
-        ON CONFLICT (id) DO UPDATE SET
-            head_state_hash = EXCLUDED.head_state_hash, head_sequence = EXCLUDED.head_sequence,
-            request_hash = EXCLUDED.request_hash, issuance_id = EXCLUDED.issuance_id, answer = EXCLUDED.answer,
-            manifest_id = coalesce(session.manifest_id, EXCLUDED.manifest_id), updated_at = now()
-    ), use_nonces AS (
-        UPDATE recipient_rand SET last_nonce = first_nonce + tickets - 1, session_id = admitted.session_id,
-                                  gateway_id = admitted.gateway_id
-          FROM admitted WHERE recipient_rand.hash = admitted.rand
-    ), unclaim AS (
-        DELETE FROM recipient_rand USING funded
-         WHERE recipient_rand.hash = funded.rand AND recipient_rand.last_nonce = 0 AND funded.code IS NOT NULL
-    ), keep AS (
-        INSERT INTO keyed_answer (gateway_id, key, request_hash, issuance_id, answer)
-        SELECT gateway_id, idempotency_key, request_hash, issuance_id, answer
-          FROM admitted WHERE idempotency_key IS NOT NULL
-    )
-    SELECT funded.ord, funded.code,
-           CASE WHEN funded.code IS NULL THEN funded.balance_after ELSE funded.balance_before::numeric END,
-           funded.credit_limit::numeric, now(),
-           CASE WHEN funded.code = 'replayed' THEN funded.stored_issuance_id END,
-           CASE WHEN funded.code = 'replayed' THEN funded.stored_answer END
-      FROM funded;
+        VALUES (
+            item.gateway_id, item.issuance_id, item.session_id, item.key_id, item.end_user, item.sender, item.rand,
+            item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round, item.ev, item.fee, item.charge,
+            item.currency, item.price, item.price_source, item.price_at, item.markup, o_balance);
+        IF item.is_new THEN
+            INSERT INTO session (
+                id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
+                head_state_hash, head_sequence, request_hash, issuance_id, answer)
+            VALUES (
+                item.session_id, item.gateway_id, item.orchestrator, item.recipient, item.job_type, item.manifest,
+                item.app, item.transcoder, item.pipeline, item.model, item.head_hash, item.sequence, item.request_hash,
+                item.issuance_id, item.answer);
+        ELSE
+            UPDATE session SET
+                head_state_hash = item.head_hash, head_sequence = item.sequence, request_hash = item.request_hash,
+                issuance_id = item.issuance_id, answer = item.answer,
+                manifest_id = coalesce(manifest_id, item.manifest), updated_at = now()
+             WHERE id = item.session_id;
+        END IF;
+        UPDATE recipient_rand SET last_nonce = item.first_nonce + item.tickets - 1, session_id = item.session_id,
+               gateway_id = item.gateway_id
+         WHERE hash = item.rand;
+        IF item.idempotency_key IS NOT NULL THEN
+            INSERT INTO keyed_answer (gateway_id, key, request_hash, issuance_id, answer)
+            VALUES (item.gateway_id, item.idempotency_key, item.request_hash, item.issuance_id, item.answer);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost
+      FROM unnest(payers, spent) AS paid (id, cost) WHERE account.id = paid.id AND paid.cost > 0;
 END $$;
 
 CREATE FUNCTION forget_keyed_answers(older_than interval) RETURNS bigint

@@ -1,8 +1,5 @@
 -- Credit in and out by hand, and the expiry of granted credit. Every function locks the customer's account row first.
 
-CREATE FUNCTION system_account_id(name text, currency text) RETURNS uuid
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT md5('system:' || name || ':' || currency)::uuid $$;
-
 -- Where money comes from and goes to, in one currency. Idempotent.
 CREATE FUNCTION open_system_accounts(a_currency text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -51,7 +48,7 @@ DECLARE
     settled bigint := 0;
     due uuid;
 BEGIN
-    FOR due IN SELECT id FROM account WHERE next_expiry_at <= now() ORDER BY id FOR NO KEY UPDATE LOOP
+    FOR due IN SELECT id FROM account WHERE next_expiry_at <= now() ORDER BY id FOR NO KEY UPDATE SKIP LOCKED LOOP
         PERFORM settle_lots(due);
         settled := settled + 1;
     END LOOP;

@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.api.pb import clearinghouse_pb2_grpc as pb_grpc
 from clearinghouse.cli import app
-from clearinghouse.ids import parse
 from tests.parts import client, processes
 from tests.parts.client import Answer
 from tests.parts.program import ONLY_LINUX, PATIENCE_S, Home, Serving, new_home, run
@@ -111,7 +110,7 @@ async def test_a_stopping_service_answers_the_calls_it_has_accepted(home: Home, 
     serving = home.dev(environment={"CLEARINGHOUSE_LIMITS__REQUEST_DEADLINE_S": "30"})
     api_key = serving.facts["api_key"]
     _reader, idle = await asyncio.open_connection("127.0.0.1", serving.http_port)  # must not keep it from stopping
-    async with account_locked(home, serving.facts["gateway_id"]) as until_calls_wait:
+    async with commits_held(home) as until_calls_wait:
         calls = [asyncio.create_task(sign(serving, api_key, new_stream())) for _ in range(5)]
         calls_by_grpc = [asyncio.create_task(sign_by_grpc(serving, api_key, new_stream())) for _ in range(3)]
         await until_calls_wait()
@@ -130,7 +129,7 @@ async def test_a_stopping_service_answers_the_calls_it_has_accepted(home: Home, 
 async def test_ctrl_c_twice_does_not_wait_for_a_call_that_hangs_and_stops_the_database_too(home: Home) -> None:
     serving = home.dev(environment={"CLEARINGHOUSE_LIMITS__REQUEST_DEADLINE_S": "30"})
     stream = new_stream()
-    async with account_locked(home, serving.facts["gateway_id"]) as until_calls_wait:
+    async with commits_held(home) as until_calls_wait:
         call = asyncio.create_task(sign(serving, serving.facts["api_key"], stream))
         await until_calls_wait()
         serving.program.interrupt()
@@ -393,10 +392,10 @@ def test_the_program_alone_and_a_group_alone_teach(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def account_locked(home: Home, gateway_id: str) -> AsyncIterator[Any]:
-    """Nothing can be committed for the gateway while the block runs. Gives a way to wait until a commit waits."""
+async def commits_held(home: Home) -> AsyncIterator[Any]:
+    """Nothing can be committed while the block runs. Gives a way to wait until a commit waits."""
     async with await psycopg.AsyncConnection.connect(home.conninfo) as connection:
-        await connection.execute("SELECT 1 FROM account WHERE id = %s FOR UPDATE", [parse("gw", gateway_id)])
+        await connection.execute("LOCK TABLE issuance IN SHARE MODE")
 
         async def until_calls_wait() -> None:
             async with (

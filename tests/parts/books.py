@@ -29,6 +29,7 @@ class Usage:
     ev_wei: int
     price: Decimal = ETH_PRICE
     markup_bps: int = 0
+    minimum_charge: Decimal = Decimal(0)
     num_tickets: int = 1
     is_new: bool = True
     first_nonce: int = 1
@@ -74,7 +75,7 @@ def cost(ev_wei: int, markup_bps: int) -> Decimal:
 
 _TYPES = """
     uuid uuid uuid boolean bytea bytea bigint bytea text bytea bigint integer numeric numeric bigint bytea bytea bytea
-    numeric numeric numeric numeric text timestamptz integer text text text text text text text uuid bytea
+    numeric numeric numeric numeric text timestamptz integer numeric text text text text text text text uuid bytea
 """.split()  # noqa: SIM905 - in the order of the parameters of commit_issuances
 
 
@@ -86,9 +87,9 @@ def commit(connection: Connection, call: Usage) -> tuple[str | None, Decimal]:
         call.gateway_id, call.key_id, call.session_id, call.is_new, call.base_hash, call.head_hash, call.sequence,
         call.request_hash, call.idempotency_key, call.rand, call.first_nonce, call.num_tickets, face_value_wei,
         WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient, call.orchestrator, call.ev_wei, call.ev_wei, call.charge,
-        call.price, "declared", datetime(2026, 4, 7, 20, tzinfo=UTC), call.markup_bps, "lv2v", call.manifest_id, "app",
-        "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion", call.end_user, call.issuance_id,
-        b"the answer",
+        call.price, "declared", datetime(2026, 4, 7, 20, tzinfo=UTC), call.markup_bps, call.minimum_charge, "lv2v",
+        call.manifest_id, "app", "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion",
+        call.end_user, call.issuance_id, b"the answer",
     ]  # fmt: skip
     parameters = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
     query = f"SELECT o_code, o_balance FROM commit_issuances({parameters})"

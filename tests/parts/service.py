@@ -144,7 +144,7 @@ class House:
 
 _SUMS = """
     SELECT count(i.id), coalesce(sum(i.num_tickets), 0)::bigint, coalesce(sum(i.ev_wei), 0), coalesce(sum(i.charge), 0),
-           (SELECT coalesce(sum(amount), 0) FROM transfer WHERE source = a.id AND kind = 'usage'),
+           (SELECT -coalesce(sum(amount), 0) FROM posting WHERE account_id = a.id AND amount < 0),
            a.balance, a.credit_limit
       FROM account a LEFT JOIN issuance i ON i.gateway_id = a.id
      WHERE a.id = %s GROUP BY a.id

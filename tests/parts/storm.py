@@ -74,9 +74,8 @@ def _require_nonces_once(issuances: Collection[_Issuance]) -> None:
 
 def _issuances(connection: psycopg.Connection[tuple[Any, ...]], gateway_id: str) -> dict[str, _Issuance]:
     rows = connection.execute(
-        """SELECT i.id, i.recipient_rand_hash, i.first_nonce, i.num_tickets, i.ev_wei, i.charge, t.amount
-             FROM issuance i
-             LEFT JOIN transfer t ON t.id = i.id AND t.kind = 'usage' AND t.source = i.gateway_id
+        """SELECT i.id, i.recipient_rand_hash, i.first_nonce, i.num_tickets, i.ev_wei, i.charge, -p.amount
+             FROM issuance i LEFT JOIN posting p ON p.entry_id = i.id AND p.account_id = i.gateway_id
             WHERE i.gateway_id = %s""",
         [parse("gw", gateway_id)],
     )
@@ -91,7 +90,7 @@ def _issuances(connection: psycopg.Connection[tuple[Any, ...]], gateway_id: str)
 def _account(connection: psycopg.Connection[tuple[Any, ...]], gateway_id: str) -> tuple[Fraction, Fraction]:
     row = connection.execute(
         """SELECT (SELECT coalesce(sum(amount), 0) FROM transfer WHERE destination = a.id AND kind = 'grant'),
-                  (SELECT coalesce(sum(amount), 0) FROM transfer WHERE source = a.id AND kind <> 'usage'), a.balance
+                  (SELECT coalesce(sum(amount), 0) FROM transfer WHERE source = a.id), a.balance
              FROM account a WHERE a.id = %s""",
         [parse("gw", gateway_id)],
     ).fetchone()

@@ -111,17 +111,19 @@ async def test_a_cheap_fee_does_not_make_an_expensive_ticket_cheap(service: Serv
     assert service.house.fetch("SELECT max(fee_wei) FROM issuance") == [(0,)]
 
 
-async def test_a_price_or_markup_changed_between_two_calls_is_on_the_record_of_each(service: Service) -> None:
+async def test_a_markup_or_minimum_changed_between_two_calls_holds_from_the_second(service: Service) -> None:
     house: House = service.house
-    gateway = await house.new_gateway()
+    gateway = await house.new_gateway(credit=Decimal(10))
     stream = service.new_stream()
     await service.pay(gateway, stream)
     house_change = "UPDATE gateway SET markup_bps = 5000 WHERE id = %s RETURNING id"
     assert house.fetch(house_change, gateway.id)
-    await service.sign(gateway, service.new_stream(tickets=10**6).body())  # 402: what it knows is read anew
+    await service.pay(gateway, stream)
+    assert house.fetch("UPDATE gateway SET minimum_charge = 7 WHERE id = %s RETURNING id", gateway.id)
     await service.pay(gateway, stream)
     records: list[tuple[Any, ...]] = house.fetch("SELECT markup_bps, charge FROM issuance ORDER BY id")
     assert records == [
         (0, TICKET_CHARGE_USD),
         (5000, TICKET_CHARGE_USD * 3 / 2),
+        (5000, 7),
     ]

@@ -128,7 +128,7 @@ async def test_a_caller_that_hangs_up_during_the_commit_is_charged_once_and_find
 ) -> None:
     request = next_request(stack.new_stream())
     with owner.transaction():
-        owner.execute("SELECT 1 FROM account WHERE id = %s FOR UPDATE", [gateway.id])
+        owner.execute("LOCK TABLE issuance IN SHARE MODE")
         call = port.stub.SignTicket(request, metadata=metadata(gateway))
         answering = asyncio.ensure_future(call)
         await until(lambda: _waiting_commits(owner.info.dsn) == 1)

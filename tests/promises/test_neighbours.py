@@ -1,0 +1,55 @@
+"""One gateway's trouble is not another's: an account that somebody holds locked does not hold up the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+
+from tests.parts.client import CLIENT_TIMEOUT_S, Answer
+from tests.parts.service import Service
+from tests.parts.stack import TestGateway
+
+PATIENCE_S = 10
+
+
+async def until_signed(service: Service, gateway: TestGateway, body: bytes) -> Answer:
+    async with asyncio.timeout(PATIENCE_S):
+        while (answer := await service.sign(gateway, body)).status != 200:
+            assert (answer.status, answer.code) == (503, "account_busy")
+            await asyncio.sleep(0.1)
+    return answer
+
+
+async def test_a_locked_account_is_answered_busy_and_its_neighbours_are_paid_in_time(service: Service) -> None:
+    held, *free = [await service.house.new_gateway() for _ in range(5)]
+    bodies = [service.new_stream().body() for _ in range(6)]
+
+    async def pay_on_and_on(gateway: TestGateway) -> None:
+        stream = service.new_stream()
+        for _ in range(5):
+            async with asyncio.timeout(CLIENT_TIMEOUT_S):
+                await service.pay(gateway, stream)
+
+    with psycopg.connect(service.house.conninfo) as other:
+        other.execute("SELECT 1 FROM account WHERE id = %s FOR UPDATE", [held.id])
+        busy = asyncio.gather(*(service.sign(held, body) for body in bodies))
+        await asyncio.gather(*map(pay_on_and_on, free))
+        answers = await busy
+    assert {(answer.status, answer.code) for answer in answers} == {(503, "account_busy")}
+    assert {answer.header("retry-after") for answer in answers} == {"1"}
+    assert service.house.sums(held).issuances == 0
+    for body in bodies:
+        await until_signed(service, held, body)
+    assert service.house.sums(held).issuances == len(bodies)
+
+
+async def test_a_transaction_that_its_client_forgot_is_ended_and_lets_go_of_the_account(service: Service) -> None:
+    gateway = await service.house.new_gateway()
+    async with service.house.engine.connect() as connection:
+        found = await connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout")
+        assert found.scalar_one() == "10s"
+        await connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '300ms'")
+        await connection.exec_driver_sql("SELECT 1 FROM account WHERE id = %(id)s FOR UPDATE", {"id": gateway.id})
+        await until_signed(service, gateway, service.new_stream().body())
+        await connection.invalidate()
