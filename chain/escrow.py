@@ -89,9 +89,17 @@ class DeclaredEscrow:
         self._round_block_hash = last_initialized_round_block_hash
         self._l1_block = last_seen_l1_block
         self._now_unix_s = now_unix_s
+        self._reading: EscrowReading | None = None
 
     def read(self) -> EscrowReading:
-        """The declared values, observed now."""
+        """The declared values, observed now; one reading a second, because every payment asks."""
+        unix_s = self._now_unix_s()
+        reading = self._reading
+        if reading is None or reading.observed_at_unix_s != unix_s:
+            reading = self._reading = self._observed(unix_s)
+        return reading
+
+    def _observed(self, unix_s: int) -> EscrowReading:
         return EscrowReading(
             sender=self._sender,
             deposit_wei=self._deposit_wei,
@@ -101,6 +109,6 @@ class DeclaredEscrow:
             last_initialized_round=self._round,
             last_initialized_round_block_hash=self._round_block_hash,
             last_seen_l1_block=self._l1_block,
-            observed_at_unix_s=self._now_unix_s(),
+            observed_at_unix_s=unix_s,
             simulated=True,
         )

@@ -92,6 +92,21 @@ def tickets_needed(*, balance: Fraction, fee: Fraction, ev: Fraction) -> int:
     return -(-gap_n * ev_d // (due_d * balance.denominator * ev_n))
 
 
+def balance_after(*, balance: Fraction, num_tickets: int, ev: Fraction, fee: Fraction) -> Fraction:
+    """balance + num_tickets * ev - fee, exactly; all in wei (section 3.5).
+
+    As integers over one denominator, because Fraction reduces at every step. A session's balance has mostly its
+    tickets' denominator already.
+    """
+    ev_n, ev_d = ev.numerator, ev.denominator
+    balance_n, balance_d = balance.numerator, balance.denominator
+    if balance_d == ev_d:
+        credit_n, credit_d = balance_n + num_tickets * ev_n, ev_d
+    else:
+        credit_n, credit_d = balance_n * ev_d + num_tickets * ev_n * balance_d, balance_d * ev_d
+    return Fraction(credit_n * fee.denominator - fee.numerator * credit_d, credit_d * fee.denominator)
+
+
 def parse_max_price(max_price: MaxPrice, job_type: str) -> Fraction:
     """The limit in wei per unit of `job_type`, exactly.
 

@@ -25,6 +25,9 @@ _BITSTRING_WORDS_MAX: Final = 16
 #: A usual offer has 300 to 1,000 bytes, and about 5 kB decoded. Larger ones are not kept: they could fill the memory.
 REMEMBERED_OFFER_BYTES_MAX: Final = 2048
 REMEMBERED_OFFERS_MAX_COUNT: Final = 8192
+#: Usual capabilities have 20 to 200 bytes, and about ten times that when decoded.
+REMEMBERED_CAPABILITIES_BYTES_MAX: Final = 1024
+REMEMBERED_CAPABILITIES_MAX_COUNT: Final = 1024
 #: What go-livepeer writes where a segment has no profiles (section 4.7).
 _NO_PROFILES: Final = b"invalid"
 _CORRUPT: Final = "proto: cannot parse invalid wire-format data"
@@ -85,6 +88,10 @@ class OrchestratorInfo:
     auth_token_expiration_unix_s: int | None
     message: pb.OrchestratorInfo
     encoded: bytes
+
+    def __hash__(self) -> int:
+        """By the bytes alone, whose hash Python keeps: equal offers have equal bytes, and a message has no hash."""
+        return hash(self.encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,24 +264,25 @@ def _signed_nonces(tickets: Iterable[pb.TicketSenderParams]) -> tuple[tuple[int,
     return nonces, signatures
 
 
-def encode_payment(
-    info: OrchestratorInfo,
-    *,
-    sender: bytes,
-    creation_round: int,
-    creation_round_block_hash: bytes,
-    nonces: Sequence[int],
-    signatures: Sequence[bytes],
-) -> str:
-    """The Livepeer-Payment header of a batch, to the byte as go-livepeer writes it (section 4.6).
+@dataclass(frozen=True, slots=True)
+class PaymentFrame:
+    """A payment without its tickets, encoded: the fields before theirs, and those behind."""
 
-    Round and hash are those the tickets were hashed with. Raises ValueError where the info lacks ticket parameters or
-    nonces and signatures do not pair up: the caller checked both long before.
+    before: bytes
+    after: bytes
+
+
+def payment_frame(
+    info: OrchestratorInfo, *, sender: bytes, creation_round: int, creation_round_block_hash: bytes
+) -> PaymentFrame:
+    """What all payments by one offer share (section 4.6). Round and hash are those the tickets are hashed with.
+
+    Raises ValueError where the info lacks ticket parameters: the caller checked that long before.
     """
     params = info.ticket_params
-    if params is None or len(nonces) != len(signatures):
-        raise ValueError("a payment needs ticket parameters, and one signature for every nonce")
-    message = pb.Payment(
+    if params is None:
+        raise ValueError("a payment needs ticket parameters")
+    before = pb.Payment(
         ticket_params=pb.TicketParams(
             recipient=params.recipient,
             face_value=_minimal(params.face_value_wei),
@@ -287,12 +295,23 @@ def encode_payment(
         expiration_params=pb.TicketExpirationParams(
             creation_round=creation_round, creation_round_block_hash=creation_round_block_hash
         ),
-        expected_price=info.message.price_info,  # capability and constraint included, not only the two numbers
     )
-    add = message.ticket_sender_params.add
+    # The price with its capability and constraint, not only the two numbers.
+    after = pb.Payment(expected_price=info.message.price_info)
+    return PaymentFrame(before.SerializeToString(deterministic=True), after.SerializeToString(deterministic=True))
+
+
+def encode_payment(frame: PaymentFrame, *, nonces: Sequence[int], signatures: Sequence[bytes]) -> str:
+    """The Livepeer-Payment header of a batch, to the byte as go-livepeer writes it (section 4.6).
+
+    Fields are written in ascending order and the tickets are field 4, so the three parts in a row are the message.
+    Raises ValueError where nonces and signatures do not pair up.
+    """
+    tickets = pb.Payment()
+    add = tickets.ticket_sender_params.add
     for nonce, signature in zip(nonces, signatures, strict=True):
         add(sender_nonce=nonce, sig=signature)
-    return encode_base64(message.SerializeToString(deterministic=True))
+    return encode_base64(frame.before + tickets.SerializeToString() + frame.after)
 
 
 def normalise_capabilities(data: bytes) -> pb.Capabilities:
@@ -301,7 +320,14 @@ def normalise_capabilities(data: bytes) -> pb.Capabilities:
     Bits, mandatories and versions stay; missing capacities become 1 for every bit that is set; the constraints message
     is always there, and a model's capacityInUse is dropped. Serialise it deterministically: maps have no order.
     Raises MessageError for bytes that are no such message, and for bits beyond any capability there could be.
+
+    A stream presents the same capabilities with every call, and many streams the same ones, so recent ones of the usual
+    size are remembered: what is returned is shared, and must not be changed.
     """
+    return _remembered_capabilities(data) if len(data) <= REMEMBERED_CAPABILITIES_BYTES_MAX else _normalise(data)
+
+
+def _normalise(data: bytes) -> pb.Capabilities:
     received = pb.Capabilities()
     try:
         received.ParseFromString(data)
@@ -323,6 +349,9 @@ def normalise_capabilities(data: bytes) -> pb.Capabilities:
             models[name].capacity = model.capacity
             models[name].runnerVersion = model.runnerVersion
     return kept
+
+
+_remembered_capabilities = lru_cache(REMEMBERED_CAPABILITIES_MAX_COUNT)(_normalise)
 
 
 def _bits(words: Sequence[int]) -> Iterable[int]:

@@ -131,17 +131,19 @@ def _time_text(unix_ns: int | None) -> str:
     if unix_ns is None:
         return _ZERO_TIME
     unix_s, ns = divmod(unix_ns, 1_000_000_000)
+    fraction = f".{ns:09d}".rstrip("0") if ns else ""
+    return f"{_second_text(unix_s)}{fraction}Z"
+
+
+@lru_cache(16)  # the states of one second share it
+def _second_text(unix_s: int) -> str:
     try:
         utc = time.gmtime(unix_s)
     except (OverflowError, OSError, ValueError):
-        raise StateError(f"no such time: {unix_ns} ns since 1970") from None
+        raise StateError(f"no such time: {unix_s} s since 1970") from None
     if not 1 <= utc.tm_year <= 9999:
         raise StateError(f"the year {utc.tm_year} is not within 1 to 9999")
-    fraction = f".{ns:09d}".rstrip("0") if ns else ""
-    return (
-        f"{utc.tm_year:04d}-{utc.tm_mon:02d}-{utc.tm_mday:02d}"
-        f"T{utc.tm_hour:02d}:{utc.tm_min:02d}:{utc.tm_sec:02d}{fraction}Z"
-    )
+    return f"{utc.tm_year:04d}-{utc.tm_mon:02d}-{utc.tm_mday:02d}T{utc.tm_hour:02d}:{utc.tm_min:02d}:{utc.tm_sec:02d}"
 
 
 def decode_state(data: bytes) -> PaymentState:

@@ -47,9 +47,9 @@ EMPTY_KECCAK: Final = keccak(b"")
 
 def personal_hash(message: bytes) -> bytes:
     """The digest a wallet signs for `message` (EIP-191, version 0x45): prefix, decimal length in bytes, message."""
-    if len(message) == 32:
-        return keccak(_PREFIX_32 + message)
-    return keccak(_PREFIX + b"%d" % len(message) + message)
+    prefix = _PREFIX_32 if len(message) == 32 else _PREFIX + b"%d" % len(message)
+    digest: bytes = _keccak_256(prefix + message).digest()  # as `keccak`, without the call: every signature comes by
+    return digest
 
 
 class SigningKey:

@@ -28,6 +28,21 @@ _NONCE_PADDING: Final = bytes(28)  # the nonce is 4 bytes in a field of 32
 
 
 @dataclass(frozen=True, slots=True)
+class BatchPreimage:
+    """The preimage of tickets that differ in the nonce alone: up to the nonce's four bytes, and from behind them."""
+
+    before: bytes
+    after: bytes
+
+    def hashes(self, first_nonce: int, count: int) -> list[bytes]:
+        """The hashes of the tickets with `count` nonces from `first_nonce` on. ValueError for nonces beyond 32 bits."""
+        if not 0 <= first_nonce <= first_nonce + count - 1 <= NONCE_MAX:
+            raise ValueError(f"{count} nonces from {first_nonce} on do not fit 32 bits")
+        before, after = self.before, self.after
+        return [keccak(before + nonce.to_bytes(4, "big") + after) for nonce in range(first_nonce, first_nonce + count)]
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """One ticket, unsigned. Addresses have 20 bytes, hashes 32; `win_prob` is in units of 1 / WIN_PROB_CERTAIN."""
 
@@ -57,22 +72,11 @@ def aux_data(creation_round: int, block_hash: bytes) -> bytes:
 
 def ticket_hash(t: Ticket) -> bytes:
     """What the sender signs for this ticket. Raises ValueError for a field out of its range."""
-    return batch_hashes(t, t.sender_nonce, 1)[0]
+    return batch_preimage(t).hashes(t.sender_nonce, 1)[0]
 
 
-def batch_hashes(ticket: Ticket, first_nonce: int, count: int) -> list[bytes]:
-    """The hashes of `count` tickets like `ticket` with nonces from `first_nonce` on; the ticket's own is not looked at.
-
-    Raises ValueError for a field out of its range, or nonces beyond 32 bits.
-    """
-    if not 0 <= first_nonce <= first_nonce + count - 1 <= NONCE_MAX:
-        raise ValueError(f"{count} nonces from {first_nonce} on do not fit 32 bits")
-    before, after = _around_the_nonce(ticket)
-    return [keccak(before + nonce.to_bytes(4, "big") + after) for nonce in range(first_nonce, first_nonce + count)]
-
-
-def _around_the_nonce(ticket: Ticket) -> tuple[bytes, bytes]:
-    """The preimage up to the nonce's four bytes, and from behind them."""
+def batch_preimage(ticket: Ticket) -> BatchPreimage:
+    """What tickets like `ticket` share; its own nonce is not looked at. Raises ValueError for a field out of range."""
     if len(ticket.recipient) != 20 or len(ticket.sender) != 20 or len(ticket.recipient_rand_hash) != 32:
         raise ValueError("a ticket needs addresses of 20 bytes and a recipientRandHash of 32")
     _require_amounts(ticket.face_value_wei, ticket.win_prob)
@@ -85,7 +89,8 @@ def _around_the_nonce(ticket: Ticket) -> tuple[bytes, bytes]:
             _NONCE_PADDING,
         )
     )
-    return before, ticket.recipient_rand_hash + aux_data(ticket.creation_round, ticket.creation_round_block_hash)
+    after = ticket.recipient_rand_hash + aux_data(ticket.creation_round, ticket.creation_round_block_hash)
+    return BatchPreimage(before, after)
 
 
 @lru_cache(4096)  # the same ticket parameters come back with every payment of a session

@@ -4,7 +4,8 @@
 the table's steps, and the first that fails answers. The helpers below it are pure functions of values. Where this
 signer is stricter than the reference, section 10 of the protocol asks for it, and the line says which weakness (A…).
 
-Nothing is kept between calls and nothing is shared: a session is what its signed state says (A16, A17).
+A session is what its signed state says (A16, A17). What is kept between calls follows from a call's own bytes and the
+key, and only saves computing it again: another signer with the same key answers alike.
 """
 
 from __future__ import annotations
@@ -15,27 +16,39 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Final
 
 import structlog
 
 from chain.escrow import EscrowReading, EscrowUnknown, EscrowView
-from chain.fees import MaxPrice, PriceFormatError, billable_units, fee_wei, parse_max_price, tickets_needed
+from chain.fees import (
+    MaxPrice,
+    PriceFormatError,
+    balance_after,
+    billable_units,
+    fee_wei,
+    parse_max_price,
+    tickets_needed,
+)
 from chain.messages import (
+    REMEMBERED_OFFER_BYTES_MAX,
+    REMEMBERED_OFFERS_MAX_COUNT,
     OrchestratorInfo,
+    PaymentFrame,
     Price,
     TicketParams,
     encode_base64,
     encode_payment,
     encode_seg_creds,
     flatten_segment,
+    payment_frame,
 )
 from chain.payment_state import PaymentState, SignedState, StateError, decode_state, encode_state
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import SignatureError, SigningKey, checksum_address, recover_eth_signer
-from chain.tickets import Ticket, batch_hashes, ticket_ev
+from chain.tickets import BatchPreimage, Ticket, batch_preimage, ticket_ev
 from clearinghouse.errors import (
     InvalidRequest,
     NoTickets,
@@ -48,6 +61,7 @@ from clearinghouse.errors import (
 from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
+from clearinghouse.signers.issued_states import IssuedStates
 
 NUM_TICKETS_MAX: Final = 100
 #: The reference refreshes in the last tenth of an auth token's 30 minutes.
@@ -59,6 +73,7 @@ _JOB_TYPES: Final = frozenset({"live", "lv2v", "fixed", ""})
 _TIMED_TYPES: Final = frozenset({"live", "lv2v"})
 _NS_PER_S: Final = 1_000_000_000
 _ZERO_HASH: Final = bytes(32)
+_NOTHING: Final = Fraction(0)
 
 _log = structlog.get_logger(__name__)
 
@@ -82,12 +97,21 @@ class SignerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferForms:
+    """What all payments by one offer have in common, whatever their nonces."""
+
+    tickets: BatchPreimage
+    payment: PaymentFrame
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentDue:
     """What has been decided about a call before anything is signed."""
 
     num_tickets: int
-    #: The tickets to sign, but for the nonce: the first one's, the others follow.
-    first_ticket: Ticket
+    #: The others follow.
+    first_nonce: int
+    forms: OfferForms
     manifest_id: str
     #: The state to sign, as it will be after the tickets.
     next_state: PaymentState
@@ -111,6 +135,9 @@ class NativeSigner:
         self._now_unix_ns = now_unix_ns
         self._new_state_id = new_state_id
         self._orchestrator_info_answer = _orchestrator_info_answer(key)
+        self._issued = IssuedStates()
+        # About 1 kB each.
+        self._remembered_forms = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(partial(offer_forms, key.address))
         # The same manifest is signed again every few seconds, and the signature is deterministic.
         self._segment_signature = lru_cache(SEGMENT_SIGNATURES_MAX)(
             lambda manifest_id: key.bsign(flatten_segment(manifest_id))
@@ -145,7 +172,7 @@ class NativeSigner:
     def _due(self, request: PaymentRequest, auth_id: str) -> PaymentDue:
         now_unix_ns, limits, info = self._now_unix_ns(), self._limits, request.info
         price, params = priced_params(info)
-        state = continued_state(request, signer=self.address)  # 7: 400
+        state = self._continued_state(request)  # 7: 400
         require_manifest_and_capabilities(request)  # 8, 9: 400
         require_lasting_token(info, now_unix_ns)  # 10: 400, 11: 480
         escrow = self._read_escrow()
@@ -156,19 +183,19 @@ class NativeSigner:
         caller_ceiling = requested_ceiling(request.max_price, request.type)  # 16: 400
         initial_price = session_price(state, price)  # 17: 400
         require_price(  # 18: 481 (and 22, which positive prices never reach: the initial price is a ceiling)
-            _per_unit(price),
+            _per_unit(price.price_per_unit, price.pixels_per_unit),
             ("configured maximum price", configured_ceiling(limits, request.decoded_capabilities())),
             ("request maxPrice", caller_ceiling),
-            ("initial session price", _per_unit(initial_price) if state else None),
+            ("initial session price", _initial_per_unit(state)),
         )
 
         fee = fee_wei(units, initial_price)
         balance = _balance(state)
         num_tickets = require_ticket_count(tickets_needed(balance=balance, fee=fee, ev=ev))  # 20: 482, 21: 400
-        require_total_ev(num_tickets * ev, limits)  # 23: 500
+        require_total_ev(num_tickets, ev, limits)  # 23: 500
         next_auth_id = continued_auth_id(state, auth_id)  # 28: 500 like 23, so the signatures can be saved
 
-        first_ticket = ticket_of(params, escrow, sender=self.address, nonce=first_nonce(state, params))
+        nonce = first_nonce(state, params)
         next_state = PaymentState(
             state_id=state.state_id if state else self._new_state_id(),
             pm_session_id=params.recipient_rand_hash,
@@ -176,14 +203,31 @@ class NativeSigner:
             orchestrator_address=info.address,
             app=request.app,
             auth_expiry_unix_s=state.auth_expiry_unix_s if state else 0,
-            sender_nonce=first_ticket.sender_nonce + num_tickets - 1,
-            balance=balance + num_tickets * ev - fee,
+            sender_nonce=nonce + num_tickets - 1,
+            balance=balance_after(balance=balance, num_tickets=num_tickets, ev=ev, fee=fee),
             initial_price=initial_price,
             type=request.type,
             sequence_number=state.sequence_number + 1 if state else 0,
             auth_id=next_auth_id,
         )
-        return PaymentDue(num_tickets, first_ticket, request.manifest_id or secrets.token_hex(4), next_state)
+        forms = self._forms(info, *creation_round_of(params, escrow))
+        return PaymentDue(num_tickets, nonce, forms, request.manifest_id or secrets.token_hex(4), next_state)
+
+    def _continued_state(self, request: PaymentRequest) -> PaymentState | None:
+        """Step 7: the state is ours, readable, and of this orchestrator, app and type."""
+        if request.state is None:
+            return None
+        state = self._issued.find(request.state)
+        if state is None:
+            state = verified_state(request.state, signer=self.address)
+        require_continuity(state, request)
+        return state
+
+    def _forms(self, info: OrchestratorInfo, creation_round: int, block_hash: bytes) -> OfferForms:
+        """Remembered by offer, round and hash: the round is the escrow's where the offer names none."""
+        if len(info.encoded) > REMEMBERED_OFFER_BYTES_MAX:
+            return offer_forms(self.address, info, creation_round, block_hash)
+        return self._remembered_forms(info, creation_round, block_hash)
 
     def _read_escrow(self) -> EscrowReading:
         """Fail closed, and in a way that lets the caller ask another signer: nothing was released."""
@@ -196,25 +240,22 @@ class NativeSigner:
         return reading
 
     def _sign(self, request: PaymentRequest, due: PaymentDue) -> SignerAnswer:
-        ticket, info = due.first_ticket, request.info
-        nonces = range(ticket.sender_nonce, ticket.sender_nonce + due.num_tickets)
+        eth_sign, forms = self._key.eth_sign, due.forms
         payment = encode_payment(
-            info,
-            sender=self.address,
-            creation_round=ticket.creation_round,
-            creation_round_block_hash=ticket.creation_round_block_hash,
-            nonces=nonces,
-            signatures=[self._key.eth_sign(digest) for digest in batch_hashes(ticket, nonces.start, len(nonces))],
+            forms.payment,
+            nonces=range(due.first_nonce, due.first_nonce + due.num_tickets),
+            signatures=[eth_sign(digest) for digest in forms.tickets.hashes(due.first_nonce, due.num_tickets)],
         )
         manifest_id = due.manifest_id.encode()
         seg_creds = encode_seg_creds(
             manifest_id,
             signature=self._segment_signature(manifest_id),
-            auth_token=info.message.auth_token,
+            auth_token=request.info.message.auth_token,
             capabilities=request.decoded_capabilities(),
         )
         state = encode_state(due.next_state)
-        signed = SignedState(state=state, sig=self._key.eth_sign(state))
+        signed = SignedState(state=state, sig=eth_sign(state))
+        self._issued.remember(signed, due.next_state)
         return SignerAnswer(200, _payment_body(payment, seg_creds, signed))
 
 
@@ -228,26 +269,27 @@ def priced_params(info: OrchestratorInfo) -> tuple[Price, TicketParams]:
     return info.price, info.ticket_params
 
 
-def continued_state(request: PaymentRequest, *, signer: bytes) -> PaymentState | None:
-    """Step 7: the state is ours, readable, and of this orchestrator, app and type."""
-    if request.state is None:
-        return None
+def verified_state(signed: SignedState, *, signer: bytes) -> PaymentState:
+    """Steps 7a and 7b: the state is ours, and readable."""
     try:
-        if recover_eth_signer(request.state.state, request.state.sig) != signer:
+        if recover_eth_signer(signed.state, signed.sig) != signer:
             raise InvalidRequest("invalid sig")
     except SignatureError as error:
         raise InvalidRequest("invalid sig") from error
     try:
-        state = decode_state(request.state.state)
+        return decode_state(signed.state)
     except StateError as error:
         raise InvalidRequest(f"invalid state: {error}") from error
+
+
+def require_continuity(state: PaymentState, request: PaymentRequest) -> None:
+    """Steps 7c to 7e: the state is of this orchestrator, app and type."""
     if state.orchestrator_address != request.info.address:
         raise InvalidRequest("orchestratorAddress mismatch")
     if state.app != request.app:
         raise InvalidRequest("app mismatch")
     if state.type and state.type != request.type:
         raise InvalidRequest("job type mismatch")
-    return state
 
 
 def require_lasting_token(info: OrchestratorInfo, now_unix_ns: int) -> None:
@@ -270,11 +312,12 @@ def require_acceptable_ticket(params: TicketParams, escrow: EscrowReading, limit
     """Step 13: one ticket and its sender, in section 3.6's order. Returns the ticket's expected value in wei."""
     face_value_wei = params.face_value_wei
     ev = ticket_ev(face_value_wei, params.win_prob)
-    if ev == 0:
+    ev_n, ev_d = ev.numerator, ev.denominator  # whole numbers compare in a fraction of a Fraction's time
+    if ev_n == 0:
         return ev
-    if ev >= face_value_wei:
+    if ev_n >= face_value_wei * ev_d:
         raise _not_checked(f"ticket faceValue too low faceValue={face_value_wei}")
-    if ev > limits.max_ticket_ev_wei:
+    if ev_n > limits.max_ticket_ev_wei * ev_d:
         raise _not_checked(f"ticket EV {_decimal(ev, 5)} > max ticket EV {_decimal(limits.max_ticket_ev_wei, 5)}")
     if 0 < escrow.withdraw_round <= escrow.last_initialized_round + 1:
         raise _not_checked("unable to validate sender: deposit and reserve is set to unlock soon")
@@ -282,7 +325,7 @@ def require_acceptable_ticket(params: TicketParams, escrow: EscrowReading, limit
         raise _not_checked("no sender reserve")
     if escrow.deposit_wei == 0:
         raise _not_checked("no sender deposit")
-    if ev > limits.max_total_ev_wei:
+    if ev_n > limits.max_total_ev_wei * ev_d:
         raise _not_checked(_total_ev_message(ev, limits))
     max_face_value_wei = escrow.deposit_wei // limits.deposit_multiplier
     if face_value_wei > max_face_value_wei:
@@ -326,19 +369,23 @@ def session_price(state: PaymentState | None, current: Price) -> Price:
 
 def configured_ceiling(limits: SignerLimits, capabilities: pb.Capabilities | None) -> Fraction | None:
     """Section 3.3: the sum of what the asked-for models may cost; where none is priced, the global ceiling."""
-    prices, total = limits.capability_max_prices, Fraction(0)
-    if prices and capabilities is not None:
-        for capability, constraint in capabilities.constraints.PerCapability.items():
-            for model in constraint.models:
-                total += prices.get((capability, model), prices.get((capability, "default"), Fraction(0)))
+    prices = limits.capability_max_prices
+    if not prices or capabilities is None:
+        return limits.max_price_per_unit or None
+    total = Fraction(0)
+    for capability, constraint in capabilities.constraints.PerCapability.items():
+        for model in constraint.models:
+            total += prices.get((capability, model), prices.get((capability, "default"), Fraction(0)))
     return total or limits.max_price_per_unit or None
 
 
 def require_price(price: Fraction, *ceilings: tuple[str, Fraction | None]) -> None:
     """Step 18: the lowest ceiling decides; of equal ones the first is named."""
-    known = ((source, ceiling) for source, ceiling in ceilings if ceiling is not None)
-    source, lowest = min(known, key=lambda named: named[1], default=("", price))
-    if price > lowest:
+    source, lowest = "", None
+    for name, ceiling in ceilings:
+        if ceiling is not None and (lowest is None or ceiling < lowest):
+            source, lowest = name, ceiling
+    if lowest is not None and price > lowest:
         raise PriceExceeded(f"orchestrator price {_decimal(price, 3)} exceeds {source} ceiling {_decimal(lowest, 3)}")
 
 
@@ -351,10 +398,10 @@ def require_ticket_count(num_tickets: int) -> int:
     return num_tickets
 
 
-def require_total_ev(total_ev: Fraction, limits: SignerLimits) -> None:
+def require_total_ev(num_tickets: int, ev: Fraction, limits: SignerLimits) -> None:
     """Step 23."""
-    if total_ev > limits.max_total_ev_wei:
-        raise SignerFailed(_total_ev_message(total_ev, limits))
+    if num_tickets * ev.numerator > limits.max_total_ev_wei * ev.denominator:
+        raise SignerFailed(_total_ev_message(num_tickets * ev, limits))
 
 
 def continued_auth_id(state: PaymentState | None, auth_id: str) -> str:
@@ -374,21 +421,28 @@ def first_nonce(state: PaymentState | None, params: TicketParams) -> int:
     return state.sender_nonce + 1 if state is not None and continues else 1
 
 
-def ticket_of(params: TicketParams, escrow: EscrowReading, *, sender: bytes, nonce: int) -> Ticket:
-    """Section 4.4: where the parameters name no creation round, the last initialized one."""
-    creation_round, block_hash = params.creation_round, params.creation_round_block_hash
-    if creation_round == 0 or block_hash == _ZERO_HASH:
-        creation_round, block_hash = escrow.last_initialized_round, escrow.last_initialized_round_block_hash
-    return Ticket(
+def creation_round_of(params: TicketParams, escrow: EscrowReading) -> tuple[int, bytes]:
+    """Section 4.4: where the parameters name no creation round and block hash, those of the last initialized one."""
+    if params.creation_round == 0 or params.creation_round_block_hash == _ZERO_HASH:
+        return escrow.last_initialized_round, escrow.last_initialized_round_block_hash
+    return params.creation_round, params.creation_round_block_hash
+
+
+def offer_forms(sender: bytes, info: OrchestratorInfo, creation_round: int, block_hash: bytes) -> OfferForms:
+    """The ticket and the payment around it that `sender` signs by this offer (sections 4.1 and 4.6)."""
+    _, params = priced_params(info)
+    ticket = Ticket(
         recipient=params.recipient,
         sender=sender,
         face_value_wei=params.face_value_wei,
         win_prob=params.win_prob,
-        sender_nonce=nonce,
+        sender_nonce=0,  # each ticket's own comes later
         recipient_rand_hash=params.recipient_rand_hash,
         creation_round=creation_round,
         creation_round_block_hash=block_hash,
     )
+    frame = payment_frame(info, sender=sender, creation_round=creation_round, creation_round_block_hash=block_hash)
+    return OfferForms(batch_preimage(ticket), frame)
 
 
 # --- words and bytes --------------------------------------------------------------------------------------------------
@@ -406,12 +460,17 @@ def _total_ev_message(total_ev: Fraction, limits: SignerLimits) -> str:
     return f"total ticket EV {_decimal(total_ev, 5)} > max total ticket EV {_decimal(limits.max_total_ev_wei, 5)}"
 
 
-def _per_unit(price: Price) -> Fraction:
-    return Fraction(price.price_per_unit, price.pixels_per_unit)
+@lru_cache(REMEMBERED_OFFERS_MAX_COUNT)  # few prices are asked, and again with every call
+def _per_unit(price_per_unit: int, pixels_per_unit: int) -> Fraction:
+    return Fraction(price_per_unit, pixels_per_unit)
+
+
+def _initial_per_unit(state: PaymentState | None) -> Fraction | None:
+    return _per_unit(state.initial_price.price_per_unit, state.initial_price.pixels_per_unit) if state else None
 
 
 def _balance(state: PaymentState | None) -> Fraction:
-    return state.balance if state is not None and state.balance is not None else Fraction(0)
+    return state.balance if state is not None and state.balance is not None else _NOTHING
 
 
 def _decimal(value: Fraction | int, places: int) -> str:

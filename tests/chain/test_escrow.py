@@ -26,6 +26,12 @@ def test_a_declared_escrow_is_always_fresh_and_always_marked_simulated() -> None
     assert escrow.read() == EscrowReading(**common, observed_at_unix_s=2000)
 
 
+def test_a_declared_escrow_is_read_anew_when_the_second_changes_in_either_direction() -> None:
+    clock = iter([1000, 1000, 1001, 1000])
+    escrow = DeclaredEscrow(**DECLARED, now_unix_s=lambda: next(clock))
+    assert [escrow.read().observed_at_unix_s for _ in range(4)] == [1000, 1000, 1001, 1000]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("deposit_wei", -1), ("reserve_wei", 2**256), ("last_seen_l1_block", -1), ("withdraw_round", -1)],

@@ -13,6 +13,7 @@ from chain.fees import (
     JobTypeError,
     MaxPrice,
     PriceFormatError,
+    balance_after,
     billable_units,
     fee_wei,
     parse_max_price,
@@ -21,6 +22,7 @@ from chain.fees import (
 from chain.messages import Price
 
 S = 1_000_000_000
+CERTAIN = 2**256 - 1
 RATIONALS = st.fractions(min_value=-(10**30), max_value=10**30, max_denominator=10**24)
 
 
@@ -214,3 +216,18 @@ def test_price_limits_are_checked_in_a_fixed_order(limit: MaxPrice, job_type: st
     with pytest.raises(PriceFormatError) as refused:
         parse_max_price(limit, job_type)
     assert str(refused.value) == message
+
+
+#: Tickets of any value, and those of a session: with real odds, and a balance of them less whole fees.
+BALANCES_AND_EVS = st.tuples(RATIONALS, RATIONALS) | st.tuples(
+    st.integers(0, 10**20), st.integers(1, CERTAIN).map(lambda win_prob: Fraction(10**16 * win_prob, CERTAIN))
+).map(lambda drawn: (drawn[1] - drawn[0], drawn[1]))
+
+
+@given(BALANCES_AND_EVS, RATIONALS, st.integers(0, 100))
+def test_the_balance_after_a_payment_is_what_fractions_say(
+    balance_and_ev: tuple[Fraction, Fraction], fee: Fraction, num_tickets: int
+) -> None:
+    balance, ev = balance_and_ev
+    after = balance_after(balance=balance, num_tickets=num_tickets, ev=ev, fee=fee)
+    assert str(after) == str(balance + num_tickets * ev - fee)  # in lowest terms: this is how a state has it

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chain.messages import (
     MessageError,
+    PaymentFrame,
     Price,
     TicketParams,
     capability_names,
@@ -23,6 +24,7 @@ from chain.messages import (
     encode_seg_creds,
     flatten_segment,
     normalise_capabilities,
+    payment_frame,
 )
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import keccak
@@ -139,6 +141,14 @@ def test_a_number_beyond_256_bits_is_refused_and_leading_zeros_are_not(field: st
         decode_orchestrator_info(_info(ticket_params=too_large).SerializeToString())
 
 
+def test_equal_offers_have_equal_hashes_and_different_offers_are_not_taken_for_each_other() -> None:
+    encoded = _info().SerializeToString()
+    one, other = (decode_orchestrator_info(data) for data in (encoded, encoded + UNKNOWN))
+    assert one is not other
+    assert (one, hash(one)) == (other, hash(other))
+    assert len({one, other, decode_orchestrator_info(_info(transcoder="elsewhere").SerializeToString())}) == 2
+
+
 def test_a_negative_creation_round_is_refused() -> None:
     params = pb.TicketParams(expiration_params=pb.TicketExpirationParams(creation_round=-1))
     with pytest.raises(MessageError, match="creation round is negative"):
@@ -146,11 +156,14 @@ def test_a_negative_creation_round_is_refused() -> None:
 
 
 def _payment_header(nonces: tuple[int, ...] = (1, 2)) -> str:
-    return encode_payment(
+    frame = payment_frame(
         decode_orchestrator_info(_info().SerializeToString()),
         sender=b"\x0a" * 20,
         creation_round=7,
         creation_round_block_hash=b"\x08" * 32,
+    )
+    return encode_payment(
+        frame,
         nonces=nonces,
         signatures=[bytes([nonce % 256]) * 65 for nonce in nonces],
     )
@@ -167,12 +180,34 @@ def test_a_payment_round_trips_and_carries_the_price_as_it_was_sent() -> None:
 
 
 def test_a_payment_is_not_made_of_signatures_that_do_not_pair_up() -> None:
-    info = decode_orchestrator_info(_info().SerializeToString())
-    common: dict[str, Any] = {"sender": bytes(20), "creation_round": 1, "creation_round_block_hash": bytes(32)}
-    with pytest.raises(ValueError, match="one signature for every nonce"):
-        encode_payment(info, nonces=[1, 2], signatures=[bytes(65)], **common)
+    with pytest.raises(ValueError, match="shorter"):
+        encode_payment(PaymentFrame(b"", b""), nonces=[1, 2], signatures=[bytes(65)])
+
+
+def test_a_payment_is_not_made_of_an_offer_without_ticket_parameters() -> None:
+    info = decode_orchestrator_info(b"")
     with pytest.raises(ValueError, match="ticket parameters"):
-        encode_payment(decode_orchestrator_info(b""), nonces=[], signatures=[], **common)
+        payment_frame(info, sender=bytes(20), creation_round=1, creation_round_block_hash=bytes(32))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=4), st.binary(min_size=65, max_size=65))
+def test_a_payment_in_three_parts_is_the_message_in_one(nonces: list[int], signature: bytes) -> None:
+    """The parts are put together as bytes: their fields must follow one another as the whole message has them."""
+    header = encode_payment(
+        payment_frame(
+            decode_orchestrator_info(_info().SerializeToString()),
+            sender=b"\x0a" * 20,
+            creation_round=7,
+            creation_round_block_hash=b"\x08" * 32,
+        ),
+        nonces=nonces,
+        signatures=[signature] * len(nonces),
+    )
+    message = pb.Payment.FromString(decode_base64(header))
+    assert message.SerializeToString(deterministic=True) == decode_base64(header)
+    assert [(ticket.sender_nonce, ticket.sig) for ticket in message.ticket_sender_params] == [
+        (nonce, signature) for nonce in nonces
+    ]
 
 
 def _reversed(payment: pb.Payment) -> None:
@@ -266,6 +301,13 @@ def test_normalised_capabilities_are_one_sequence_of_bytes_however_they_were_sen
     first = normalise_capabilities(one.SerializeToString()).SerializeToString(deterministic=True)
     assert first == normalise_capabilities(other.SerializeToString()).SerializeToString(deterministic=True)
     assert first == normalise_capabilities(first).SerializeToString(deterministic=True)
+
+
+def test_usual_capabilities_are_remembered_and_large_ones_are_not() -> None:
+    usual, large = _capabilities().SerializeToString(), _capabilities(version="x" * 1024).SerializeToString()
+    assert normalise_capabilities(usual) is normalise_capabilities(bytes(bytearray(usual)))
+    assert normalise_capabilities(large) is not normalise_capabilities(large)
+    assert normalise_capabilities(large) == normalise_capabilities(large)
 
 
 def test_what_are_no_capabilities_is_refused() -> None:

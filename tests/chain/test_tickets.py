@@ -15,7 +15,7 @@ from chain.tickets import (
     Ticket,
     aux_data,
     batch_ev_wei,
-    batch_hashes,
+    batch_preimage,
     is_winning,
     recipient_rand_hash,
     ticket_ev,
@@ -113,7 +113,7 @@ def test_a_batch_hashes_as_its_tickets_do_one_by_one(ticket: Ticket, count: int,
         aux = aux_data(ticket.creation_round, ticket.creation_round_block_hash)
         return keccak(ticket.recipient + ticket.sender + words + ticket.recipient_rand_hash + aux)
 
-    assert batch_hashes(ticket, first, count) == [plain(nonce) for nonce in range(first, first + count)]
+    assert batch_preimage(ticket).hashes(first, count) == [plain(nonce) for nonce in range(first, first + count)]
 
 
 @pytest.mark.parametrize(

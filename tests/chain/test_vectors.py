@@ -18,11 +18,12 @@ from chain.messages import (
     encode_seg_creds,
     flatten_segment,
     normalise_capabilities,
+    payment_frame,
 )
 from chain.payment_state import decode_state, encode_state
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import SignatureError, SigningKey, checksum_address, keccak, parse_address, recover_eth_signer
-from chain.tickets import Ticket, aux_data, batch_hashes, recipient_rand_hash, ticket_ev, ticket_hash
+from chain.tickets import Ticket, aux_data, batch_preimage, recipient_rand_hash, ticket_ev, ticket_hash
 from tests.chain.vectors import OURS, PROTOCOL, load
 from tests.vectors import make
 
@@ -147,17 +148,20 @@ def test_a_payment_from_the_key_to_the_header(vectors: dict[str, Any]) -> None:
         creation_round=info.ticket_params.creation_round,
         creation_round_block_hash=info.ticket_params.creation_round_block_hash,
     )
-    hashes = batch_hashes(ticket, tickets[0]["senderNonce"], len(tickets))
+    hashes = batch_preimage(ticket).hashes(tickets[0]["senderNonce"], len(tickets))
     assert hashes == [ticket_hash(replace(ticket, sender_nonce=t["senderNonce"])) for t in tickets]
     assert [h.hex() for h in hashes] == [t["hash"] for t in tickets]
     signatures = [key.eth_sign(h) for h in hashes]
     assert [s.hex() for s in signatures] == [t["sig"] for t in tickets]
 
-    header = encode_payment(
+    frame = payment_frame(
         info,
         sender=key.address,
         creation_round=ticket.creation_round,
         creation_round_block_hash=ticket.creation_round_block_hash,
+    )
+    header = encode_payment(
+        frame,
         nonces=[t["senderNonce"] for t in tickets],
         signatures=signatures,
     )

@@ -24,6 +24,8 @@ from chain.signatures import SigningKey, keccak, recover_eth_signer
 from chain.tickets import Ticket, ticket_hash
 from clearinghouse.errors import SignersUnavailable
 from clearinghouse.requests import decode_payment_request, payment_request
+from clearinghouse.signers import native
+from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.native import NativeSigner, SignerLimits
 from tests.clearinghouse.signers.calls import (
     ESCROW,
@@ -37,6 +39,9 @@ from tests.clearinghouse.signers.calls import (
     Bench,
     Break,
     Call,
+    Clock,
+    Escrow,
+    Paid,
     b64,
     body,
     info,
@@ -575,7 +580,7 @@ def test_another_signer_with_the_same_key_continues_the_session() -> None:
     assert Bench().pay(info(), inPixels=1, ManifestID="m", state=first.signed_state).nonces == [2]
 
 
-def test_the_same_request_twice_is_answered_alike_because_nothing_is_remembered() -> None:
+def test_the_same_request_twice_is_answered_alike_because_nothing_remembered_decides() -> None:
     """A16: the reference's balances and sessions live in shared maps, where one request disturbs another."""
     call = Call()
     signer = call.bench.signer()
@@ -586,6 +591,103 @@ def test_the_same_request_twice_is_answered_alike_because_nothing_is_remembered(
         return {answer.body for answer in answers}
 
     assert len(asyncio.run(storm())) == 1
+
+
+def first_and_second(bench: Bench) -> tuple[NativeSigner, dict[str, str], dict[str, str]]:
+    """A signer that has just signed two states of two sessions, and so remembers both."""
+    signer = bench.signer()
+    paid = [Paid(answered(signer, body(info(), inPixels=1, ManifestID="m"))) for _ in range(2)]
+    return signer, paid[0].signed_state, paid[1].signed_state
+
+
+def answered(signer: NativeSigner, request_body: bytes) -> SignerAnswer:
+    return asyncio.run(signer.generate_payment(decode_payment_request(request_body), auth_id=""))
+
+
+def flipped(data: str, byte: int) -> str:
+    raw = bytearray(base64.b64decode(data))
+    raw[byte] ^= 1
+    return b64(bytes(raw))
+
+
+def test_what_only_resembles_a_remembered_state_is_refused() -> None:
+    """The genuine one is known without a look at its curve point; everything else must still be looked at."""
+    signer, genuine, other = first_and_second(Bench())
+    length = len(base64.b64decode(genuine["State"]))
+    forged = [{**genuine, "State": flipped(genuine["State"], byte)} for byte in range(length)]
+    forged += [{**genuine, "Sig": flipped(genuine["Sig"], byte)} for byte in range(65)]
+    forged += [{**genuine, "Sig": other["Sig"]}, {**genuine, "State": other["State"]}]
+    forged += [{**genuine, "Sig": b64(OTHER_KEY.eth_sign(base64.b64decode(genuine["State"])))}]
+    forged += [{**genuine, "Sig": ""}, {**genuine, "State": ""}, {**genuine, "Sig": genuine["Sig"][:-4]}]
+    for state in forged:
+        answer = answered(signer, body(info(), inPixels=1, ManifestID="m", state=state))
+        assert (answer.status, message(answer)) == (400, "invalid sig"), state
+    assert answered(signer, body(info(), inPixels=1, ManifestID="m", state=genuine)).status == 200
+
+
+def test_a_remembered_state_is_held_to_every_other_check() -> None:
+    signer, genuine, _ = first_and_second(Bench())
+    fields = {"inPixels": 1, "ManifestID": "m", "state": genuine}
+    assert message(answered(signer, body(info(), **fields | {"app": "b"}))) == "app mismatch"
+    elsewhere = info()
+    elsewhere.address = b"\x02"
+    assert message(answered(signer, body(elsewhere, **fields))) == "orchestratorAddress mismatch"
+    assert message(answered(signer, body(info(), **fields | {"ManifestID": ""}))) == "missing manifestID"
+
+
+def test_only_a_state_that_was_not_signed_here_lately_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    recovered: list[bytes] = []
+
+    def recover(message: bytes, signature: bytes) -> bytes:
+        recovered.append(signature)
+        return recover_eth_signer(message, signature)
+
+    monkeypatch.setattr(native, "recover_eth_signer", recover)
+    bench = Bench()
+    signer, genuine, _ = first_and_second(bench)
+    request_body = body(info(), inPixels=1, ManifestID="m", state=genuine)
+    known = answered(signer, request_body)
+    assert recovered == []
+    assert answered(bench.signer(), request_body) == known
+    assert recovered == [base64.b64decode(genuine["Sig"])]
+
+
+calls_of_a_session = st.lists(
+    st.tuples(
+        st.integers(0, 40),  # pixels: none is a refusal, and many are several tickets
+        st.sampled_from([(1, 1), (2, 3), (1, 7)]),
+        st.sampled_from([CERTAIN // 5, CERTAIN // 5 - 2, 2**255 - 19, 3**150]),
+        st.sampled_from([10, 11]),
+        st.integers(0, 10**10),
+        st.sampled_from(["", "tenant", "other"]),
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+@given(calls_of_a_session)
+@settings(max_examples=100, deadline=None)
+def test_a_signer_that_remembers_answers_as_one_that_begins_anew(calls: list[tuple[Any, ...]]) -> None:
+    """Byte for byte, whatever came before: prices, odds, clocks and callers may change between the calls."""
+    clock, escrow = Clock(), Escrow()
+
+    def signer() -> NativeSigner:
+        return NativeSigner(key=KEY, escrow=escrow, now_unix_ns=clock, new_state_id=lambda: "00ff")
+
+    remembers, state = signer(), {}
+    for in_pixels, price, win_prob, rand, elapsed_ns, auth_id in calls:
+        clock.unix_ns += elapsed_ns
+        offer = info(price=price, ev_wei=3, recipient_rand=rand)
+        offer.ticket_params.win_prob = minimal(win_prob)
+        request_body = body(offer, inPixels=in_pixels, ManifestID="m", state=state)
+        answers = [
+            asyncio.run(each.generate_payment(decode_payment_request(request_body), auth_id=auth_id))
+            for each in (remembers, signer())
+        ]
+        assert answers[0] == answers[1]
+        if answers[0].status == 200:
+            state = json.loads(answers[0].body)["state"]
 
 
 @pytest.mark.parametrize(
