@@ -6,7 +6,6 @@ returns, everything is recorded.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import time
@@ -24,6 +23,7 @@ from chain.rates import EthPrice, PriceSource, PriceUnknown
 from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse import pricing
 from clearinghouse.commits import GroupCommit, Issuance, Outcome
+from clearinghouse.deadlines import Deadlines
 from clearinghouse.errors import (
     AccountBusy,
     DeadlineExceeded,
@@ -117,7 +117,7 @@ class Signing:
         self._signer = signer
         self._commits = commits
         self._metrics = metrics
-        self._deadline_s = deadline_s
+        self._deadlines = Deadlines(deadline_s)
         self._unix_ns = unix_ns
         self._turns = Turns()
 
@@ -125,8 +125,7 @@ class Signing:
         """Raises a Refusal, and then nothing was debited by this call; a SignerRefusal carries the signer's bytes."""
         self._metrics.in_flight_count += 1
         try:
-            async with asyncio.timeout(self._deadline_s):
-                signed = await self._sign_ticket(call)
+            signed = await self._deadlines.run(self._sign_ticket, call)
         except TimeoutError:
             raise DeadlineExceeded("The answer took too long.", retry_after_s=1) from None
         finally:
