@@ -251,6 +251,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc
         read_timeout_s=listen.read_timeout_s,
         idle_timeout_s=listen.idle_timeout_s,
         shutdown_timeout_s=shutdown_timeout_s,
+        hot=http.hot_routes(),
         tls_cert_file=listen.tls_cert_file,
         tls_key_file=listen.tls_key_file,
         tls_client_ca_file=listen.tls_client_ca_file,

@@ -12,7 +12,7 @@ Source: remote-signer protocol, section 1. Bodies are bounded, which the referen
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import quote
@@ -21,6 +21,7 @@ import structlog
 
 from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
 from clearinghouse.errors import Refusal, SignerFailed
+from clearinghouse.hot_routes import HotRequest, HotRoutes
 from clearinghouse.listener import HttpListener
 from clearinghouse.requests import MAX_BODY_BYTES, decode_payment_request
 from clearinghouse.signers.base import Signer, SignerAnswer
@@ -40,17 +41,39 @@ def signer_app(signer: Signer) -> Application:
         if scope["type"] != "http":
             raise RuntimeError(f"a signer speaks http, not {scope['type']}")
         try:
-            reply = await _answer(signer, scope, receive)
+            reply = await _settled(_answer(signer, scope, receive), scope["path"])
         except ClientGone:
             return
-        except Refusal as refusal:
-            reply = _from_answer(refusal_answer(refusal))
-        except Exception:  # noqa: BLE001 (the edge: a bug is logged, and answered as the reference answers a 500)
-            _log.exception("signer_bug", path=scope["path"])
-            reply = _from_answer(refusal_answer(SignerFailed("unexpected error")))
         await reply.send(send)
 
     return application
+
+
+def signer_hot_routes(signer: Signer) -> HotRoutes:
+    """The one route that is called for every segment of every stream: without ASGI, answered alike."""
+    path = "/generate-live-payment"
+
+    async def generate_live_payment(request: HotRequest) -> Reply:
+        return await _settled(_payment(signer, request), path)
+
+    return HotRoutes(
+        {(b"POST", path.encode()): generate_live_payment},
+        body_max_bytes=MAX_BODY_BYTES,
+        body_timeout_s=READ_TIMEOUT_S,
+    )
+
+
+async def _settled(answering: Awaitable[Reply], path: str) -> Reply:
+    """An answer in any case. Raises ClientGone, where nobody is left to have it."""
+    try:
+        return await answering
+    except ClientGone:
+        raise
+    except Refusal as refusal:
+        return _from_answer(refusal_answer(refusal))
+    except Exception:  # noqa: BLE001 (the edge: a bug is logged, and answered as the reference answers a 500)
+        _log.exception("signer_bug", path=path)
+        return _from_answer(refusal_answer(SignerFailed("unexpected error")))
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -73,13 +96,18 @@ async def _answer(signer: Signer, scope: Scope, receive: Receive) -> Reply:
     if scope["method"] not in _METHODS[path]:
         return _plain(405, "Method Not Allowed\n", [(b"allow", ", ".join(_METHODS[path]).encode())])
     if path == "/generate-live-payment":
-        request = decode_payment_request(await read_body(receive, bytes_max=MAX_BODY_BYTES, timeout_s=READ_TIMEOUT_S))
-        return _from_answer(await signer.generate_payment(request, auth_id=_auth_id(scope)))
+        body = await read_body(receive, bytes_max=MAX_BODY_BYTES, timeout_s=READ_TIMEOUT_S)
+        return await _payment(signer, HotRequest(scope["headers"], body, 0))
     if path == "/sign-orchestrator-info":
         return _from_answer(await signer.sign_orchestrator_info())
     if path == "/discover-orchestrators":
         return _from_answer(await signer.discover_orchestrators(scope["query_string"].decode("latin-1")))
     return Reply(200, b"")
+
+
+async def _payment(signer: Signer, request: HotRequest) -> Reply:
+    payment_request = decode_payment_request(request.read())
+    return _from_answer(await signer.generate_payment(payment_request, auth_id=_auth_id(request)))
 
 
 def _cleaned(path: str) -> str:
@@ -88,9 +116,9 @@ def _cleaned(path: str) -> str:
     return f"{clean}/" if path.endswith("/") and clean != "/" else clean
 
 
-def _auth_id(scope: Scope) -> str:
+def _auth_id(request: HotRequest) -> str:
     """The first Signer-Auth-Id, which is the one the reference signer's `Header.Get` takes."""
-    return next((value.decode(errors="replace") for name, value in scope["headers"] if name == b"signer-auth-id"), "")
+    return next((value.decode(errors="replace") for name, value in request.headers if name == b"signer-auth-id"), "")
 
 
 def _from_answer(answer: SignerAnswer) -> Reply:
@@ -122,6 +150,7 @@ async def signer_served(signer: Signer, *, host: str = "127.0.0.1", port: int = 
         read_timeout_s=READ_TIMEOUT_S,
         idle_timeout_s=IDLE_TIMEOUT_S,
         shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+        hot=signer_hot_routes(signer),
     )
     chosen_port = await listener.start()
     try:
