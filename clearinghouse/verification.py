@@ -70,7 +70,9 @@ def verify_answer(
         state_bytes = decode_base64(document["state"]["State"])
         state = decode_state(state_bytes)
         state_sig = decode_base64(document["state"]["Sig"])
-    except (ValueError, KeyError, TypeError, MessageError, StateError) as error:
+    except StateError as error:
+        raise SignerAnswerInvalid(f"The signer's state cannot be read: {error}.") from error
+    except (ValueError, KeyError, TypeError, MessageError) as error:
         raise SignerAnswerInvalid(f"The signer's answer cannot be read: {type(error).__name__}.") from error
     if not isinstance(seg_creds := document.get("segCreds"), str) or not seg_creds:
         raise SignerAnswerInvalid("The signer's answer has no segCreds.")
