@@ -85,11 +85,17 @@ def test_another_number_of_tickets_is_refused_even_where_the_balance_agrees(tick
         require_follows(state, None, fee=fee, num_tickets=tickets, face_value_wei=175, win_prob=WIN_PROB_CERTAIN // 5)
 
 
-def test_tickets_that_are_not_due_are_refused() -> None:
-    """What was there is enough for the fee and for one more ticket: section 1.2, step 20."""
-    rich = replace(FIRST, balance=Fraction(36))
-    with pytest.raises(DerivationError, match="more tickets than due"):
-        derive(after(rich, seconds=12, tickets=1, balance="35"), rich)
+@pytest.mark.parametrize(("balance", "words"), [(36, "more"), (35, "more"), (-1, "fewer"), (-36, "fewer")])
+def test_one_ticket_is_refused_where_none_or_two_are_due(balance: int, words: str) -> None:
+    """EV 35, and a fee of 3 that does not matter: the balance before must come to one ticket's value, no further."""
+    base = replace(FIRST, balance=Fraction(balance))
+    state = after(base, seconds=1, tickets=1, balance=str(balance + 35 - 3))
+    assert not _follows(state, base, 1, Fraction(35))
+    with pytest.raises(DerivationError, match=f"{words} tickets than due"):
+        derive(state, base)
+    for right in (0, 34):
+        base = replace(FIRST, balance=Fraction(right))
+        assert derive(after(base, seconds=1, tickets=1, balance=str(right + 35 - 3)), base).num_tickets == 1
 
 
 def test_live_bills_ten_seconds_and_then_those_that_passed() -> None:
