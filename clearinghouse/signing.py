@@ -193,6 +193,7 @@ class Signing:
             base=base.state if base is not None else None,
             first_nonce=first_nonce,
             recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
+            now_unix_ns=self._unix_ns(),
         )
         issuance = _issuance(
             call,
@@ -262,9 +263,9 @@ class Signing:
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
         try:
             units = billable_units(request.type, elapsed_ns, request.in_pixels)
-        except JobTypeError:
+            fee = fee_wei(units, base.state.initial_price if base is not None else price)
+        except (JobTypeError, ZeroDivisionError):  # no such type, or a forged state's price for no pixels
             return 0  # the signer refuses it, in its own words
-        fee = fee_wei(units, base.state.initial_price if base is not None else price)
         ev = ticket_ev(params.face_value_wei, params.win_prob)
         count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
         return batch_ev_wei(params.face_value_wei, params.win_prob, count)

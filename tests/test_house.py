@@ -29,6 +29,7 @@ MONEY_PLACES = (
     "chain",
     "clearinghouse/ledger",
     "clearinghouse/commits.py",
+    "clearinghouse/derivation.py",
     "clearinghouse/lookups.py",
     "clearinghouse/pricing.py",
     "clearinghouse/requests.py",
