@@ -38,7 +38,7 @@ class Issued:
 async def issued(admin: AsyncEngine, owner: Connection) -> Issued:
     """Seven payments of one gateway, five of them in one session, and one of another gateway in between."""
     async with admin.begin() as connection:
-        acme = (await gateways.create(connection, "acme", credit_limit=Decimal(1000))).id
+        acme = (await gateways.create(connection, "acme", credit_limit=Decimal(1000), markup_bps=250)).id
         other = (await gateways.create(connection, "other", credit_limit=Decimal(1000))).id
         key = (await keys.create(connection, acme, pepper=b"p" * 32)).key.id
         others_key = (await keys.create(connection, other, pepper=b"p" * 32)).key.id
