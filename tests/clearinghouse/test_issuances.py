@@ -48,7 +48,7 @@ async def issued(admin: AsyncEngine, owner: Connection) -> Issued:
         call = call.continued(num_tickets=tickets)
         calls.append(call)
     others_call = usage(other, others_key)
-    calls += [usage(acme, key, manifest_id=None), usage(acme, key)]
+    calls += [usage(acme, key, markup_bps=250, manifest_id=None), usage(acme, key, markup_bps=250)]
     for one in (*calls[:3], others_call, *calls[3:]):
         assert commit(owner, one)[0] is None
     return Issued(acme, other, key, calls, others_call)
