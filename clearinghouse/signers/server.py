@@ -5,16 +5,18 @@
     GET  /discover-orchestrators    what the signer knows; the native signer knows none: 404
     GET  /healthz                   200, empty
 
+An `AskingSigner` is shown the headers of every payment's request, and its work ends when the client hangs up.
 Plain HTTP without authentication, as in go-livepeer: it belongs on a loopback or a private network, behind a front.
 Source: remote-signer protocol, section 1. Bodies are bounded, which the reference signer's are not (section 10-A13).
 """
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
@@ -23,6 +25,7 @@ from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, S
 from clearinghouse.errors import Refusal, SignerFailed
 from clearinghouse.listener import HttpListener
 from clearinghouse.requests import MAX_BODY_BYTES, decode_payment_request
+from clearinghouse.signers.asking import AskingSigner
 from clearinghouse.signers.base import Signer, SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
 
@@ -33,7 +36,7 @@ SHUTDOWN_TIMEOUT_S: Final = 5  # no client waits longer for an answer
 _log = structlog.get_logger(__name__)
 
 
-def signer_app(signer: Signer) -> Application:
+def signer_app(signer: Signer | AskingSigner) -> Application:
     """An ASGI application (http scope only) that answers for `signer`."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +66,7 @@ _METHODS: Final = {
 }
 
 
-async def _answer(signer: Signer, scope: Scope, receive: Receive) -> Reply:
+async def _answer(signer: Signer | AskingSigner, scope: Scope, receive: Receive) -> Reply:
     path: str = scope["path"]
     if (clean := _cleaned(path)) != path:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
@@ -74,12 +77,35 @@ async def _answer(signer: Signer, scope: Scope, receive: Receive) -> Reply:
         return _plain(405, "Method Not Allowed\n", [(b"allow", ", ".join(_METHODS[path]).encode())])
     if path == "/generate-live-payment":
         request = decode_payment_request(await read_body(receive, bytes_max=MAX_BODY_BYTES, timeout_s=READ_TIMEOUT_S))
+        if isinstance(signer, AskingSigner):
+            asking = signer.generate_payment(request, auth_id=_auth_id(scope), headers=scope["headers"])
+            return _from_answer(await _unless_gone(asking, receive))
         return _from_answer(await signer.generate_payment(request, auth_id=_auth_id(scope)))
     if path == "/sign-orchestrator-info":
         return _from_answer(await signer.sign_orchestrator_info())
     if path == "/discover-orchestrators":
         return _from_answer(await signer.discover_orchestrators(scope["query_string"].decode("latin-1")))
     return Reply(200, b"")
+
+
+async def _unless_gone(work: Coroutine[Any, Any, SignerAnswer], receive: Receive) -> SignerAnswer:
+    """What `work` returns. It is cancelled, and ClientGone raised, when the client hangs up first."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _cleaned(path: str) -> str:
@@ -110,7 +136,7 @@ def _plain(status: int, text: str, headers: list[tuple[bytes, bytes]] | None = N
 
 
 @asynccontextmanager
-async def signer_served(signer: Signer, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def signer_served(signer: Signer | AskingSigner, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Listens until the block ends, then finishes what was accepted. Yields the base URL; port 0 takes a free one.
 
     Raises OSError when the address is taken.
