@@ -298,6 +298,7 @@ def _shown(path: SettingPath, value: Any) -> str:
     if any(path[: len(secret)] == secret for secret in _secret_paths()):
         return ""
     text = re.sub(r"//[^/@\s]*@", "//…@", repr(value))  # a URL may carry a password where none is wanted
+    text = re.sub(r"(//[^'\"?]*\?)[^'\"]*", r"\1…", text)  # and a token in its query
     return f" = {text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + '…'}"
 
 

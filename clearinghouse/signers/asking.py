@@ -172,10 +172,9 @@ def must_be_asked(state: PaymentState) -> bool:
 
 def webhook_body(headers: Headers, state: PaymentState) -> bytes:
     """The question, byte for byte as go-livepeer writes it. It holds the caller's credentials: never log it."""
-    members = [
-        f"{go_string(name)}:[{','.join(map(go_string, values))}]" for name, values in go_headers(headers).items()
-    ]
-    return b'{"headers":{%b},"state":%b}' % (",".join(sorted(members)).encode(), encode_state(state))
+    in_order = sorted(go_headers(headers).items())
+    members = ",".join(f"{go_string(name)}:[{','.join(map(go_string, values))}]" for name, values in in_order)
+    return b'{"headers":{%b},"state":%b}' % (members.encode(), encode_state(state))
 
 
 #: Go's server takes these out of the headers it hands on.
@@ -188,7 +187,7 @@ def go_headers(headers: Headers) -> dict[str, list[str]]:
     for name, value in headers:
         if name not in _NOT_HANDED_ON:
             values = handed_on.setdefault(canonical_name(name.decode("latin-1")), [])
-            values.append(value.decode("utf-8", "surrogateescape"))
+            values.append(value.strip(b" \t").decode("utf-8", "surrogateescape"))
     if handed_on.get("Pragma", [""])[0] == "no-cache":
         handed_on.setdefault("Cache-Control", ["no-cache"])
     return handed_on

@@ -116,7 +116,8 @@ def _cleaned(path: str) -> str:
 
 def _auth_id(scope: Scope) -> str:
     """The first Signer-Auth-Id, which is the one the reference signer's `Header.Get` takes."""
-    return next((value.decode(errors="replace") for name, value in scope["headers"] if name == b"signer-auth-id"), "")
+    first = next((value for name, value in scope["headers"] if name == b"signer-auth-id"), b"")
+    return first.strip(b" \t").decode(errors="replace")
 
 
 def _from_answer(answer: SignerAnswer) -> Reply:
