@@ -586,3 +586,24 @@ async def test_the_program_asks_whom_its_settings_name_and_tells_no_secret() -> 
             assert receiver.questions[0].headers["authorization"] == "Bearer top-secret"
             assert "top-secret" not in program.log + program.out
             assert f"asked for at {urlsplit(receiver.url).netloc}" in program.log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "settings", "told"),
+    [
+        (("signer", "--port", "0"), {"WEBHOOK_HEADERS": "Authorization: Bearer top-secret"}, "webhook_headers needs"),
+        (("signer", "--port", "0"), {"WEBHOOK_URL": "http://u:top-secret@a/"}, "credentials do not belong into a URL"),
+        (("serve",), {"WEBHOOK_URL": "https://a/?top-secret"}, "is for `clearinghouse signer`"),
+        (("dev", "--http-port", "0", "--grpc-port", "0"), {"WEBHOOK_URL": "https://a/?top-secret"}, "asks no webhook"),
+    ],
+)
+def test_a_webhook_that_would_not_be_asked_stops_the_start(
+    command: tuple[str, ...], settings: dict[str, str], told: str
+) -> None:
+    environment = {f"CLEARINGHOUSE_SIGNER__NATIVE__{name}": value for name, value in settings.items()}
+    with new_home() as home:
+        done = home.run(*command, environment=environment)
+        assert done.code == 1, done
+        assert told in " ".join(done.err.split())
+        assert "top-secret" not in done.err + done.out
