@@ -164,10 +164,9 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def must_be_asked(state: PaymentState) -> bool:
-    """Unless an earlier answer holds until this second or later. A negative expiry never holds."""
-    expiry_unix_s, now_unix_ns = state.auth_expiry_unix_s, state.last_update_unix_ns
-    assert now_unix_ns is not None, "the next state is dated by this call"
-    return expiry_unix_s == 0 or now_unix_ns // 10**9 > expiry_unix_s
+    """Unless an earlier answer holds until this second or later. An expiry of 0, or a negative one, never holds."""
+    assert state.last_update_unix_ns is not None, "the next state is dated by this call"
+    return state.last_update_unix_ns // 10**9 > state.auth_expiry_unix_s
 
 
 def webhook_body(headers: Headers, state: PaymentState) -> bytes:
@@ -177,17 +176,15 @@ def webhook_body(headers: Headers, state: PaymentState) -> bytes:
     return b'{"headers":{%b},"state":%b}' % (members.encode(), encode_state(state))
 
 
-#: Go's server takes these out of the headers it hands on.
-_NOT_HANDED_ON: Final = frozenset({b"host", b"transfer-encoding", b"trailer"})
-
-
 def go_headers(headers: Headers) -> dict[str, list[str]]:
-    """The headers as Go's server hands them on: canonical names, every value, one that it adds by itself."""
+    """The headers as Go's server hands them on: canonical names, every value, some taken out and one put in."""
     handed_on: dict[str, list[str]] = {}
     for name, value in headers:
-        if name not in _NOT_HANDED_ON:
-            values = handed_on.setdefault(canonical_name(name.decode("latin-1")), [])
-            values.append(value.strip(b" \t").decode("utf-8", "surrogateescape"))
+        values = handed_on.setdefault(canonical_name(name.decode("latin-1")), [])
+        values.append(value.strip(b" \t").decode("utf-8", "surrogateescape"))
+    handed_on.pop("Host", None)
+    if handed_on.pop("Transfer-Encoding", None):  # always "chunked"; only such a body can have trailers
+        handed_on.pop("Trailer", None)
     if handed_on.get("Pragma", [""])[0] == "no-cache":
         handed_on.setdefault("Cache-Control", ["no-cache"])
     return handed_on

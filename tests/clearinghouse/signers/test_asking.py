@@ -423,6 +423,7 @@ async def test_the_headers_of_a_real_request_are_shown_as_go_shows_them() -> Non
 def test_headers_of_the_transfer_are_not_shown_and_a_given_cache_control_is_kept() -> None:
     chunked = [(b"host", b"a"), (b"transfer-encoding", b"chunked"), (b"trailer", b"X"), (b"x", b"1")]
     assert go_headers(chunked) == {"X": ["1"]}
+    assert go_headers([(b"trailer", b"X")]) == {"Trailer": ["X"]}
     own = [(b"pragma", b"no-cache"), (b"cache-control", b"max-age=0")]
     assert go_headers(own) == {"Pragma": ["no-cache"], "Cache-Control": ["max-age=0"]}
     assert go_headers([(b"pragma", b"x"), (b"pragma", b"no-cache")]) == {"Pragma": ["x", "no-cache"]}
