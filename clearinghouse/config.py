@@ -100,6 +100,19 @@ def _signer_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _webhook_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        well_formed = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed or parts.fragment or not re.fullmatch("[!-~]+", text):
+        raise ValueError("http://host/path or https://host/path is needed, in ASCII and without a fragment")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong into a URL: use signer.native.webhook_headers_file")
+    return text
+
+
 def _headers(value: Any) -> Any:
     """In the environment and in a headers_file: one `Name: value` a line."""
     if not isinstance(value, str):
@@ -123,6 +136,35 @@ def _header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
             raise ValueError("Signer-* headers are the clearinghouse's own and cannot be configured")
         if re.search(r"[\x00-\x1f\x7f]", value.get_secret_value()):
             raise ValueError("a header value may not have control characters")
+    return headers
+
+
+#: Set for each request: a second one could change where a body ends, or whom it is for.
+_RESERVED_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def _webhook_header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError("a header name may have letters, digits and hyphens")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ValueError("Host, Content-Length and the headers of a connection cannot be configured")
+        if not re.fullmatch("[ -~]*", value.get_secret_value()):
+            raise ValueError("a header value must be printable ASCII")
+    if len({name.lower() for name in headers}) != len(headers):
+        raise ValueError("a header is given twice, in different spelling")
     return headers
 
 
@@ -244,6 +286,15 @@ class NativeSignerSettings(Section):
     max_price_wei_per_unit: Annotated[ExactDecimal, Field(gt=0)] | None = Field(
         default=None, description="Highest price accepted, in wei per unit whatever the unit; no ceiling without it."
     )
+    webhook_url: Annotated[str, AfterValidator(_webhook_url)] | None = Field(
+        default=None,
+        description="Asked before each payment is released, as go-livepeer's -remoteSignerWebhookUrl is. For "
+        "`clearinghouse signer` alone: `serve` charges by itself and refuses it with signer.kind = native.",
+    )
+    webhook_headers: (
+        Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_webhook_header_names)] | None
+    ) = Field(default=None, description="Headers sent to the webhook; in the environment one `Name: value` a line.")
+    webhook_headers_file: File | None = Field(default=None, description="File with one `Name: value` a line.")
 
 
 class GoLivepeerSettings(Section):
@@ -388,6 +439,13 @@ class Settings(Section):
         return self
 
 
+#: Both ways at once would look safe, and the webhook would never be asked.
+WEBHOOK_NOT_IN_PROCESS: Final = (
+    "signer.native.webhook_url is for `clearinghouse signer`: the native signer in process asks no webhook. Remove it, "
+    "or set signer.kind = go_livepeer and name the signers that ask in signer.go_livepeer.urls."
+)
+
+
 def missing_for_serving(settings: Settings) -> list[str]:
     """What `serve` still needs, a sentence each. Other commands, such as `migrate`, do with less."""
     missing = []
@@ -407,4 +465,6 @@ def missing_for_serving(settings: Settings) -> list[str]:
     native = settings.signer.native
     if settings.signer.kind == "native" and native.keystore_file is not None and native.keystore_password is None:
         missing.append("signer.native.keystore_password_file is needed with signer.native.keystore_file.")
+    if settings.signer.kind == "native" and native.webhook_url is not None:
+        missing.append(WEBHOOK_NOT_IN_PROCESS)
     return missing

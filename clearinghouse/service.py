@@ -31,7 +31,14 @@ from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi
 from clearinghouse.api.management import management_app
 from clearinghouse.commits import GroupCommit
-from clearinghouse.config import EscrowSettings, GoLivepeerSettings, ListenSettings, NativeSignerSettings, Settings
+from clearinghouse.config import (
+    WEBHOOK_NOT_IN_PROCESS,
+    EscrowSettings,
+    GoLivepeerSettings,
+    ListenSettings,
+    NativeSignerSettings,
+    Settings,
+)
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import current_revision, newest_revision
@@ -210,6 +217,8 @@ async def _signer(
     if settings.signer.kind == "native":
         if secrets.native_key is None:
             raise ServiceError("signer.kind is native, but there is no key to sign with.")
+        if settings.signer.native.webhook_url is not None:
+            raise ServiceError(WEBHOOK_NOT_IN_PROCESS)
         native = native_signer(secrets.native_key, settings.signer.native, settings.escrow)
         return native, partial(_probe_native, native, settings)
     pool = SignerPool(

@@ -5,16 +5,18 @@
     GET  /discover-orchestrators    what the signer knows; the native signer knows none: 404
     GET  /healthz                   200, empty
 
+An `AskingSigner` is shown the headers of every payment's request, and its work ends when the client hangs up.
 Plain HTTP without authentication, as in go-livepeer: it belongs on a loopback or a private network, behind a front.
 Source: remote-signer protocol, section 1. Bodies are bounded, which the reference signer's are not (section 10-A13).
 """
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
@@ -24,6 +26,7 @@ from clearinghouse.errors import Refusal, SignerFailed
 from clearinghouse.hot_routes import HotRequest, HotRoutes
 from clearinghouse.listener import HttpListener
 from clearinghouse.requests import MAX_BODY_BYTES, decode_payment_request
+from clearinghouse.signers.asking import AskingSigner
 from clearinghouse.signers.base import Signer, SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
 
@@ -34,7 +37,7 @@ SHUTDOWN_TIMEOUT_S: Final = 5  # no client waits longer for an answer
 _log = structlog.get_logger(__name__)
 
 
-def signer_app(signer: Signer) -> Application:
+def signer_app(signer: Signer | AskingSigner) -> Application:
     """An ASGI application (http scope only) that answers for `signer`."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +89,7 @@ _METHODS: Final = {
 }
 
 
-async def _answer(signer: Signer, scope: Scope, receive: Receive) -> Reply:
+async def _answer(signer: Signer | AskingSigner, scope: Scope, receive: Receive) -> Reply:
     path: str = scope["path"]
     if (clean := _cleaned(path)) != path:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
@@ -97,7 +100,13 @@ async def _answer(signer: Signer, scope: Scope, receive: Receive) -> Reply:
         return _plain(405, "Method Not Allowed\n", [(b"allow", ", ".join(_METHODS[path]).encode())])
     if path == "/generate-live-payment":
         body = await read_body(receive, bytes_max=MAX_BODY_BYTES, timeout_s=READ_TIMEOUT_S)
-        return await _payment(signer, HotRequest(scope["headers"], body, 0))
+        request = HotRequest(scope["headers"], body, 0)
+        if not isinstance(signer, AskingSigner):
+            return await _payment(signer, request)
+        asking = signer.generate_payment(
+            decode_payment_request(body), auth_id=_auth_id(request), headers=request.headers
+        )
+        return _from_answer(await _unless_gone(asking, receive))
     if path == "/sign-orchestrator-info":
         return _from_answer(await signer.sign_orchestrator_info())
     if path == "/discover-orchestrators":
@@ -110,6 +119,26 @@ async def _payment(signer: Signer, request: HotRequest) -> Reply:
     return _from_answer(await signer.generate_payment(payment_request, auth_id=_auth_id(request)))
 
 
+async def _unless_gone(work: Coroutine[Any, Any, SignerAnswer], receive: Receive) -> SignerAnswer:
+    """What `work` returns. It is cancelled, and ClientGone raised, when the client hangs up first."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def _cleaned(path: str) -> str:
     """The path as Go's multiplexer would have it: one slash at a time, no dots; a trailing slash stays."""
     clean = "/" + posixpath.normpath(path).lstrip("/")
@@ -118,7 +147,8 @@ def _cleaned(path: str) -> str:
 
 def _auth_id(request: HotRequest) -> str:
     """The first Signer-Auth-Id, which is the one the reference signer's `Header.Get` takes."""
-    return next((value.decode(errors="replace") for name, value in request.headers if name == b"signer-auth-id"), "")
+    first = next((value for name, value in request.headers if name == b"signer-auth-id"), b"")
+    return first.strip(b" \t").decode(errors="replace")
 
 
 def _from_answer(answer: SignerAnswer) -> Reply:
@@ -138,7 +168,7 @@ def _plain(status: int, text: str, headers: list[tuple[bytes, bytes]] | None = N
 
 
 @asynccontextmanager
-async def signer_served(signer: Signer, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def signer_served(signer: Signer | AskingSigner, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Listens until the block ends, then finishes what was accepted. Yields the base URL; port 0 takes a free one.
 
     Raises OSError when the address is taken.
@@ -150,7 +180,8 @@ async def signer_served(signer: Signer, *, host: str = "127.0.0.1", port: int = 
         read_timeout_s=READ_TIMEOUT_S,
         idle_timeout_s=IDLE_TIMEOUT_S,
         shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
-        hot=signer_hot_routes(signer),
+        # One that asks must learn when its client hangs up, which a hot route does not tell.
+        hot=signer_hot_routes(signer) if not isinstance(signer, AskingSigner) else None,
     )
     chosen_port = await listener.start()
     try:
