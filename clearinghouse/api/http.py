@@ -86,7 +86,7 @@ class HttpApi:
         except ClientGone:
             return
         except Refusal as refusal:
-            self._metrics.refused(name, refusal.code)
+            self._metrics.refused(name, refusal.code, rule=refusal.facts.get("rule"))
             log.info("refused", route=name, code=refusal.code, reason=refusal.message, **refusal.facts)
             reply = refused(refusal)
         except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500
