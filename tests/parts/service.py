@@ -202,11 +202,12 @@ async def running(
     request_deadline_s: float = DEADLINE_S,
     price_max_age_s: int = 300,
     policy: Mapping[str, Any] | None = None,
+    escrow: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
-    `serve_conninfo` is another way to the same database, for the service alone. `policy` has settings of [policy] that
-    differ from the defaults; the native signer's own limit on face values follows them.
+    `serve_conninfo` is another way to the same database, for the service alone. `policy` and `escrow` have settings of
+    these sections that differ from the defaults; the native signer's own limit on face values follows `policy`.
     """
     policy = policy or {}
     signer = {
@@ -222,6 +223,7 @@ async def running(
                 "last_initialized_round": CREATION_ROUND,
                 "last_initialized_round_block_hash": "0x" + keccak(b"round 3500").hex(),
                 "last_seen_l1_block": L1_BLOCK,
+                **(escrow or {}),
             },
             "policy": policy,
             "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},

@@ -1,0 +1,71 @@
+"""A18: manifest, type, unit and capabilities are the caller's to choose, and choosing anew would lower the bill."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+
+from chain.pb import lp_rpc_pb2 as net
+from tests.abuses.attack import refused_everywhere
+from tests.parts.service import Service, running
+from tests.parts.stack import TICKET_EV_WEI, Stream, TestGateway
+
+
+def another_transcoder(stream: Stream) -> None:
+    stream.offer.transcoder = "https://accomplice.example:8935"
+
+
+def no_transcoder(stream: Stream) -> None:
+    stream.offer.transcoder = ""
+
+
+def another_recipient(stream: Stream) -> None:
+    stream.offer.ticket_params.recipient = b"\x0c" * 20
+
+
+def another_manifest(stream: Stream) -> None:
+    stream.manifest_id = "another"
+
+
+@pytest.mark.parametrize("swap", [another_transcoder, no_transcoder, another_recipient, another_manifest])
+async def test_a_session_keeps_whom_it_began_with(
+    service: Service, gateway: TestGateway, swap: Callable[[Stream], None]
+) -> None:
+    stream = service.new_stream()
+    await service.pay(gateway, stream)
+    swapped = copy.deepcopy(stream)
+    swap(swapped)
+    await refused_everywhere(service, gateway, swapped, 403, "session_mismatch")
+    swapped.refresh()
+    await refused_everywhere(service, gateway, swapped, 403, "session_mismatch")
+    await service.pay(gateway, stream)
+
+
+async def test_a_transcoder_swapped_at_another_process_is_found_out_there(database: str) -> None:
+    async with running(database) as first, running(database) as second:
+        gateway = await first.house.new_gateway()
+        stream = first.new_stream()
+        await first.pay(gateway, stream)
+        another_transcoder(stream)
+        await refused_everywhere(second, gateway, stream, 403, "session_mismatch")
+
+
+async def test_a_type_cannot_be_changed_to_one_whose_unit_is_cheaper(service: Service, gateway: TestGateway) -> None:
+    stream = service.new_stream(job_type="live")
+    await service.pay(gateway, stream)
+    for stream.job_type in ("fixed", "lv2v", ""):
+        assert await refused_everywhere(service, gateway, stream, 400, "invalid_request") == "job type mismatch"
+
+
+async def test_capabilities_do_not_raise_the_ceiling(database: str) -> None:
+    """In go-livepeer the ceilings of all models that a caller names add up."""
+    policy = {"price_fixed_max_wei_per_unit": str(TICKET_EV_WEI)}
+    async with running(database, policy=policy) as service:
+        gateway = await service.house.new_gateway()
+        capabilities = net.Capabilities(bitstring=[1 << 35], capacities={35: 1})
+        for number in range(50):
+            capabilities.constraints.PerCapability[35].models[f"model-{number}"].warm = True
+        stream = service.new_stream(tickets=2, capabilities=capabilities.SerializeToString())
+        await refused_everywhere(service, gateway, stream, 481, "price_exceeded", rule="price")
