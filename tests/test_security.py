@@ -32,7 +32,7 @@ def refusals(base: type[Refusal] = Refusal) -> dict[str, int]:
     return found
 
 
-def tests_in(file: str) -> set[str]:
+def claims_of(file: str) -> set[str]:
     functions = [
         node
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
@@ -50,7 +50,7 @@ def test_a_line_names_tests_settings_codes_and_metrics_that_exist(line: dict[str
     tests = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", line["test"])
     assert tests, "name the test that attacks"
     for file, name in tests:
-        defined = tests_in(file)
+        defined = claims_of(file)
         assert name in defined if name else defined, f"{file} has no {name or 'test'}"
     for status, code in re.findall(r"(\d{3}) `(\w+)`", line["answer"]):
         assert refusals()[code] == int(status), f"{code} is a {refusals()[code]}"

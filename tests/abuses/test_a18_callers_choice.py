@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from chain.pb import lp_rpc_pb2 as net
+from clearinghouse.commits import Issuance, Outcome
+from clearinghouse.errors import SessionMismatch
 from tests.abuses.attack import refused_everywhere
 from tests.parts.service import Service, running
-from tests.parts.stack import TICKET_EV_WEI, Stream, TestGateway
+from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stream, TestGateway, running_stack
 
 
 def another_transcoder(stream: Stream) -> None:
@@ -50,6 +52,23 @@ async def test_a_transcoder_swapped_at_another_process_is_found_out_there(databa
         await first.pay(gateway, stream)
         another_transcoder(stream)
         await refused_everywhere(second, gateway, stream, 403, "session_mismatch")
+
+
+async def test_the_commit_holds_a_session_to_its_transcoder_too(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was read before it: the database has the last word."""
+    async with running_stack(database) as stack:
+        commit, asked = stack.commits.commit, list[Issuance]()
+
+        async def swap_on_the_way(issuance: Issuance) -> Outcome:
+            asked.append(issuance)
+            return await commit(issuance if len(asked) == 1 else issuance._replace(transcoder="https://x.example:1"))
+
+        monkeypatch.setattr(stack.commits, "commit", swap_on_the_way)
+        gateway, stream = await stack.new_gateway(), stack.new_stream()
+        await stack.pay(gateway, stream)
+        with pytest.raises(SessionMismatch):
+            await stack.pay(gateway, stream)
+        assert (await stack.standing(gateway)).usage_total == TICKET_CHARGE_USD
 
 
 async def test_a_type_cannot_be_changed_to_one_whose_unit_is_cheaper(service: Service, gateway: TestGateway) -> None:
