@@ -30,7 +30,7 @@ async def refused_everywhere(
         third = await Refused.by(call)
     assert (theirs.status, theirs.code) == (ours.status, ours.code) == (status, code), (theirs.body, ours.body)
     assert (third.code, third.info.reason) == (STATUS_CODES[status], code), third
-    assert theirs.message == ours.message == third.message
+    assert _words(theirs.message) == _words(ours.message) == _words(third.message)
     assert service.house.fingerprint() == books, "refused, and yet something was recorded"
     if rule:
         assert ours.json["rule"] == third.info.metadata["rule"] == rule
@@ -50,6 +50,11 @@ async def refusals_by(service: Service, rule: str) -> int:
 
 async def metrics_page(service: Service) -> bytes:
     return (await client.call(service.port, "GET", "/metrics")).body
+
+
+def _words(sentence: str) -> str:
+    """Without its numbers: some of them are readings of a clock."""
+    return re.sub(r"\d+", "0", sentence)
 
 
 def minimal(number: int) -> bytes:
