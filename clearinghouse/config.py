@@ -206,6 +206,7 @@ Whole = Annotated[int, BeforeValidator(_whole_number)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]
 ExactDecimal = Annotated[Decimal, BeforeValidator(_exact_decimal)]
 Price = Annotated[ExactDecimal, AfterValidator(_price)]
+PriceCeiling = Annotated[ExactDecimal, Field(gt=0)]
 Port = Annotated[Whole, Field(ge=0, le=65_535)]
 Wei = Annotated[Whole, Field(ge=0, lt=2**256)]
 #: Of a round or a block, counted by the chain.
@@ -280,10 +281,10 @@ class NativeSignerSettings(Section):
     max_ticket_ev_wei: Wei = Field(default=3 * 10**12, description="Largest expected value of one ticket.")
     max_total_ev_wei: Wei = Field(default=2 * 10**13, description="Largest expected value of the tickets of one call.")
     deposit_multiplier_count: Annotated[Whole, Field(ge=1)] = Field(
-        default=1,
+        default=50,
         description="How many largest tickets the deposit must cover; 50 or more keeps one winner from emptying it.",
     )
-    max_price_wei_per_unit: Annotated[ExactDecimal, Field(gt=0)] | None = Field(
+    max_price_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price accepted, in wei per unit whatever the unit; no ceiling without it."
     )
     webhook_url: Annotated[str, AfterValidator(_webhook_url)] | None = Field(
@@ -350,8 +351,54 @@ class EscrowSettings(Section):
     last_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] = Field(
         default="0x" + "51" * 32, description="Block hash of that round."
     )
+    previous_initialized_round: Ordinal | None = Field(
+        default=None, description="Round before it, of which ticket parameters are accepted too; without it, none."
+    )
+    previous_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] | None = Field(
+        default=None, description="Block hash of that round; the two need each other."
+    )
     last_seen_l1_block: Ordinal = Field(
         default=1, description="L1 block; ticket parameters whose expiration block it has reached are refused."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.previous_initialized_round is None) != (self.previous_initialized_round_block_hash is None):
+            raise ValueError("previous_initialized_round and its block hash need each other")
+        return self
+
+
+class PolicySettings(Section):
+    """What is paid with at most, whatever an orchestrator asks and whichever signer signs.
+
+    A call that exceeds it is refused before it reaches a signer: prices with 481, everything else with 403.
+    """
+
+    recipients: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_url_list)] = Field(
+        default=(),
+        description="Addresses that tickets may be paid to, separated by commas in the environment; any without it.",
+    )
+    ticket_ev_max_wei: Wei = Field(default=3 * 10**12, description="Largest expected value of one ticket.")
+    call_ev_max_wei: Wei = Field(default=2 * 10**13, description="Largest expected value of the tickets of one call.")
+    face_value_divisor_count: Annotated[Whole, Field(ge=1)] = Field(
+        default=50,
+        description="A face value is at most the sender's deposit divided by this, where the deposit is known: "
+        "with the native signer, not with a pool of go-livepeer signers.",
+    )
+    face_value_max_wei: Wei | None = Field(
+        default=None, description="Largest face value; a pool of go-livepeer signers needs one."
+    )
+    price_live_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs of type live, in wei per second."
+    )
+    price_lv2v_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs of type lv2v, in wei per pixel."
+    )
+    price_fixed_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs of type fixed, in wei per call."
+    )
+    price_untyped_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs without a type, in wei per pixel."
     )
 
 
@@ -425,6 +472,7 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     signer: SignerSettings = SignerSettings()
     escrow: EscrowSettings = EscrowSettings()
+    policy: PolicySettings = PolicySettings()
     price: PriceSettings = PriceSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()

@@ -127,6 +127,13 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
         found.append("signer.go_livepeer.urls names one signer: when it stops, nothing is signed; name two or more")
     if _is_overheard(settings.signer.native.webhook_url):
         found.append("signer.native.webhook_url is plain http: callers' credentials cross the network; use https")
+    if settings.signer.kind == "go_livepeer" and not settings.policy.recipients:
+        found.append("policy.recipients is empty: tickets may be paid to anybody; name the recipients you mean to pay")
+    if settings.signer.kind == "go_livepeer" and settings.policy.face_value_max_wei is None:
+        found.append(
+            "policy.face_value_max_wei is not set, and the deposit of a go-livepeer signer is not known here: one "
+            "winning ticket may take all of it; set it to a fiftieth of the deposit"
+        )
     return found
 
 

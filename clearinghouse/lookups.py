@@ -142,8 +142,8 @@ _KEYS: LiteralString = """
 """
 
 _SESSION_FIELDS = (
-    "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "head_state_hash",
-    "request_hash", "issuance_id", "answer",
+    "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "transcoder",
+    "head_state_hash", "request_hash", "issuance_id", "answer",
 )  # fmt: skip
 
 _SESSIONS: LiteralString = (

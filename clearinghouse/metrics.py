@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from clearinghouse.errors import Refusal
+from clearinghouse.policy import Rule
 
 NAMESPACE: Final = "clearinghouse"
 #: Both ends matter: a stage takes tens of microseconds, and a client gives up after 5 s.
@@ -55,6 +56,7 @@ class Stage(StrEnum):
     DECODE = "decode"
     AUTHENTICATE = "authenticate"
     LOOKUP = "lookup"
+    GATES = "gates"
     QUOTE = "quote"
     SIGN = "sign"
     VERIFY = "verify"
@@ -94,6 +96,8 @@ class Metrics:
         refusals = counter("refusals", "Calls refused, by code; internal_error is a bug.", ["route", "code"])
         codes = (*refusal_codes(), "internal_error", OTHER)
         self._refusals = {(route, code): refusals.labels(route, code) for route in (*Route, OTHER) for code in codes}
+        rules = hot_counters("rule_refusals", "Calls refused by a rule of the policy.", ["rule"])
+        self._rules = {rule.value: rules.child(rule.value) for rule in Rule}
         latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
         registry.register(latency)
         self._stages = {stage.value: latency.child(stage.value) for stage in Stage}
@@ -139,7 +143,10 @@ class Metrics:
     def answered(self, route: str) -> None:
         (self._answers.get(route) or self._answers[OTHER]).value += 1
 
-    def refused(self, route: str, code: str) -> None:
+    def refused(self, route: str, code: str, *, rule: object = None) -> None:
+        """`rule` is the refusal's fact of that name, where it has one."""
+        if isinstance(rule, Rule):
+            self._rules[rule].value += 1
         child = self._refusals.get((route, code))
         if child is None:
             known_route = route if route in self._answers else OTHER

@@ -37,6 +37,7 @@ from clearinghouse.errors import (
     Suspended,
     Unauthenticated,
 )
+from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.money import show_amount
@@ -87,6 +88,13 @@ class _Base(NamedTuple):
     session_id: UUID
 
 
+class _Due(NamedTuple):
+    """What a call should take to pay for."""
+
+    num_tickets: int
+    ev_wei: int
+
+
 class _Quote(NamedTuple):
     """What a call should cost, in the caller's currency."""
 
@@ -103,6 +111,7 @@ class Signing:
         authenticator: Authenticator,
         lookups: Lookups,
         sessions: SessionCache,
+        gates: Gates,
         prices: PriceSource,
         signer: Signer,
         commits: GroupCommit,
@@ -113,6 +122,7 @@ class Signing:
         self._authenticator = authenticator
         self._lookups = lookups
         self._sessions = sessions
+        self._gates = gates
         self._prices = prices
         self._signer = signer
         self._commits = commits
@@ -171,10 +181,14 @@ class Signing:
         first_nonce: int,
         stages: Stages,
     ) -> SignedAnswer:
-        """Quote, sign, verify, commit, release."""
+        """Policy, quote, sign, verify, commit, release."""
         request = call.request
+        self._gates.require_offer(request, base.state.initial_price if base is not None else None)
+        due = self._due(request, base)
+        self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
+        stages.done("gates")
         price = self._price(caller)
-        caller, quote = await self._require_credit(caller, price, self._quote_wei(request, base))
+        caller, quote = await self._require_credit(caller, price, due.ev_wei)
         stages.done("quote")
 
         session_id = base.session_id if base is not None else uuid7()
@@ -195,6 +209,10 @@ class Signing:
             recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
             now_unix_ns=self._unix_ns(),
         )
+        if signed.num_tickets != due.num_tickets:
+            self._gates.require_call(
+                request, ev_wei=signed.ev_wei, first_nonce=first_nonce, num_tickets=signed.num_tickets
+            )
         issuance = _issuance(
             call,
             caller,
@@ -254,21 +272,24 @@ class Signing:
                 self._forget(caller, base)  # another process may know better
         return judge(await self._lookups.session(lookup))
 
-    def _quote_wei(self, request: PaymentRequest, base: _Base | None) -> int:
-        """n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
+    def _due(self, request: PaymentRequest, base: _Base | None) -> _Due:
+        """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
         params, price = ticket_params(request), request.info.price
         assert price is not None, "requests without a price are refused when decoded"
         balance = (base.state.balance if base is not None else None) or Fraction(0)
         last_ns = base.state.last_update_unix_ns if base is not None else None
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
+        initial_price = base.state.initial_price if base is not None else price
+        if initial_price.price_per_unit <= 0 or initial_price.pixels_per_unit <= 0:
+            return _Due(0, 0)  # no signer wrote this state, and the signer says so
         try:
             units = billable_units(request.type, elapsed_ns, request.in_pixels)
-            fee = fee_wei(units, base.state.initial_price if base is not None else price)
-        except (JobTypeError, ZeroDivisionError):  # no such type, or a forged state's price for no pixels
-            return 0  # the signer refuses it, in its own words
+        except JobTypeError:
+            return _Due(0, 0)  # the signer refuses it, in its own words
+        fee = fee_wei(units, initial_price)
         ev = ticket_ev(params.face_value_wei, params.win_prob)
         count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
-        return batch_ev_wei(params.face_value_wei, params.win_prob, count)
+        return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count))
 
     def _price(self, caller: Caller) -> EthPrice:
         try:
@@ -306,6 +327,7 @@ class Signing:
             job_type=issuance.job_type,
             manifest_id=issuance.manifest_id,
             app=issuance.app,
+            transcoder=issuance.transcoder,
             head_state_hash=issuance.head_state_hash,
             request_hash=issuance.request_hash,
             issuance_id=issuance.id,

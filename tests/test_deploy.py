@@ -61,7 +61,7 @@ def commands() -> dict[str, set[str]]:
 
 EXAMPLE = (DEPLOY / "clearinghouse.example.toml").read_text(encoding="utf-8")
 #: With every setting that is commented out turned on.
-EXAMPLE_IN_FULL = re.sub(r"^# (?=[a-z_]+ = )", "", EXAMPLE, flags=re.MULTILINE)
+EXAMPLE_IN_FULL = re.sub(r"^# (?=[a-z0-9_]+ = )", "", EXAMPLE, flags=re.MULTILINE)
 
 
 def test_the_example_is_the_defaults(tmp_path: Path) -> None:

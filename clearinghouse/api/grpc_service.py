@@ -234,7 +234,7 @@ class ClearinghouseService:
         return internal_refusal(self._note_bug(route, error))
 
     def _note(self, route: Route, refusal: Refusal) -> None:
-        self._metrics.refused(route, refusal.code)
+        self._metrics.refused(route, refusal.code, rule=refusal.facts.get("rule"))
         log.info("refused", route=route, code=refusal.code, reason=refusal.message, **refusal.facts)
 
     def _note_bug(self, route: Route, error: Exception) -> str:

@@ -117,7 +117,7 @@ class HttpApi:
             reply = await route.handle(request)
             self._metrics.answered(route.name)
         except Refusal as refusal:
-            self._metrics.refused(route.name, refusal.code)
+            self._metrics.refused(route.name, refusal.code, rule=refusal.facts.get("rule"))
             log.info("refused", route=route.name, code=refusal.code, reason=refusal.message, **refusal.facts)
             return route.refused(refusal)
         except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500

@@ -58,6 +58,7 @@ from clearinghouse.errors import (
     SignerFailed,
     SignersUnavailable,
 )
+from clearinghouse.policy import require_round
 from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
@@ -183,6 +184,7 @@ class NativeSigner:
         require_lasting_token(info, now_unix_ns)  # 10: 400, 11: 480
         escrow = self._read_escrow()
         require_unexpired_params(params, escrow, url=info.transcoder)  # 12: 480
+        require_round(params, escrow, url=info.transcoder)  # 480 (A25)
         ev = require_acceptable_ticket(params, escrow, limits)  # 13: 400
 
         units = units_due(request, state, now_unix_ns)  # 14, 15: 400

@@ -356,4 +356,24 @@ def test_a_pool_of_one_signer_is_warned_about() -> None:
     }
     assert "two or more" in warnings_about(load_settings(environment=environment))[0]
     environment["CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS"] += ",http://b:1"
-    assert warnings_about(load_settings(environment=environment)) == []
+    assert not any("two or more" in text for text in warnings_about(load_settings(environment=environment)))
+
+
+def test_a_pool_without_recipients_or_largest_face_value_is_warned_about() -> None:
+    environment = {
+        "CLEARINGHOUSE_SIGNER__KIND": "go_livepeer",
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": "http://a:1,http://b:1",
+    }
+    warnings = warnings_about(load_settings(environment=environment))
+    assert [text.split()[0] for text in warnings] == ["policy.recipients", "policy.face_value_max_wei"]
+    environment["CLEARINGHOUSE_POLICY__RECIPIENTS"] = f"0x{'0a' * 20}, 0x{'0b' * 20}"
+    environment["CLEARINGHOUSE_POLICY__FACE_VALUE_MAX_WEI"] = "200000000000000000"
+    settings = load_settings(environment=environment)
+    assert settings.policy.recipients == (f"0x{'0a' * 20}", f"0x{'0b' * 20}")
+    assert warnings_about(settings) == []
+
+
+def test_a_previous_round_needs_its_block_hash() -> None:
+    assert "need each other" in error_of({"CLEARINGHOUSE_ESCROW__PREVIOUS_INITIALIZED_ROUND": "3499"})
+    block_hash = {"CLEARINGHOUSE_ESCROW__PREVIOUS_INITIALIZED_ROUND_BLOCK_HASH": "0x" + "49" * 32}
+    assert "need each other" in error_of(block_hash)

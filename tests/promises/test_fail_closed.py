@@ -126,6 +126,7 @@ async def test_with_a_stale_price_nothing_is_signed_and_with_a_fresh_one_it_goes
             authenticator=stack.authenticator,
             lookups=stack.lookups,
             sessions=stack.sessions,
+            gates=stack.gates,
             prices=FreshPrices(feed, max_age_s=300),
             signer=stack.signer,
             commits=stack.commits,
