@@ -105,11 +105,11 @@ class UsageLimits:
             return
         if self._now_s() < refused.until_s:
             raise limit_reached(refused.limit, refused.usage, use)
-        refused.until_s = self._now_s() + REFUSAL_REMEMBERED_S  # one call reads; the others need not
         usage = await self._reads.usage(use.gateway_id, use.key_id, use.orchestrator)
         limit = first_passed(usage, use)
         if limit is None:
-            self._refused.pop(use.key_id, None)
+            if self._refused.get(use.key_id) is refused:
+                del self._refused[use.key_id]
             return
         self._remember(use, limit, usage)
         raise limit_reached(limit, usage, use)

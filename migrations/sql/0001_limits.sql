@@ -161,6 +161,7 @@ DECLARE
     month_begins_at timestamptz;
     is_limited boolean := coalesce(a_calls_day::numeric, a_spend_day, a_spend_month) IS NOT NULL;
 BEGIN
+    PERFORM 1 FROM api_key WHERE id = a_key FOR NO KEY UPDATE;  -- first the key, then the account: as a rotation does
     SELECT account.* INTO STRICT holder FROM account JOIN api_key ON api_key.gateway_id = account.id
      WHERE api_key.id = a_key FOR NO KEY UPDATE OF account;
     PERFORM refresh_account(holder.id, (clock_timestamp() AT TIME ZONE 'UTC')::date);
