@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 RETRIES_MAX_COUNT = 5
 #: Calls on an account that was found locked by somebody else are turned away for this long, not sent to wait again:
 #: each wait is everybody's.
-BUSY_REMEMBERED_S = 1.0
+BUSY_REMEMBERED_S = 1
 
 
 class Issuance(NamedTuple):
@@ -119,7 +119,7 @@ class GroupCommit:
         return outcome
 
     def _busy_outcome(self, gateway_id: UUID) -> Outcome | None:
-        until_s, outcome = self._busy.get(gateway_id, (0.0, None))
+        until_s, outcome = self._busy.get(gateway_id, (0, None))
         if outcome is not None and time.monotonic() >= until_s:
             del self._busy[gateway_id]
             return None

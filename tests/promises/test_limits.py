@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import psycopg
@@ -25,6 +25,9 @@ from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.service import Service, our_body
 from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stream, TestGateway
+
+if TYPE_CHECKING:
+    from clearinghouse.api.pb.clearinghouse_pb2_grpc import ClearinghouseAsyncStub
 
 CALLERS = 64
 SMALLEST = Decimal("1e-12")
@@ -325,12 +328,14 @@ async def test_a_gateway_begins_with_a_limit_on_sessions_alone(service: Service)
 
 
 @pytest.fixture
-async def stub(service: Service) -> AsyncIterator[ClearinghouseStub]:
+async def stub(service: Service) -> AsyncIterator[ClearinghouseAsyncStub]:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.running.grpc_port}") as channel:
         yield ClearinghouseStub(channel)
 
 
-async def test_every_way_in_says_which_limit_how_much_and_until_when(service: Service, stub: ClearinghouseStub) -> None:
+async def test_every_way_in_says_which_limit_how_much_and_until_when(
+    service: Service, stub: ClearinghouseAsyncStub
+) -> None:
     gateway = await service.house.new_gateway()
     await limit(service, gateway, spend_per_day=Decimal("0.00004"))
     await service.pay(gateway, new_stream(service))
