@@ -333,9 +333,7 @@ async def stub(service: Service) -> AsyncIterator[ClearinghouseAsyncStub]:
         yield ClearinghouseStub(channel)
 
 
-async def test_every_way_in_says_which_limit_how_much_and_until_when(
-    service: Service, stub: ClearinghouseAsyncStub
-) -> None:
+async def test_every_way_in_says_which_limit_and_until_when(service: Service, stub: ClearinghouseAsyncStub) -> None:
     gateway = await service.house.new_gateway()
     await limit(service, gateway, spend_per_day=Decimal("0.00004"))
     await service.pay(gateway, new_stream(service))
