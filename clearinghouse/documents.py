@@ -7,6 +7,7 @@ decimal strings, times RFC 3339 in UTC, ids carry their prefix. Scripts rely on 
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from clearinghouse.ids import show
@@ -16,6 +17,7 @@ from clearinghouse.ledger.money import show_amount
 if TYPE_CHECKING:
     from clearinghouse.identity.gateways import Gateway
     from clearinghouse.identity.keys import ApiKey, NewApiKey
+    from clearinghouse.identity.limits import GatewayLimits, KeyLimits, LimitUse
     from clearinghouse.ledger.accounts import Standing
     from clearinghouse.ledger.transfers import Transfer
     from clearinghouse.ledger.verify import Report
@@ -54,6 +56,38 @@ def balance_document(standing: Standing) -> Document:
             }
             for lot in standing.lots
         ],
+    }
+
+
+def limits_document(limits: GatewayLimits) -> Document:
+    """What GET /v1/limits answers. Numbers are decimal strings; `allowed` is null where there is no limit."""
+    return {
+        "gateway_id": show("gw", limits.gateway_id),
+        "currency": limits.currency,
+        "requests_per_s": limits.requests_per_s,
+        "burst_count": limits.burst_count,
+        "limits": [_limit_document(use) for use in limits.limits],
+        "keys": [key_limits_document(key) for key in limits.keys],
+    }
+
+
+def key_limits_document(limits: KeyLimits) -> Document:
+    return {
+        "key_id": show("key", limits.key_id),
+        "public_id": limits.public_id,
+        "requests_per_s": limits.requests_per_s,
+        "burst_count": limits.burst_count,
+        "limits": [_limit_document(use) for use in limits.limits],
+    }
+
+
+def _limit_document(use: LimitUse) -> Document:
+    return {
+        "limit": str(use.limit),
+        "allowed": None if use.allowed is None else show_amount(Decimal(use.allowed)),
+        "used": show_amount(Decimal(use.used)),
+        "unit": use.unit,
+        "resets_at": _maybe(use.resets_at),
     }
 
 

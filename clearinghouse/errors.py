@@ -96,6 +96,13 @@ class TooManyRequests(Refusal):
     what_next = "Wait, as long as Retry-After says where it is given, then try again."
 
 
+class LimitReached(TooManyRequests):
+    """A limit of the gateway or its key. The fact `rule` names it, `resets_at` is when it gives way by itself."""
+
+    code = "limit_reached"
+    what_next = "Wait until the limit begins anew, or ask the operator of the clearinghouse to raise it."
+
+
 class RefreshSession(Refusal):
     """480: fresh ticket parameters are needed. `orchestrator_url` is where to ask for them."""
 

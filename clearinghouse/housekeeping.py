@@ -1,4 +1,5 @@
-"""Small work beside the calls: credit that expires, answers that are forgotten, an embedded database that died."""
+"""Small work beside the calls: credit that expires, answers that are forgotten, sessions that end, an embedded database
+that died."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.metrics import Metrics
+from clearinghouse.usage import SESSION_IDLE_S
 
 log = structlog.get_logger(__name__)
 
 TIDY_INTERVAL_S = 30
+CLOSE_SESSIONS_INTERVAL_S = 10
 SUPERVISE_INTERVAL_S = 0.5
 
 
@@ -40,6 +43,8 @@ class Housekeeping:
 
     async def start(self) -> None:
         self._tasks.append(asyncio.create_task(_every(TIDY_INTERVAL_S, self._tidy), name="tidy"))
+        close = _every(CLOSE_SESSIONS_INTERVAL_S, self._close_idle_sessions)
+        self._tasks.append(asyncio.create_task(close, name="close-idle-sessions"))
         if self._embedded is not None:
             supervise = _every(SUPERVISE_INTERVAL_S, self._supervise)
             self._tasks.append(asyncio.create_task(supervise, name="supervise-database"))
@@ -61,11 +66,33 @@ class Housekeeping:
         except (DBAPIError, PoolTimeoutError) as error:
             log.warning("tidy_postponed", reason=type(error).__name__, retry_in_s=TIDY_INTERVAL_S)
 
+    async def _close_idle_sessions(self) -> None:
+        try:
+            await close_idle_sessions(self._engine, idle=timedelta(seconds=SESSION_IDLE_S))
+        except (DBAPIError, PoolTimeoutError) as error:
+            log.warning("sessions_not_closed", reason=type(error).__name__, retry_in_s=CLOSE_SESSIONS_INTERVAL_S)
+
     async def _supervise(self) -> None:
         assert self._embedded is not None, "only an embedded database is supervised"
         if await asyncio.to_thread(self._embedded.ensure_running):
             self._metrics.embedded_database_restarted()
             log.error("embedded_database_restarted")
+
+
+async def close_idle_sessions(engine: AsyncEngine, *, idle: timedelta) -> int:
+    """Closes the sessions in which nothing was paid for so long, gateway by gateway: no account is held for the others.
+
+    Returns how many.
+    """
+    async with engine.connect() as connection:
+        query = "SELECT DISTINCT gateway_id FROM session WHERE NOT closed AND updated_at < now() - :idle ORDER BY 1"
+        gateways = (await connection.execute(text(query), {"idle": idle})).scalars().all()
+    closed_count = 0
+    for gateway_id in gateways:
+        async with engine.begin() as connection:
+            close = text("SELECT close_idle_sessions(:gateway_id, :idle)")
+            closed_count += (await connection.execute(close, {"gateway_id": gateway_id, "idle": idle})).scalar_one()
+    return closed_count
 
 
 async def _every(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 from clearinghouse.database.arrays import array_literal
 from clearinghouse.database.batching import HotConnection, NaturalBatcher
 from clearinghouse.sessions import RandUse, Session
+from clearinghouse.usage import Usage, allowances
 
 Row = TypeVar("Row")
 
@@ -89,6 +90,7 @@ class Lookups:
         self._sessions = batched(self._read_sessions)
         self._answers = batched(self._read_answers)
         self._receipts = batched(self._read_receipts)
+        self._usages = batched(self._read_usages)
 
     async def key(self, public_id: str) -> KeyRecord | None:
         record: KeyRecord | None = await self._keys.submit(public_id)
@@ -107,8 +109,14 @@ class Lookups:
         assert receipt is not None, "an answer is stored together with its issuance"
         return receipt
 
+    async def usage(self, gateway_id: UUID, key_id: UUID, orchestrator: bytes) -> Usage:
+        """What the gateway and this key of it may use and have used, as of now."""
+        usage: Usage | None = await self._usages.submit((gateway_id, key_id, orchestrator))
+        assert usage is not None, "a gateway that was charged, or nearly, has an account"
+        return usage
+
     async def close(self) -> None:
-        for batcher in (self._keys, self._sessions, self._answers, self._receipts):
+        for batcher in (self._keys, self._sessions, self._answers, self._receipts, self._usages):
             await batcher.drain()
         await self._connection.close()
 
@@ -129,6 +137,11 @@ class Lookups:
     async def _read_receipts(self, keys: list[tuple[UUID, UUID]]) -> list[Receipt | None]:
         rows = await self._connection.fetch(_RECEIPTS, _pairs(keys, "uuid"))
         return _in_order(len(keys), rows, lambda row: Receipt(*row)._replace(ev_wei=int(row[3]), fee_wei=int(row[4])))
+
+    async def _read_usages(self, wanted: list[tuple[UUID, UUID, bytes]]) -> list[Usage | None]:
+        gateways, keys, orchestrators = zip(*wanted, strict=True)
+        columns = [array_literal("uuid", gateways), array_literal("uuid", keys), array_literal("bytea", orchestrators)]
+        return _in_order(len(wanted), await self._connection.fetch(_USAGES, columns), _usage)
 
 
 _KEYS: LiteralString = """
@@ -172,12 +185,33 @@ _RECEIPTS: LiteralString = """
       JOIN issuance USING (gateway_id, id)
 """
 
+#: Of every limit, in its order: what is allowed and what was used.
+_USAGES: LiteralString = """
+    SELECT wanted.ord, now(), gateway.day, gateway.currency,
+           gateway.calls_day_max::bigint, gateway.calls_day, gateway.spend_day_max::numeric, gateway.spent_day,
+           gateway.spend_month_max::numeric, gateway.spent_month, gateway.ev_open_max_wei::numeric,
+           gateway.ev_open_wei, gateway.sessions_open_max::bigint, gateway.sessions_open,
+           key.calls_day_max::bigint, key.calls_day, key.spend_day_max::numeric, key.spent_day,
+           key.spend_month_max::numeric, key.spent_month,
+           gateway.sessions_open_per_orchestrator_max::bigint, opened.sessions
+      FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (gateway_id, key_id, orchestrator, ord)
+      JOIN gateway_usage AS gateway ON gateway.gateway_id = wanted.gateway_id
+      LEFT JOIN key_usage AS key ON key.gateway_id = wanted.gateway_id AND key.key_id = wanted.key_id
+      LEFT JOIN open_sessions AS opened
+             ON opened.gateway_id = wanted.gateway_id AND opened.orchestrator = wanted.orchestrator
+"""
+
 
 def _in_order(count: int, rows: list[tuple[Any, ...]], read: Callable[[tuple[Any, ...]], Row]) -> list[Row | None]:
     found: list[Row | None] = [None] * count
     for ordinal, *row in rows:
         found[ordinal - 1] = read(tuple(row))
     return found
+
+
+def _usage(row: tuple[Any, ...]) -> Usage:
+    read_at, day, currency, *numbers = row
+    return Usage(read_at, day, currency, allowances(zip(numbers[::2], numbers[1::2], strict=True)))
 
 
 def _finding(row: tuple[Any, ...]) -> SessionFinding:

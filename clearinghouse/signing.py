@@ -49,6 +49,7 @@ from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, re
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
+from clearinghouse.usage import Limit, UsageLimits, Use
 from clearinghouse.verification import SignedPayment, verify_answer
 
 IDEMPOTENCY_KEY_MAX_CHARS = 255
@@ -56,6 +57,7 @@ END_USER_MAX_CHARS = 255
 LABEL_MAX_CHARS = 256
 #: Of the answers in a running session, one in so many has its signatures recovered.
 SIGNATURE_SAMPLE = 16
+_LIMITS = frozenset(map(str, Limit))
 
 
 @dataclass(slots=True)
@@ -130,6 +132,7 @@ class Signing:
         self._deadlines = Deadlines(deadline_s)
         self._unix_ns = unix_ns
         self._turns = Turns()
+        self._limits = UsageLimits(lookups)
 
     async def sign_ticket(self, call: SignCall) -> SignedAnswer:
         """Raises a Refusal, and then nothing was debited by this call; a SignerRefusal carries the signer's bytes."""
@@ -191,6 +194,8 @@ class Signing:
         caller, quote = await self._require_credit(caller, price, due.ev_wei)
         stages.done("quote")
 
+        use = Use(caller.gateway_id, caller.key_id, request.info.address, base is None, quote.charge, quote.ev_wei)
+        await self._limits.require(use)
         session_id = base.session_id if base is not None else uuid7()
         identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
         answer = await self._signer.generate_payment(request, auth_id=identity)
@@ -234,6 +239,8 @@ class Signing:
         stages.done("commit")
         if outcome.code == "replayed":
             return await self._stored(caller, outcome, stages.overhead_s())
+        if outcome.code in _LIMITS:
+            raise await self._limits.passed(outcome.code, use._replace(charge=issuance.charge, ev_wei=issuance.ev_wei))
         if outcome.code is not None:
             self._forget(caller, base)
             _refuse(outcome, request, caller, issuance.charge)

@@ -1,4 +1,4 @@
-"""What a gateway reads about itself: its balance and its issuances. Open to a suspended gateway too."""
+"""What a gateway reads about itself: its balance, its limits and its issuances. Open to a suspended gateway too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 
 from clearinghouse.api.bodies import PATH_PATTERN
 from clearinghouse.api.described import described
-from clearinghouse.api.shapes import BalanceAnswer, IssuanceAnswer, IssuancePage, balance_answer
+from clearinghouse.api.shapes import (
+    BalanceAnswer,
+    IssuanceAnswer,
+    IssuancePage,
+    LimitsAnswer,
+    balance_answer,
+    limits_answer,
+)
 from clearinghouse.api.wiring import Authenticated, Wired
 from clearinghouse.errors import InvalidRequest
+from clearinghouse.identity.limits import gateway_limits
 from clearinghouse.ids import parse
 from clearinghouse.issuances import (
     PAGE_SIZE_DEFAULT,
@@ -43,6 +51,13 @@ async def read_balance(caller: Authenticated, wired: Wired) -> BalanceAnswer:
     """What the calling gateway has and can spend, with the credit that expires."""
     async with wired.engine.connect() as connection:
         return balance_answer(await standing(connection, caller.gateway_id))
+
+
+@router.get("/limits", **described(None))
+async def read_limits(caller: Authenticated, wired: Wired) -> LimitsAnswer:
+    """What the calling gateway and its keys may use, and have used."""
+    async with wired.engine.connect() as connection:
+        return limits_answer(await gateway_limits(connection, caller.gateway_id))
 
 
 @router.get("/issuances", dependencies=[Depends(only_page_query)], response_model=IssuancePage, **described(None, 400))

@@ -17,7 +17,9 @@ from clearinghouse.api.bodies import (
     Grant,
     NewCreditLimit,
     NewGateway,
+    NewGatewayLimits,
     NewKey,
+    NewKeyLimits,
     NewPricing,
     Nothing,
     Rotation,
@@ -31,19 +33,24 @@ from clearinghouse.api.shapes import (
     GatewayList,
     GatewayStanding,
     KeyAnswer,
+    KeyLimitsAnswer,
     KeyList,
+    LimitsAnswer,
     NewKeyAnswer,
     TransferAnswer,
     gateway_answer,
     gateway_standing,
     key_answer,
+    key_limits_answer,
+    limits_answer,
     new_key_answer,
     transfer_answer,
 )
 from clearinghouse.api.wiring import Books, Wired, require_admin
 from clearinghouse.errors import InvalidRequest
-from clearinghouse.identity import gateways, keys
+from clearinghouse.identity import gateways, keys, limits
 from clearinghouse.identity.gateways import Gateway
+from clearinghouse.ids import show
 from clearinghouse.ledger import accounts, transfers
 from clearinghouse.ledger.money import parse_amount
 
@@ -139,6 +146,25 @@ async def set_pricing(
         return await _standing(connection, changed)
 
 
+@router.get("/gateways/{gateway}/limits", **described(None, 400, 404))
+async def show_limits(gateway: GatewayRef, books: Books) -> LimitsAnswer:
+    """What the gateway and its keys may use, and have used."""
+    async with books.connect() as connection:
+        found = await gateways.find(connection, gateway)
+        return limits_answer(await limits.gateway_limits(connection, found.id))
+
+
+@router.put("/gateways/{gateway}/limits", **described(NewGatewayLimits, 400, 404))
+async def set_limits(
+    gateway: GatewayRef, wanted: Annotated[NewGatewayLimits, json_body(NewGatewayLimits)], books: Books
+) -> LimitsAnswer:
+    """Set what is given. It holds for the next call, and for a caller that was just refused within a second."""
+    async with books.begin() as connection:
+        found = await gateways.find(connection, gateway)
+        changes = limits.parse_limits(wanted.model_dump(), currency=found.currency)
+        return limits_answer(await limits.set_gateway_limits(connection, found.id, changes))
+
+
 # --- credit -----------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +254,18 @@ async def revoke_key(key: KeyRef, _: Annotated[Nothing, json_body(Nothing)], boo
     """End a key now. From this moment nothing is signed with it; reads may still answer for up to half a minute."""
     async with books.begin() as connection:
         return key_answer(await keys.revoke(connection, key))
+
+
+@router.put("/keys/{key}/limits", **described(NewKeyLimits, 400, 404))
+async def set_key_limits(
+    key: KeyRef, wanted: Annotated[NewKeyLimits, json_body(NewKeyLimits)], books: Books
+) -> KeyLimitsAnswer:
+    """Set what is given, within what the key's gateway may. What the key used this month counts from the start."""
+    async with books.begin() as connection:
+        found = await keys.find(connection, key)
+        gateway = await gateways.find(connection, show("gw", found.gateway_id))
+        changes = limits.parse_limits(wanted.model_dump(), currency=gateway.currency)
+        return key_limits_answer(await limits.set_key_limits(connection, found.id, changes))
 
 
 # --- what they share --------------------------------------------------------------------------------------------------

@@ -52,6 +52,11 @@ Amount = Annotated[
     BeforeValidator(_amount),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$", "examples": ["12.50"]}),
 ]
+Most = Annotated[
+    str,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": r"^(none|[0-9]+(\.[0-9]+)?)$", "examples": ["25", "none"]}),
+]
 Instant = Annotated[
     datetime,
     BeforeValidator(_instant),
@@ -88,6 +93,24 @@ class NewPricing(Body):
     minimum_charge: Amount | None = Field(default=None, description="Per call.", examples=["0.0001"])
 
 
+class NewKeyLimits(Body):
+    """Any of them; what is left out stays as it is, and "none" takes a limit away."""
+
+    requests_per_s: Most | None = Field(default=None, description="On average, in each serving process.")
+    burst_count: Most | None = Field(default=None, description="Requests at once.")
+    calls_per_day: Most | None = Field(default=None, description="Paid calls; a day begins at 00:00 UTC.")
+    spend_per_day: Most | None = Field(default=None, description="In the gateway's currency.")
+    spend_per_month: Most | None = Field(default=None, description="In the gateway's currency, by calendar month, UTC.")
+
+
+class NewGatewayLimits(NewKeyLimits):
+    ev_open: Most | None = Field(
+        default=None, description="Expected value, in wei, of the tickets released today and on the two days before."
+    )
+    sessions_open: Most | None = Field(default=None, description="At once; new ones are refused, none is cut off.")
+    sessions_open_per_orchestrator: Most | None = Field(default=None, description="The same with one orchestrator.")
+
+
 class Withdrawal(Body):
     amount: Amount = Field(description="In the gateway's currency.")
     reason: Text = Field(description="One line: what the books will say about it.", examples=["prepaid by wire"])
@@ -117,7 +140,8 @@ class Nothing(Body):
 
 
 BODIES: Final[tuple[type[Body], ...]] = (
-    NewGateway, Suspension, NewCreditLimit, NewPricing, Withdrawal, Grant, NewKey, Rotation, Nothing,
+    NewGateway, Suspension, NewCreditLimit, NewPricing, NewGatewayLimits, NewKeyLimits, Withdrawal, Grant, NewKey,
+    Rotation, Nothing,
 )  # fmt: skip
 
 Model = TypeVar("Model", bound=Body)

@@ -15,7 +15,7 @@ REFUSALS: Final = {
     404: "There is no such thing, or it is another gateway's.",
     409: "In conflict with what is there.",
     413: "The body is too large.",
-    429: "Too many requests.",
+    429: "Too many requests, or a limit is reached: `rule` says which, `Retry-After` when to try again.",
     480: "Fresh ticket parameters are needed: `orchestrator_url` says from where.",
     481: "The orchestrator's price is above a limit.",
     482: "Nothing is due yet; nothing was charged.",

@@ -1,6 +1,6 @@
 """The management application: everything on the HTTP port that is not a hot route.
 
-    GET  /v1/balance, /v1/issuances, /v1/issuances/{id}      a gateway about itself         account.py
+    GET  /v1/balance, /v1/limits, /v1/issuances…             a gateway about itself         account.py
     GET  /healthz, /readyz, /metrics                         machines about the service     probes.py
     GET  /openapi.json, /docs                                people about the API           documentation.py
          /v1/admin/…                                         operators                      admin.py

@@ -111,7 +111,7 @@ def _schemas() -> dict[str, Any]:
 
 # --- the hot routes ---------------------------------------------------------------------------------------------------
 
-_PAYMENT_REFUSALS: Final = (400, 401, 402, 403, 409, 413, 480, 481, 482, 500, 502, 503)
+_PAYMENT_REFUSALS: Final = (400, 401, 402, 403, 409, 413, 429, 480, 481, 482, 500, 502, 503)
 
 _RECEIPT_HEADERS: Final = {
     "Clearinghouse-Receipt": ("Id of the issuance.", "iss_0190f3c1a5f27c1e8b5d5b7c9a1e2f30"),

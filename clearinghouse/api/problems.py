@@ -9,7 +9,7 @@ from uuid import uuid4
 import structlog
 
 from clearinghouse.asgi import Reply
-from clearinghouse.errors import RefreshSession, Refusal
+from clearinghouse.errors import LimitReached, RefreshSession, Refusal
 from clearinghouse.signers.envelope import header_text
 
 log = structlog.get_logger(__name__)
@@ -63,6 +63,8 @@ def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     headers = [(b"clearinghouse-error", refusal.code.encode())]
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
+    if isinstance(refusal, LimitReached):
+        headers.append((b"clearinghouse-limit", str(refusal.facts["rule"]).encode()))
     if isinstance(refusal, RefreshSession):
         headers.append((b"livepeer-orchestrator-url", header_text(refusal.orchestrator_url).encode()))
     if isinstance(refusal, MethodNotAllowed):

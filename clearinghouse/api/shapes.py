@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clearinghouse.documents import key_limits_document, limits_document
 from clearinghouse.identity.gateways import Gateway
 from clearinghouse.identity.keys import ApiKey, NewApiKey
+from clearinghouse.identity.limits import GatewayLimits, KeyLimits
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.accounts import CreditLot, Standing
@@ -144,6 +146,37 @@ class KeyList(Answer):
     items: list[KeyAnswer] = Field(description="Newest first.")
 
 
+class LimitAnswer(Answer):
+    """One limit, and how far it is used."""
+
+    limit: str = Field(description="As a refusal names it, in its `rule`.", examples=["spend_per_day"])
+    allowed: str | None = Field(description="Null where there is no limit.", examples=["25"])
+    used: str = Field(examples=["24.99998"])
+    unit: str = Field(description="calls, sessions, wei or the currency.", examples=["USD"])
+    resets_at: str | None = Field(description="Null for sessions, which close one by one.")
+
+
+class KeyLimitsAnswer(Answer):
+    """What one key may use, within what its gateway may."""
+
+    key_id: str
+    public_id: str
+    requests_per_s: int | None
+    burst_count: int | None
+    limits: list[LimitAnswer] = Field(description="What is used is counted only while the key has a limit.")
+
+
+class LimitsAnswer(Answer):
+    """What a gateway may use, and has used."""
+
+    gateway_id: str
+    currency: str
+    requests_per_s: int | None
+    burst_count: int | None
+    limits: list[LimitAnswer]
+    keys: list[KeyLimitsAnswer] = Field(description="Only keys that have limits of their own.")
+
+
 class CheckAnswer(Answer):
     name: str
     ok: bool
@@ -220,6 +253,14 @@ def key_answer(key: ApiKey) -> KeyAnswer:
 
 def new_key_answer(new: NewApiKey) -> NewKeyAnswer:
     return NewKeyAnswer(**key_answer(new.key).model_dump(), api_key=new.api_key)
+
+
+def limits_answer(limits: GatewayLimits) -> LimitsAnswer:
+    return LimitsAnswer.model_validate(limits_document(limits))
+
+
+def key_limits_answer(limits: KeyLimits) -> KeyLimitsAnswer:
+    return KeyLimitsAnswer.model_validate(key_limits_document(limits))
 
 
 def ready_answer(checks: list[Check]) -> ReadyAnswer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clearinghouse.cli.context import DataDir, in_transaction, settings_of, with_engine
-from clearinghouse.cli.gateways import GatewayName
+from clearinghouse.cli.gateways import GatewayName, limits_of
+from clearinghouse.cli.limits import print_limits
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ledger_app = typer.Typer(no_args_is_help=True, help=_LEDGER_HELP)
 
 
 def balance(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show what a gateway has and may still spend.
+    """Show what a gateway has and may still spend, and what it used of its limits.
 
     \b
     Example: clearinghouse balance acme --json
@@ -37,17 +38,20 @@ def balance(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = Fa
     from clearinghouse.identity import gateways  # noqa: PLC0415
     from clearinghouse.ledger import accounts  # noqa: PLC0415
 
-    async def work(connection: AsyncConnection) -> Standing:
+    async def work(connection: AsyncConnection) -> tuple[Standing, dict[str, Any]]:
         found = await gateways.find(connection, gateway)
-        return await accounts.standing(connection, found.id)
+        return await accounts.standing(connection, found.id), await limits_of(connection, found.id)
 
-    document = balance_document(in_transaction(settings_of(data_dir), work))
+    standing, limits = in_transaction(settings_of(data_dir), work)
+    document = balance_document(standing)
     if as_json:
-        print_json(document)
+        print_json(document | limits)
         return
     print_details([(name, str(document[name])) for name in document if name != "credit_lots"])
     for lot in document["credit_lots"]:
         typer.echo(f"{lot['remaining']} of {lot['amount']} {document['currency']} lapse at {lot['expires_at']}")
+    typer.echo()
+    print_limits(limits)
 
 
 def issuances(

@@ -7,9 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clearinghouse.cli.context import DataDir, in_transaction, settings_of
+from clearinghouse.cli.limits import (
+    Burst,
+    CallsDay,
+    EvOpen,
+    RequestsPerS,
+    SessionsOpen,
+    SessionsOpenPerOrchestrator,
+    SpendDay,
+    SpendMonth,
+    print_limits,
+)
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from clearinghouse.identity.gateways import Gateway
@@ -21,6 +34,7 @@ Examples:
   clearinghouse gateway create acme --currency EUR --markup-bps 250
   clearinghouse gateway suspend acme --reason "chargeback of 12 May"
   clearinghouse gateway set-limit acme 50
+  clearinghouse gateway set-limits acme --spend-day 25 --calls-day none
 """
 
 app = typer.Typer(no_args_is_help=True, help=_HELP)
@@ -91,13 +105,15 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show a gateway, its price and its standing.
+    """Show a gateway, its price, its standing, and what it used of its limits.
 
     Example: clearinghouse gateway show acme
     """
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
-        return await _document(connection, await _find(connection, gateway))
+        found = await _find(connection, gateway)
+        limits = await limits_of(connection, found.id)
+        return await _document(connection, found) | limits
 
     _print(in_transaction(settings_of(data_dir), work), as_json)
 
@@ -189,6 +205,62 @@ def set_pricing(
     _print(in_transaction(settings_of(data_dir), work), as_json)
 
 
+@app.command("set-limits")
+def set_limits(
+    gateway: GatewayName,
+    *,
+    requests_s: RequestsPerS = None,
+    burst: Burst = None,
+    calls_day: CallsDay = None,
+    spend_day: SpendDay = None,
+    spend_month: SpendMonth = None,
+    ev_open: EvOpen = None,
+    sessions_open: SessionsOpen = None,
+    sessions_open_per_orchestrator: SessionsOpenPerOrchestrator = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set limits of a gateway on what it uses; those not named stay. They hold for the next call.
+
+    \b
+    Examples:
+      clearinghouse gateway set-limits acme --spend-day 25 --spend-month 500 --calls-day none
+      clearinghouse gateway set-limits acme --sessions-open 200 --sessions-open-per-orchestrator 50
+    """
+    from clearinghouse.documents import limits_document  # noqa: PLC0415
+    from clearinghouse.identity import limits  # noqa: PLC0415
+
+    wanted = {
+        "requests_per_s": requests_s,
+        "burst_count": burst,
+        "calls_per_day": calls_day,
+        "spend_per_day": spend_day,
+        "spend_per_month": spend_month,
+        "ev_open": ev_open,
+        "sessions_open": sessions_open,
+        "sessions_open_per_orchestrator": sessions_open_per_orchestrator,
+    }
+
+    async def work(connection: AsyncConnection) -> dict[str, Any]:
+        found = await _find(connection, gateway)
+        changes = limits.parse_limits(wanted, currency=found.currency)
+        return limits_document(await limits.set_gateway_limits(connection, found.id, changes))
+
+    document = in_transaction(settings_of(data_dir), work)
+    if as_json:
+        print_json(document)
+    else:
+        print_limits(document)
+
+
+async def limits_of(connection: AsyncConnection, gateway_id: UUID) -> dict[str, Any]:
+    """The gateway's limits and its keys', as GET /v1/limits shows them."""
+    from clearinghouse.documents import limits_document  # noqa: PLC0415
+    from clearinghouse.identity import limits  # noqa: PLC0415
+
+    return limits_document(await limits.gateway_limits(connection, gateway_id))
+
+
 async def _find(connection: AsyncConnection, gateway: str) -> Gateway:
     from clearinghouse.identity import gateways  # noqa: PLC0415
 
@@ -206,5 +278,8 @@ def _print(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    shown = {name: value for name, value in document.items() if name != "credit_lots" and value != ""}
+    shown = {name: value for name, value in document.items() if value not in ("", None) and type(value) is not list}
     print_details([(name, str(value)) for name, value in shown.items()])
+    if "limits" in document:
+        typer.echo()
+        print_limits(document)

@@ -9,6 +9,7 @@ import typer
 
 from clearinghouse.cli.context import DataDir, in_transaction, pepper_of, settings_of
 from clearinghouse.cli.gateways import GatewayName
+from clearinghouse.cli.limits import Burst, CallsDay, RequestsPerS, SpendDay, SpendMonth, print_limits
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.instants import parse_rfc3339, parse_span
@@ -28,6 +29,7 @@ Examples:
   clearinghouse key create acme --name production --expires-in 90d
   clearinghouse key rotate 4f0c9a1be2d37705 --grace 48h
   clearinghouse key revoke 4f0c9a1be2d37705
+  clearinghouse key set-limits 4f0c9a1be2d37705 --spend-day 5
 """
 
 app = typer.Typer(no_args_is_help=True, help=_HELP)
@@ -135,6 +137,51 @@ def revoke(key: KeyName, data_dir: DataDir = None, as_json: AsJson = False) -> N
         print_json(document)
     else:
         print_details([(name, str(value)) for name, value in document.items() if value])
+
+
+@app.command("set-limits")
+def set_limits(
+    key: KeyName,
+    *,
+    requests_s: RequestsPerS = None,
+    burst: Burst = None,
+    calls_day: CallsDay = None,
+    spend_day: SpendDay = None,
+    spend_month: SpendMonth = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set limits of one key, within what its gateway may use; those not named stay.
+
+    What the key used since the month began counts, also before it had a limit.
+
+    \b
+    Example: clearinghouse key set-limits 4f0c9a1be2d37705 --spend-day 5 --calls-day none
+    """
+    from clearinghouse.documents import key_limits_document, limits_document  # noqa: PLC0415
+    from clearinghouse.identity import gateways, keys, limits  # noqa: PLC0415
+    from clearinghouse.ids import show  # noqa: PLC0415
+
+    wanted = {
+        "requests_per_s": requests_s,
+        "burst_count": burst,
+        "calls_per_day": calls_day,
+        "spend_per_day": spend_day,
+        "spend_per_month": spend_month,
+    }
+
+    async def work(connection: AsyncConnection) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = await keys.find(connection, key)
+        gateway = await gateways.find(connection, show("gw", found.gateway_id))
+        changes = limits.parse_limits(wanted, currency=gateway.currency)
+        document = key_limits_document(await limits.set_key_limits(connection, found.id, changes))
+        return document, limits_document(await limits.gateway_limits(connection, found.gateway_id))
+
+    document, limits_of_gateway = in_transaction(settings_of(data_dir), work)
+    if as_json:
+        print_json(document)
+    else:
+        print_limits(limits_of_gateway)
 
 
 def expiry_of(expires_in: str | None, expires_at: str | None) -> datetime | None:

@@ -26,6 +26,7 @@ from sqlalchemy import text
 
 from clearinghouse import ids
 from clearinghouse.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from clearinghouse.identity.limits import give_same_limits
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import RowMapping
@@ -176,7 +177,7 @@ async def rotate(
     grace: timedelta = DEFAULT_GRACE,
     expires_at: datetime | None = None,
 ) -> NewApiKey:
-    """A new key of the same name and gateway, valid now; the old one ends after `grace`, or earlier if it was to.
+    """A new key of the same name, gateway and limits, valid now; the old one ends after `grace`, or before.
 
     The new key does not expire unless `expires_at` says so. Conflict if the old one is revoked or expired already:
     whoever holds it must not be handed a new one by mistake.
@@ -187,6 +188,7 @@ async def rotate(
     if old.status != "active":
         raise Conflict(f"key {old.public_id} is {old.status}; create a new key instead of rotating it")
     new = await create(connection, old.gateway_id, pepper=pepper, name=old.name, expires_at=expires_at)
+    await give_same_limits(connection, old.id, new.key.id)
     await connection.execute(
         text("UPDATE api_key SET expires_at = least(expires_at, now() + :grace) WHERE id = :id"),
         {"id": old.id, "grace": grace},

@@ -133,6 +133,85 @@ _USAGE_TOTALS = f"""
      WHERE account.usage_total <> coalesce(used.amount, 0)
 """  # noqa: S608
 
+# What was used on the days that the counters are of. An entry's time is taken under the account's lock.
+_BEGINS_AT: Final = "(account.usage_day - {days})::timestamp AT TIME ZONE 'UTC'"
+_DAYS_USED: Final = f"""
+    SELECT account.id, account.usage_day,
+           count(*) FILTER (WHERE issuance.created_at >= {_BEGINS_AT.format(days=0)}) AS calls_day,
+           coalesce(sum(charge) FILTER (WHERE issuance.created_at >= {_BEGINS_AT.format(days=0)}), 0) AS spent_day,
+           coalesce(sum(charge), 0) AS spent_month
+      FROM account JOIN issuance ON issuance.gateway_id = account.id
+                                AND issuance.created_at >= month_of(account.usage_day)::timestamp AT TIME ZONE 'UTC'
+"""  # noqa: S608
+_COUNTED: Final = "(counted.calls_day, counted.spent_day, counted.spent_month)"
+_USED: Final = "(coalesce(used.calls_day, 0), coalesce(used.spent_day, 0), coalesce(used.spent_month, 0))"
+_COUNTED_AND_USED: Final = f"""
+    format('%s calls and %s on the day, %s in the month are counted, the issuances make it %s, %s and %s',
+           counted.calls_day, {_amount("counted.spent_day")}, {_amount("counted.spent_month")},
+           coalesce(used.calls_day, 0), {_amount("coalesce(used.spent_day, 0)")},
+           {_amount("coalesce(used.spent_month, 0)")})
+"""
+_USAGE_IS_COUNTED = f"""
+    SELECT {_shown("gw", "counted.id")} AS subject, {_COUNTED_AND_USED} AS detail
+      FROM account AS counted LEFT JOIN ({_DAYS_USED} GROUP BY account.id) AS used ON used.id = counted.id
+     WHERE {_COUNTED} <> {_USED}
+    UNION ALL
+    SELECT {_shown("key", "counted.key_id")}, {_COUNTED_AND_USED}
+      FROM key_limit AS counted
+      LEFT JOIN ({_DAYS_USED.replace("SELECT account.id", "SELECT issuance.key_id, account.id")}
+                 GROUP BY account.id, issuance.key_id) AS used
+             ON used.id = counted.gateway_id AND used.key_id = counted.key_id
+     WHERE {_COUNTED} <> {_USED}
+"""  # noqa: S608
+
+_DAY_EV: Final = "coalesce(used.ev_day{day}_wei, 0)"
+_EV_DAYS: Final = ", ".join(_DAY_EV.format(day=day) for day in range(3))
+_EV_IS_COUNTED = f"""
+    SELECT {_ACCOUNT} AS subject,
+           format('%s, %s and %s wei are counted as released on the last three days, the issuances make it %s, %s '
+                  'and %s', account.ev_day0_wei, account.ev_day1_wei, account.ev_day2_wei, {_EV_DAYS}) AS detail
+      FROM account LEFT JOIN (
+           SELECT account.id,
+                  coalesce(sum(ev_wei) FILTER (
+                      WHERE issuance.created_at >= {_BEGINS_AT.format(days=0)}), 0) AS ev_day0_wei,
+                  coalesce(sum(ev_wei) FILTER (
+                      WHERE issuance.created_at >= {_BEGINS_AT.format(days=1)}
+                        AND issuance.created_at < {_BEGINS_AT.format(days=0)}), 0) AS ev_day1_wei,
+                  coalesce(sum(ev_wei) FILTER (
+                      WHERE issuance.created_at < {_BEGINS_AT.format(days=1)}), 0) AS ev_day2_wei
+             FROM account JOIN issuance ON issuance.gateway_id = account.id
+                                       AND issuance.created_at >= {_BEGINS_AT.format(days=2)}
+            GROUP BY account.id) AS used ON used.id = account.id
+     WHERE (account.ev_day0_wei, account.ev_day1_wei, account.ev_day2_wei) <> ({_EV_DAYS})
+"""  # noqa: S608
+
+_OPEN_SESSIONS_ARE_COUNTED = f"""
+    SELECT {_ACCOUNT} AS subject,
+           format('%s sessions are counted as open, %s are', account.sessions_open, coalesce(opened.sessions, 0))
+           AS detail
+      FROM account LEFT JOIN (SELECT gateway_id, count(*) AS sessions FROM session WHERE NOT closed
+                               GROUP BY gateway_id) AS opened ON opened.gateway_id = account.id
+     WHERE account.sessions_open <> coalesce(opened.sessions, 0)
+    UNION ALL
+    SELECT {_shown("gw", "coalesce(counted.gateway_id, opened.gateway_id)")},
+           format('%s sessions with orchestrator 0x%s are counted as open, %s are', coalesce(counted.sessions, 0),
+                  encode(coalesce(counted.orchestrator, opened.orchestrator)::bytea, 'hex'),
+                  coalesce(opened.sessions, 0))
+      FROM open_sessions AS counted
+      FULL JOIN (SELECT gateway_id, orchestrator, count(*) AS sessions FROM session WHERE NOT closed
+                  GROUP BY gateway_id, orchestrator) AS opened
+             ON opened.gateway_id = counted.gateway_id AND opened.orchestrator = counted.orchestrator
+     WHERE coalesce(counted.sessions, 0) <> coalesce(opened.sessions, 0)
+"""  # noqa: S608
+
+_KEYS_ARE_LIMITED = f"""
+    SELECT {_shown("key", "api_key.id")} AS subject,
+           CASE WHEN api_key.has_limits THEN 'the key is said to have limits, and has none'
+                ELSE 'the limits of the key are not looked at' END AS detail
+      FROM api_key LEFT JOIN key_limit ON key_limit.key_id = api_key.id AND key_limit.gateway_id = api_key.gateway_id
+     WHERE api_key.has_limits <> (key_limit.key_id IS NOT NULL)
+"""  # noqa: S608
+
 # --- credit that expires --------------------------------------------------------------------------------------------
 
 _LOTS_ARE_GRANTED = f"""
@@ -282,6 +361,14 @@ CLAIMS: Final = (
     Claim("issuance_account", "The account of an issuance exists and is in its currency.", _ISSUANCE_ACCOUNTS),
     Claim("issuance_id", "No two issuances share an id.", _ISSUED_ONCE),
     Claim("usage_total", "The usage total of every account is the sum of its charges.", _USAGE_TOTALS),
+    Claim(
+        "usage_counted",
+        "Calls and spend are counted as what the issuances of the day and the month sum to.",
+        _USAGE_IS_COUNTED,
+    ),
+    Claim("ev_counted", "Open expected value is counted as what the issuances of three days sum to.", _EV_IS_COUNTED),
+    Claim("sessions_counted", "As many sessions are counted as open as there are.", _OPEN_SESSIONS_ARE_COUNTED),
+    Claim("key_limits", "A key is known to have limits where it has.", _KEYS_ARE_LIMITED),
     Claim("lot_grant", "Every credit lot was granted, to its account, with its amount.", _LOTS_ARE_GRANTED),
     Claim("lot_expiry", "What expired had been granted to expire, and nothing is left of it.", _EXPIRIES_HAVE_LOTS),
     Claim("lot_balance", "What credit lots still hold is part of the balance, and their expiry is noted.", _LOTS_FIT),

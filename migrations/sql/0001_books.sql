@@ -118,6 +118,7 @@ CREATE TABLE issuance (
     gateway_id           uuid NOT NULL,
     id                   uuid NOT NULL,          -- UUIDv7
     session_id           uuid NOT NULL,
+    sequence             bigint NOT NULL,        -- of the signer's state: 0 for a session's first payment
     key_id               uuid NOT NULL,
     end_user             text NOT NULL DEFAULT '',
     sender               address NOT NULL,

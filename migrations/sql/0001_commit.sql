@@ -24,20 +24,36 @@ DECLARE
     item record;
     payers uuid[] := '{}';  -- the gateways whose items were applied so far, the last of them now
     spent numeric[] := '{}';  -- what they cost
-    n integer := 0;  -- how many they are
+    calls bigint[] := '{}';  -- how many calls that were
+    evs numeric[] := '{}';  -- the expected value of their tickets
+    opened bigint[] := '{}';  -- how many sessions they opened
+    n integer := 0;  -- how many gateways they are
+    begun_at timestamptz;
+    today date;
 BEGIN
     BEGIN
         PERFORM 1 FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE;
     EXCEPTION WHEN lock_not_available THEN
         held := ARRAY(SELECT id FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED);
     END;
-    PERFORM settle_lots(id) FROM account WHERE id = ANY (held) AND next_expiry_at <= now();
+    begun_at := clock_timestamp();  -- after the locks: the entries of an account are in the order of their times
+    today := (begun_at AT TIME ZONE 'UTC')::date;
+    PERFORM refresh_account(id, today)
+       FROM account WHERE id = ANY (held) AND (usage_day < today OR next_expiry_at <= now());
     INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
         SELECT rand, session_id, gateway_id, 0
           FROM unnest(a_rand, a_session, a_gateway) AS claim (rand, session_id, gateway_id) ORDER BY rand
         ON CONFLICT DO NOTHING;
     FOR item IN
         SELECT asked.*, account.balance, account.credit_limit, account.currency, rand.last_nonce,
+               asked.is_new OR session.closed AS opens, api_key.has_limits,
+               -- What may still be used; NULL is no limit.
+               account.calls_day_max - account.calls_day AS calls_day_left,
+               account.spend_day_max - account.spent_day AS spend_day_left,
+               account.spend_month_max - account.spent_month AS spend_month_left,
+               account.ev_open_max_wei - account.ev_day0_wei - account.ev_day1_wei - account.ev_day2_wei AS ev_left,
+               account.sessions_open_max - account.sessions_open AS sessions_left,
+               account.sessions_open_per_orchestrator_max,
                coalesce(keyed.issuance_id, newest.issuance_id) AS stored_issuance_id,
                coalesce(keyed.answer, newest.answer) AS stored_answer,
                CASE  -- the order of refusals; docs/api.md publishes it
@@ -90,16 +106,34 @@ BEGIN
             n := n + 1;
             payers[n] := item.gateway_id;
             spent[n] := 0;
+            calls[n] := 0;
+            evs[n] := 0;
+            opened[n] := 0;
         END IF;
         o_ord := item.ord;
         o_code := item.refusal;
         o_balance := item.balance - spent[n];
         o_credit_limit := item.credit_limit;
-        o_created_at := now();
+        o_created_at := begun_at;
         o_issuance_id := NULL;
         o_answer := NULL;
-        IF o_code IS NULL AND o_balance + o_credit_limit < item.charge THEN
-            o_code := 'out_of_credit';
+        IF o_code IS NULL THEN
+            o_code := CASE  -- credit and then limits come last: what a call would use counts only if it may be made
+                WHEN o_balance + o_credit_limit < item.charge THEN 'out_of_credit'
+                WHEN calls[n] >= item.calls_day_left THEN 'calls_per_day'
+                WHEN spent[n] + item.charge > item.spend_day_left THEN 'spend_per_day'
+                WHEN spent[n] + item.charge > item.spend_month_left THEN 'spend_per_month'
+                WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
+                WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
+                WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge)
+            END;
+            -- Counts the session at once, so nothing may be judged after it. One that was open before is never refused.
+            IF o_code IS NULL AND item.opens AND NOT open_session(
+                item.gateway_id, item.orchestrator,
+                CASE WHEN item.is_new THEN item.sessions_open_per_orchestrator_max END)
+            THEN
+                o_code := 'sessions_open_per_orchestrator';
+            END IF;
         END IF;
         IF o_code IS NOT NULL THEN
             IF o_code = 'replayed' THEN
@@ -114,15 +148,25 @@ BEGIN
         END IF;
         -- The point of no return: refusals above, effects below, and no effect may refuse.
         spent[n] := spent[n] + item.charge;
+        calls[n] := calls[n] + 1;
+        evs[n] := evs[n] + item.ev;
         o_balance := o_balance - item.charge;
         INSERT INTO issuance (
-            gateway_id, id, session_id, key_id, end_user, sender, recipient_rand_hash, first_nonce, num_tickets,
+            gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce, num_tickets,
             face_value_wei, win_prob, creation_round, ev_wei, fee_wei, charge, currency, price, price_source,
-            price_observed_at, markup_bps, balance_after)
+            price_observed_at, markup_bps, balance_after, created_at)
         VALUES (
-            item.gateway_id, item.issuance_id, item.session_id, item.key_id, item.end_user, item.sender, item.rand,
-            item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round, item.ev, item.fee, item.charge,
-            item.currency, item.price, item.price_source, item.price_at, item.markup, o_balance);
+            item.gateway_id, item.issuance_id, item.session_id, item.sequence, item.key_id, item.end_user, item.sender,
+            item.rand, item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round, item.ev, item.fee, item.charge,
+            item.currency, item.price, item.price_source, item.price_at, item.markup, o_balance, begun_at);
+        IF item.opens THEN
+            opened[n] := opened[n] + 1;
+        END IF;
+        IF item.has_limits THEN
+            UPDATE key_limit SET calls_day = calls_day + 1, spent_day = spent_day + item.charge,
+                   spent_month = spent_month + item.charge
+             WHERE gateway_id = item.gateway_id AND key_id = item.key_id;
+        END IF;
         IF item.is_new THEN
             INSERT INTO session (
                 id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
@@ -135,7 +179,7 @@ BEGIN
             UPDATE session SET
                 head_state_hash = item.head_hash, head_sequence = item.sequence, request_hash = item.request_hash,
                 issuance_id = item.issuance_id, answer = item.answer,
-                manifest_id = coalesce(manifest_id, item.manifest), updated_at = now()
+                manifest_id = coalesce(manifest_id, item.manifest), updated_at = now(), closed = false
              WHERE id = item.session_id;
         END IF;
         UPDATE recipient_rand SET last_nonce = item.first_nonce + item.tickets - 1, session_id = item.session_id,
@@ -147,8 +191,12 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
-    UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost
-      FROM unnest(payers, spent) AS paid (id, cost) WHERE account.id = paid.id AND paid.cost > 0;
+    UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost,
+           calls_day = calls_day + paid.calls, spent_day = spent_day + paid.cost,
+           spent_month = spent_month + paid.cost, ev_day0_wei = ev_day0_wei + paid.ev,
+           sessions_open = sessions_open + paid.opened
+      FROM unnest(payers, spent, calls, evs, opened) AS paid (id, cost, calls, ev, opened)
+     WHERE account.id = paid.id AND paid.calls > 0;
 END $$;
 
 CREATE FUNCTION forget_keyed_answers(older_than interval) RETURNS bigint

@@ -336,7 +336,7 @@ def next_body(stack: Stack) -> dict[str, Any]:
 async def test_every_admin_route_asks_for_the_token_before_anything_else(port: HttpPort, authorization: str) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     routes = [(method, path) for path, item in port.document["paths"].items() for method in item if "/admin/" in path]
-    assert len(routes) == 13
+    assert len(routes) == 16
 
     for method, path in routes:
         answer = await port.call(method.upper(), re.sub(r"\{\w+\}", "x", path), b"{not json", headers=headers)
@@ -388,6 +388,70 @@ async def test_limit_and_pricing_are_set(port: HttpPort) -> None:
     assert (limited["credit_limit"], limited["available"]) == ("25", "25")
     assert (priced["markup_bps"], priced["minimum_charge"]) == (250, "0")
     assert (charged["markup_bps"], charged["minimum_charge"]) == (250, "0.01")
+
+
+async def test_limits_on_what_is_used_are_set_taken_away_and_read(port: HttpPort, stack: Stack) -> None:
+    gateway = await stack.new_gateway(name="studio", credit="10")
+    wanted = {"spend_per_day": "25.00", "calls_per_day": "7", "ev_open": "1000000000000000000", "burst_count": "20"}
+    await stack.pay(gateway, stack.new_stream())
+
+    set_now = (await port.admin("PUT", "/gateways/studio/limits", wanted)).json
+    lifted = (await port.admin("PUT", "/gateways/studio/limits", {"calls_per_day": "none"})).json
+    read = (await port.as_gateway(gateway, "GET", "/v1/limits")).json
+
+    assert limits_of(set_now)["calls_per_day"] == ("7", "1")
+    assert limits_of(lifted) == {
+        "calls_per_day": (None, "1"),
+        "spend_per_day": ("25", str(TICKET_CHARGE_USD)),
+        "spend_per_month": (None, str(TICKET_CHARGE_USD)),
+        "ev_open": ("1000000000000000000", str(TICKET_EV_WEI)),
+        "sessions_open": ("5000", "1"),
+        "sessions_open_per_orchestrator": ("1000", "1"),
+    }
+    assert (lifted["burst_count"], lifted["requests_per_s"], lifted["keys"]) == (20, None, [])
+    assert read == lifted == (await port.admin("GET", "/gateways/studio/limits")).json
+
+
+async def test_a_key_has_limits_of_its_own(port: HttpPort, stack: Stack) -> None:
+    gateway = await stack.new_gateway(name="studio", credit="10")
+    await stack.pay(gateway, stack.new_stream())
+    (key,) = (await port.admin("GET", "/gateways/studio/keys")).json["items"]
+
+    limited = (await port.admin("PUT", f"/keys/{key['id']}/limits", {"spend_per_month": "5"})).json
+    read = (await port.as_gateway(gateway, "GET", "/v1/limits")).json
+
+    assert limits_of(limited) == {
+        "key_calls_per_day": (None, "1"),
+        "key_spend_per_day": (None, str(TICKET_CHARGE_USD)),
+        "key_spend_per_month": ("5", str(TICKET_CHARGE_USD)),
+    }
+    assert read["keys"] == [limited]
+
+
+def limits_of(document: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
+    return {use["limit"]: (use["allowed"], use["used"]) for use in document["limits"]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({}, "name at least one limit"),
+        ({"calls_per_day": 7}, 'write "7" in quotes'),
+        ({"calls_per_day": "1.5"}, "calls_per_day: a whole number"),
+        ({"calls_per_day": "-1"}, "calls_per_day: a whole number"),
+        ({"requests_per_s": "0"}, "requests_per_s: a whole number from 1"),
+        ({"spend_per_day": "all"}, "spend_per_day: an amount is a plain decimal number"),
+        ({"spend_per_year": "1"}, "spend_per_year"),
+    ],
+)
+async def test_a_limit_that_is_none_is_refused_and_says_why(
+    port: HttpPort, limits: dict[str, Any], reason: str
+) -> None:
+    await new_gateway(port)
+
+    answer = await port.admin("PUT", "/gateways/studio/limits", limits)
+
+    assert reason in answer.problem(400, "invalid_request")["detail"]
 
 
 async def test_a_limit_below_the_debt_is_a_conflict(port: HttpPort, stack: Stack) -> None:
@@ -577,7 +641,7 @@ async def test_the_openapi_document_is_valid_and_describes_every_route(port: Htt
     OpenAPIV31SpecValidator(document).validate()
     assert document == port.document
     hot = {"/generate-live-payment", "/sign-orchestrator-info", "/discover-orchestrators", "/v1/signTicket"}
-    cold = {"/v1/balance", "/v1/issuances", "/v1/issuances/{issuance_id}"}
+    cold = {"/v1/balance", "/v1/limits", "/v1/issuances", "/v1/issuances/{issuance_id}"}
     machines = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
     assert hot | cold | machines == {path for path in document["paths"] if not path.startswith("/v1/admin/")}
     operations = [operation for item in document["paths"].values() for operation in item.values()]

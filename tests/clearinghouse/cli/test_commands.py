@@ -27,8 +27,8 @@ from tests.parts.books import commit, usage
 
 COMMANDS = [
     "gateway create", "gateway list", "gateway show", "gateway suspend", "gateway resume", "gateway set-limit",
-    "gateway set-pricing", "key create", "key list", "key rotate", "key revoke", "credit grant", "credit withdraw",
-    "balance", "issuances", "ledger verify",
+    "gateway set-pricing", "gateway set-limits", "key create", "key list", "key rotate", "key revoke", "key set-limits",
+    "credit grant", "credit withdraw", "balance", "issuances", "ledger verify",
 ]  # fmt: skip
 
 
@@ -149,6 +149,35 @@ def test_terms_of_a_gateway_are_set_and_shown(cli: Cli) -> None:
     assert (suspended["status"], suspended["status_reason"]) == ("suspended", "chargeback")
     assert cli("gateway", "resume", "terms", "--json").json()["status"] == "active"
     assert "terms" in {item["name"] for item in cli("gateway", "list", "--json").json()["items"]}
+
+
+def test_limits_are_set_and_shown_with_what_is_used(cli: Cli, conninfo: str, gateway: str) -> None:
+    cli("gateway", "set-limit", gateway, "100", "--json").json()
+    key = cli("key", "create", gateway, "--json").json()
+    with psycopg.connect(conninfo, autocommit=True) as owner:
+        ids = parse("gw", key["gateway_id"]), parse("key", key["key_id"])
+        assert commit(owner, usage(*ids, ev_wei=10**15))[0] is None
+    cli("gateway", "set-limits", gateway, "--spend-day", "25", "--calls-day", "10", "--json").json()
+    shown = cli(
+        "gateway", "set-limits", gateway, "--calls-day", "none", "--ev-open", "5000000000000000", "--json"
+    ).json()
+    limited = cli("key", "set-limits", key["public_id"], "--calls-day", "3", "--burst", "4", "--json").json()
+    assert {use["limit"]: (use["allowed"], use["used"], use["unit"]) for use in shown["limits"]} == {
+        "calls_per_day": (None, "1", "calls"),
+        "spend_per_day": ("25", "2", "USD"),
+        "spend_per_month": (None, "2", "USD"),
+        "ev_open": ("5000000000000000", "1000000000000000", "wei"),
+        "sessions_open": ("5000", "1", "sessions"),
+        "sessions_open_per_orchestrator": ("1000", "1", "sessions"),
+    }
+    assert (limited["burst_count"], limited["limits"][0]["allowed"], limited["limits"][0]["used"]) == (4, "3", "1")
+    for command in (("gateway", "show"), ("balance",)):
+        document = cli(*command, gateway, "--json").json()
+        assert (document["limits"], document["keys"]) == (shown["limits"], [limited])
+        lines = [line.split() for line in cli(*command, gateway).out.splitlines()]
+        assert ["gateway", "spend_per_day", "2", "25", "USD"] in [line[:5] for line in lines]
+        assert [key["public_id"], "key_calls_per_day", "1", "3", "calls"] in [line[:5] for line in lines]
+    assert "name at least one limit" in cli("gateway", "set-limits", gateway).err
 
 
 def test_a_transfer_with_a_key_is_booked_once(cli: Cli, gateway: str) -> None:

@@ -56,6 +56,7 @@ async def books(admin: AsyncEngine, owner: Connection) -> Books:
     second = first.continued(num_tickets=2)
     for call in (first, second, usage(other, others_key, ev_wei=10**15)):
         assert commit(owner, call)[0] is None
+    owner.execute("SELECT set_key_limits(%s, 1000, NULL, 1000)", [key])
     return Books(acme, other, key, first, second, lot, lapsed)
 
 
@@ -138,31 +139,36 @@ CORRUPTIONS = {
         "DELETE FROM issuance WHERE id = %(second)s",
         {"balance": "the balance is 108.75, the postings sum to 112.85", "zero_sum": "sum to",
          "usage_total": "usage_total is 10.25, the charges sum to 6.15", "session_head": "does not exist",
-         "last_nonce": "last_nonce is 5, the issuances end at 3"},
+         "last_nonce": "last_nonce is 5, the issuances end at 3",
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
     ),
     "an issuance charged less than it says": Corruption(
         "UPDATE issuance SET charge = charge + 1 WHERE id = %(second)s",
         {"balance": "the balance is 108.75, the postings sum to 107.75", "zero_sum": "sum to",
-         "usage_total": "usage_total is 10.25, the charges sum to 11.25"},
+         "usage_total": "usage_total is 10.25, the charges sum to 11.25",
+         "usage_counted": "are counted, the issuances make it"},
     ),
     "an issuance of another gateway than the one that paid": Corruption(
         "UPDATE issuance SET gateway_id = %(other)s WHERE id = %(second)s",
         {"issuance_account": "USD was charged to an account in EUR", "balance": "postings sum to",
          "usage_total": "the charges sum to", "rand_owner": "belongs to session",
-         "issuance_parents": "session belongs to another gateway", "session_head": "does not exist for its gateway"},
+         "issuance_parents": "session belongs to another gateway", "session_head": "does not exist for its gateway",
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
     ),
     "an issuance of no account": Corruption(
         "UPDATE issuance SET gateway_id = gen_random_uuid() WHERE id = %(second)s",
         {"issuance_account": "does not exist", "balance": "postings sum to", "usage_total": "the charges sum to",
          "rand_owner": "belongs to session", "issuance_parents": "session belongs to another gateway",
-         "session_head": "does not exist for its gateway"},
+         "session_head": "does not exist for its gateway",
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
     ),
     "an issuance twice": Corruption(
         "INSERT INTO issuance SELECT (jsonb_populate_record(issuance, jsonb_build_object('gateway_id', %(other)s))).* "
         "FROM issuance WHERE id = %(second)s",
         {"issuance_id": "2 issuances of different gateways share this id", "issuance_account": "account in EUR",
          "balance": "postings sum to", "zero_sum": "sum to", "usage_total": "the charges sum to",
-         "issuance_parents": "another gateway", "rand_owner": "belongs to session", "nonces": "used twice"},
+         "issuance_parents": "another gateway", "rand_owner": "belongs to session", "nonces": "used twice",
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
     ),
     "usage in another currency than the issuance": Corruption(
         "UPDATE issuance SET currency = 'EUR' WHERE id = %(second)s",
@@ -171,6 +177,55 @@ CORRUPTIONS = {
     "a usage total changed": Corruption(
         "UPDATE account SET usage_total = usage_total + 1 WHERE id = %(acme)s",
         {"usage_total": "usage_total is 11.25, the charges sum to 10.25"},
+    ),
+    "a call forgotten": Corruption(
+        "UPDATE account SET calls_day = calls_day - 1 WHERE id = %(acme)s",
+        {"usage_counted": "1 calls and 10.25 on the day, 10.25 in the month are counted, the issuances make it 2,"},
+    ),
+    "spend of the day forgotten": Corruption(
+        "UPDATE account SET spent_day = 0 WHERE id = %(acme)s",
+        {"usage_counted": "2 calls and 0 on the day, 10.25 in the month are counted"},
+    ),
+    "spend of the month forgotten": Corruption(
+        "UPDATE account SET spent_month = 0 WHERE id = %(acme)s",
+        {"usage_counted": "10.25 on the day, 0 in the month are counted"},
+    ),
+    "a key's calls forgotten": Corruption(
+        "UPDATE key_limit SET calls_day = 0, spent_day = 0 WHERE key_id = %(key)s",
+        {"usage_counted": "0 calls and 0 on the day, 10.25 in the month are counted, the issuances make it 2, 10.25"},
+    ),
+    "counters of another day": Corruption(
+        "UPDATE account SET usage_day = usage_day + 40 WHERE id = %(acme)s",
+        {"usage_counted": "10.25 in the month are counted, the issuances make it 0, 0 and 0",
+         "ev_counted": "wei are counted as released on the last three days, the issuances make it 0, 0 and 0"},
+    ),
+    "open expected value forgotten": Corruption(
+        "UPDATE account SET ev_day0_wei = ev_day0_wei - 1 WHERE id = %(acme)s",
+        {"ev_counted": "4999999999999999, 0 and 0 wei are counted as released on the last three days"},
+    ),
+    "expected value of yesterday that was never released": Corruption(
+        "UPDATE account SET ev_day1_wei = 1, ev_day2_wei = 2 WHERE id = %(other)s",
+        {"ev_counted": ", 1 and 2 wei are counted as released on the last three days"},
+    ),
+    "an open session forgotten": Corruption(
+        "UPDATE account SET sessions_open = 0 WHERE id = %(acme)s",
+        {"sessions_counted": "0 sessions are counted as open, 1 are"},
+    ),
+    "an open session of an orchestrator forgotten": Corruption(
+        "DELETE FROM open_sessions WHERE gateway_id = %(acme)s",
+        {"sessions_counted": "0 sessions with orchestrator 0x1111"},
+    ),
+    "a session closed behind the counter's back": Corruption(
+        "UPDATE session SET closed = true WHERE id = %(session)s",
+        {"sessions_counted": "1 sessions are counted as open, 0 are"},
+    ),
+    "limits of a key that nobody looks at": Corruption(
+        "UPDATE api_key SET has_limits = false WHERE id = %(key)s",
+        {"key_limits": "the limits of the key are not looked at"},
+    ),
+    "limits of a key that vanished": Corruption(
+        "DELETE FROM key_limit WHERE key_id = %(key)s",
+        {"key_limits": "said to have limits, and has none"},
     ),
     "a lot nobody granted": Corruption(
         "INSERT INTO credit_lot (id, account_id, amount, remaining, expires_at) "
@@ -205,7 +260,8 @@ CORRUPTIONS = {
     ),
     "an expected value one wei off": Corruption(
         "UPDATE issuance SET ev_wei = ev_wei - 1 WHERE id = %(second)s",
-        {"issuance_ev": "ev_wei is 1999999999999999, its 2 tickets are worth 2000000000000000"},
+        {"issuance_ev": "ev_wei is 1999999999999999, its 2 tickets are worth 2000000000000000",
+         "ev_counted": "are counted as released"},
     ),
     "a probability above one": Corruption(
         "UPDATE issuance SET win_prob = win_prob + 1 WHERE id = %(second)s",
@@ -217,7 +273,7 @@ CORRUPTIONS = {
     ),
     "a session that vanished": Corruption(
         "DELETE FROM session WHERE id = %(session)s",
-        {"issuance_parents": "does not exist"},
+        {"issuance_parents": "does not exist", "sessions_counted": "sessions are counted as open"},
     ),
     "a key that vanished": Corruption(
         "DELETE FROM api_key WHERE id = %(key)s", {"issuance_parents": "its key key_"}
@@ -249,7 +305,8 @@ CORRUPTIONS = {
     "a session head of another session": Corruption(
         "UPDATE session SET gateway_id = %(other)s, "
         "issuance_id = (SELECT id FROM issuance WHERE gateway_id = %(other)s) WHERE id = %(session)s",
-        {"session_head": "belongs to session ses_", "issuance_parents": "its session belongs to another gateway"},
+        {"session_head": "belongs to session ses_", "issuance_parents": "its session belongs to another gateway",
+         "sessions_counted": "sessions are counted as open"},
     ),
     "a session head that was never issued": Corruption(
         "UPDATE session SET issuance_id = gen_random_uuid() WHERE id = %(session)s",

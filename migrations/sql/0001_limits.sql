@@ -1,0 +1,184 @@
+-- Limits: what a gateway and a key may use, and what they have used. NULL is no limit.
+--
+-- A gateway's stand on its account, the row that commit_issuances locks and changes anyway: they are judged there, so
+-- that any number of processes together cannot pass one, and counting costs no further write. Days and months are UTC.
+CREATE DOMAIN count_max AS bigint CHECK (VALUE >= 0);
+CREATE DOMAIN amount_max AS monetary CHECK (VALUE >= 0);
+CREATE DOMAIN rate_max AS integer CHECK (VALUE > 0);
+
+ALTER TABLE account
+    ADD calls_day_max    count_max,
+    ADD spend_day_max    amount_max,
+    ADD spend_month_max  amount_max,
+    ADD ev_open_max_wei  wei,
+    ADD sessions_open_max                   count_max DEFAULT 5000,
+    ADD sessions_open_per_orchestrator_max  count_max DEFAULT 1000,
+    -- The counters have no domains: every commit would check them anew, and they are sums of what was checked.
+    ADD usage_day        date NOT NULL DEFAULT '1970-01-01',  -- the day that the counters below are of
+    ADD calls_day        bigint NOT NULL DEFAULT 0,
+    ADD spent_day        numeric NOT NULL DEFAULT 0,
+    ADD spent_month      numeric NOT NULL DEFAULT 0,
+    -- Expected value of the tickets released on usage_day, the day before, and the one before that. Together they cover
+    -- 48 hours at least, and tickets can be redeemed for two rounds, which are 38: never less than what is open.
+    ADD ev_day0_wei      numeric NOT NULL DEFAULT 0,
+    ADD ev_day1_wei      numeric NOT NULL DEFAULT 0,
+    ADD ev_day2_wei      numeric NOT NULL DEFAULT 0,
+    ADD sessions_open    bigint NOT NULL DEFAULT 0;
+
+-- Requests per second are counted in every serving process; here is only how many there may be.
+ALTER TABLE gateway ADD requests_per_s rate_max, ADD burst_count rate_max;
+ALTER TABLE api_key
+    ADD requests_per_s rate_max,
+    ADD burst_count rate_max,
+    ADD has_limits boolean NOT NULL DEFAULT false;  -- whether there is a row in key_limit; changed under the account's lock
+
+-- A key's usage is counted only while it has a limit. A row is changed only under the lock of its gateway's account, and
+-- its counters are of that account's usage_day. (Not in api_key: whoever revokes a key must not hold up a batch.)
+CREATE TABLE key_limit (
+    gateway_id       uuid NOT NULL REFERENCES gateway,
+    key_id           uuid NOT NULL REFERENCES api_key,
+    calls_day_max    count_max,
+    spend_day_max    amount_max,
+    spend_month_max  amount_max,
+    calls_day        bigint NOT NULL DEFAULT 0,
+    spent_day        numeric NOT NULL DEFAULT 0,
+    spent_month      numeric NOT NULL DEFAULT 0,
+    PRIMARY KEY (gateway_id, key_id)
+) WITH (fillfactor = 50);
+
+-- A session is open until nothing was paid in it for a while (close_idle_sessions); its next payment opens it again.
+ALTER TABLE session ADD closed boolean NOT NULL DEFAULT false;
+CREATE INDEX session_open ON session (gateway_id) WHERE NOT closed;
+CREATE TABLE open_sessions (
+    gateway_id    uuid NOT NULL,
+    orchestrator  address NOT NULL,
+    sessions      bigint NOT NULL CHECK (sessions >= 0),
+    PRIMARY KEY (gateway_id, orchestrator)
+) WITH (fillfactor = 50);
+
+CREATE FUNCTION month_of(day date) RETURNS date
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT day - extract(day FROM day)::integer + 1 $$;
+
+-- What every gateway may use and has used as of now, whether or not its counters have seen the new day yet.
+CREATE VIEW gateway_usage AS
+    SELECT account.id AS gateway_id, account.currency, gateway.requests_per_s, gateway.burst_count,
+           calls_day_max, spend_day_max, spend_month_max, ev_open_max_wei, sessions_open_max,
+           sessions_open_per_orchestrator_max, sessions_open, today.day,
+           CASE WHEN usage_day = today.day THEN calls_day ELSE 0 END AS calls_day,
+           CASE WHEN usage_day = today.day THEN spent_day ELSE 0 END AS spent_day,
+           CASE WHEN month_of(usage_day) = month_of(today.day) THEN spent_month ELSE 0 END AS spent_month,
+           CASE today.day - usage_day
+               WHEN 0 THEN ev_day0_wei + ev_day1_wei + ev_day2_wei
+               WHEN 1 THEN ev_day0_wei + ev_day1_wei
+               WHEN 2 THEN ev_day0_wei ELSE 0 END AS ev_open_wei
+      FROM account JOIN gateway ON gateway.id = account.gateway_id
+      CROSS JOIN LATERAL (SELECT greatest(usage_day, (now() AT TIME ZONE 'UTC')::date) AS day) AS today;
+
+CREATE VIEW key_usage AS
+    SELECT api_key.gateway_id, api_key.id AS key_id, account.currency, api_key.requests_per_s, api_key.burst_count,
+           api_key.has_limits, key_limit.calls_day_max, key_limit.spend_day_max, key_limit.spend_month_max, today.day,
+           CASE WHEN usage_day = today.day THEN key_limit.calls_day ELSE 0 END AS calls_day,
+           CASE WHEN usage_day = today.day THEN key_limit.spent_day ELSE 0 END AS spent_day,
+           CASE WHEN month_of(usage_day) = month_of(today.day) THEN key_limit.spent_month ELSE 0 END AS spent_month
+      FROM api_key JOIN account ON account.id = api_key.gateway_id
+      LEFT JOIN key_limit ON key_limit.gateway_id = api_key.gateway_id AND key_limit.key_id = api_key.id
+      CROSS JOIN LATERAL (SELECT greatest(usage_day, (now() AT TIME ZONE 'UTC')::date) AS day) AS today;
+
+-- Brings an account up to date: the counters begin anew with the day and the month, and expired credit lapses.
+-- The caller holds the account's row lock.
+CREATE FUNCTION refresh_account(a_account uuid, a_day date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE key_limit SET calls_day = 0, spent_day = 0,
+           spent_month = CASE WHEN month_of(usage_day) = month_of(a_day) THEN spent_month ELSE 0 END
+      FROM (SELECT usage_day FROM account WHERE id = a_account AND usage_day < a_day) AS holder
+     WHERE key_limit.gateway_id = a_account;
+    UPDATE account SET usage_day = a_day, calls_day = 0, spent_day = 0,
+           spent_month = CASE WHEN month_of(usage_day) = month_of(a_day) THEN spent_month ELSE 0 END,
+           ev_day0_wei = 0,
+           ev_day1_wei = CASE a_day - usage_day WHEN 1 THEN ev_day0_wei ELSE 0 END,
+           ev_day2_wei = CASE a_day - usage_day WHEN 1 THEN ev_day1_wei WHEN 2 THEN ev_day0_wei ELSE 0 END
+     WHERE id = a_account AND usage_day < a_day;
+    PERFORM settle_lots(a_account) FROM account WHERE id = a_account AND next_expiry_at <= now();
+END $$;
+
+-- Which of its key's limits a call would pass; NULL where none. The caller holds the account's row lock.
+CREATE FUNCTION key_limit_passed(a_gateway uuid, a_key uuid, a_charge numeric) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT CASE
+               WHEN calls_day >= calls_day_max THEN 'key_calls_per_day'
+               WHEN spent_day + a_charge > spend_day_max THEN 'key_spend_per_day'
+               WHEN spent_month + a_charge > spend_month_max THEN 'key_spend_per_month'
+           END
+      FROM key_limit WHERE gateway_id = a_gateway AND key_id = a_key;
+$$;
+
+-- Counts one more open session with an orchestrator, unless there are `a_max` already. The caller holds the lock.
+CREATE FUNCTION open_session(a_gateway uuid, a_orchestrator bytea, a_max bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF a_max <= 0 THEN
+        RETURN false;
+    END IF;
+    INSERT INTO open_sessions AS opened (gateway_id, orchestrator, sessions) VALUES (a_gateway, a_orchestrator, 1)
+        ON CONFLICT (gateway_id, orchestrator) DO UPDATE SET sessions = opened.sessions + 1
+        WHERE a_max IS NULL OR opened.sessions < a_max;
+    RETURN FOUND;
+END $$;
+
+-- Closes what was idle for so long; returns how many sessions that were. An account that somebody holds is left for the
+-- next time.
+CREATE FUNCTION close_idle_sessions(a_gateway uuid, a_idle interval) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    closed_count bigint;
+BEGIN
+    PERFORM 1 FROM account WHERE id = a_gateway FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    WITH idle AS (
+        UPDATE session SET closed = true
+         WHERE gateway_id = a_gateway AND NOT closed AND updated_at < now() - a_idle RETURNING orchestrator),
+    by_orchestrator AS (SELECT orchestrator, count(*) AS sessions FROM idle GROUP BY orchestrator),
+    lowered AS (
+        UPDATE open_sessions AS opened SET sessions = opened.sessions - by_orchestrator.sessions FROM by_orchestrator
+         WHERE opened.gateway_id = a_gateway AND opened.orchestrator = by_orchestrator.orchestrator)
+    SELECT coalesce(sum(sessions), 0) INTO closed_count FROM by_orchestrator;
+    IF closed_count > 0 THEN
+        UPDATE account SET sessions_open = sessions_open - closed_count WHERE id = a_gateway;
+        DELETE FROM open_sessions WHERE gateway_id = a_gateway AND sessions = 0;  -- a caller can name any orchestrator
+    END IF;
+    RETURN closed_count;
+END $$;
+
+-- Sets all limits of a key; none at all ends the counting. What the key has used so far is added up from its issuances.
+-- While that takes, the gateway's calls are answered account_busy.
+CREATE FUNCTION set_key_limits(a_key uuid, a_calls_day bigint, a_spend_day numeric, a_spend_month numeric) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    holder account;
+    month_begins_at timestamptz;
+    is_limited boolean := coalesce(a_calls_day::numeric, a_spend_day, a_spend_month) IS NOT NULL;
+BEGIN
+    PERFORM 1 FROM api_key WHERE id = a_key FOR NO KEY UPDATE;  -- first the key, then the account: as a rotation does
+    SELECT account.* INTO STRICT holder FROM account JOIN api_key ON api_key.gateway_id = account.id
+     WHERE api_key.id = a_key FOR NO KEY UPDATE OF account;
+    PERFORM refresh_account(holder.id, (clock_timestamp() AT TIME ZONE 'UTC')::date);
+    SELECT * INTO holder FROM account WHERE id = holder.id;
+    UPDATE api_key SET has_limits = is_limited WHERE id = a_key AND has_limits <> is_limited;
+    DELETE FROM key_limit WHERE gateway_id = holder.id AND key_id = a_key;
+    IF NOT is_limited THEN
+        RETURN;
+    END IF;
+    month_begins_at := month_of(holder.usage_day)::timestamp AT TIME ZONE 'UTC';
+    INSERT INTO key_limit (
+        gateway_id, key_id, calls_day_max, spend_day_max, spend_month_max, calls_day, spent_day, spent_month)
+    SELECT holder.id, a_key, a_calls_day, a_spend_day, a_spend_month,
+           count(*) FILTER (WHERE created_at >= today.begins_at),
+           coalesce(sum(charge) FILTER (WHERE created_at >= today.begins_at), 0), coalesce(sum(charge), 0)
+      FROM issuance CROSS JOIN (SELECT holder.usage_day::timestamp AT TIME ZONE 'UTC' AS begins_at) AS today
+     WHERE gateway_id = holder.id AND key_id = a_key AND created_at >= month_begins_at
+       -- Their ids begin with the time that they were made at, a little before created_at; no index has created_at.
+       AND id >= (lpad(to_hex(((extract(epoch FROM month_begins_at) - 3600) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+END $$;
