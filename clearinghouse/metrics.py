@@ -23,6 +23,8 @@ from prometheus_client.utils import floatToGoString
 
 from clearinghouse.errors import Refusal
 from clearinghouse.policy import Rule
+from clearinghouse.request_rates import RATES
+from clearinghouse.usage import Limit
 
 NAMESPACE: Final = "clearinghouse"
 #: Both ends matter: a stage takes tens of microseconds, and a client gives up after 5 s.
@@ -97,7 +99,7 @@ class Metrics:
         codes = (*refusal_codes(), "internal_error", OTHER)
         self._refusals = {(route, code): refusals.labels(route, code) for route in (*Route, OTHER) for code in codes}
         rules = hot_counters("rule_refusals", "Calls refused by a rule of the policy.", ["rule"])
-        self._rules = {rule.value: rules.child(rule.value) for rule in Rule}
+        self._rules = {str(rule): rules.child(str(rule)) for rule in (*Rule, *Limit, *RATES)}
         latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
         registry.register(latency)
         self._stages = {stage.value: latency.child(stage.value) for stage in Stage}
@@ -145,8 +147,8 @@ class Metrics:
 
     def refused(self, route: str, code: str, *, rule: object = None) -> None:
         """`rule` is the refusal's fact of that name, where it has one."""
-        if isinstance(rule, Rule):
-            self._rules[rule].value += 1
+        if rule is not None and (counter := self._rules.get(str(rule))) is not None:
+            counter.value += 1
         child = self._refusals.get((route, code))
         if child is None:
             known_route = route if route in self._answers else OTHER

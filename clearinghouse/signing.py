@@ -60,14 +60,24 @@ SIGNATURE_SAMPLE = 16
 _LIMITS = frozenset(map(str, Limit))
 
 
-@dataclass(slots=True)
-class SignCall:
-    """One call, whichever way it came in. `authorization` is the header's value, "" when absent."""
+class Asked(NamedTuple):
+    """What a call asks for."""
 
     request: PaymentRequest
-    authorization: str
     idempotency_key: str = ""
     end_user: str = ""
+
+
+@dataclass(slots=True)
+class SignCall:
+    """One call, whichever way it came in. `authorization` is the header's value, "" when absent.
+
+    `asked` reads what is asked for and raises the refusals of a bad body. It is called once the caller is known:
+    nothing is decoded for strangers.
+    """
+
+    authorization: str
+    asked: Callable[[], Asked]
     #: time.perf_counter() when the request had arrived.
     received_at_s: float = field(default_factory=time.perf_counter)
 
@@ -150,33 +160,35 @@ class Signing:
         return signed
 
     async def _sign_ticket(self, call: SignCall) -> SignedAnswer:
-        request, stages = call.request, self._metrics.stages(call.received_at_s)
-        require_manifest_and_capabilities(request)
-        request_hash = hashlib.sha256(request.canonical).digest()
-        _require_labels(call)
-        stages.done("decode")
-
+        stages = self._metrics.stages(call.received_at_s)
         caller = await self._authenticator.authenticate(call.authorization)
-        base = _base_of(request, caller)
         stages.done("authenticate")
+
+        asked = call.asked()
+        request = asked.request
+        require_manifest_and_capabilities(request)
+        _require_labels(asked)
+        request_hash = hashlib.sha256(request.canonical).digest()
+        base = _base_of(request, caller)
+        stages.done("decode")
 
         # One call at a time for the same ticket parameters: identical ones find the answer of the first, and a signer
         # never works on one PM session twice at once (spec 10-A16).
         recipient_rand_hash = ticket_params(request).recipient_rand_hash
         await self._turns.take(recipient_rand_hash)
         try:
-            decision = await self._decide(call, caller, request_hash, base)
+            decision = await self._decide(asked, caller, request_hash, base)
             stages.done("lookup")
             if isinstance(decision, Replay):
                 receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
                 return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
-            return await self._pay(call, caller, request_hash, base, first_nonce=decision.first_nonce, stages=stages)
+            return await self._pay(asked, caller, request_hash, base, first_nonce=decision.first_nonce, stages=stages)
         finally:
             self._turns.give(recipient_rand_hash)
 
     async def _pay(
         self,
-        call: SignCall,
+        asked: Asked,
         caller: Caller,
         request_hash: bytes,
         base: _Base | None,
@@ -185,7 +197,7 @@ class Signing:
         stages: Stages,
     ) -> SignedAnswer:
         """Policy, quote, sign, verify, commit, release."""
-        request = call.request
+        request = asked.request
         self._gates.require_offer(request, base.state.initial_price if base is not None else None)
         due = self._due(request, base)
         self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
@@ -219,7 +231,7 @@ class Signing:
                 request, ev_wei=signed.ev_wei, first_nonce=first_nonce, num_tickets=signed.num_tickets
             )
         issuance = _issuance(
-            call,
+            asked,
             caller,
             request_hash=request_hash,
             base=base,
@@ -247,11 +259,9 @@ class Signing:
         self._authenticator.confirm(caller)
         return self._release(caller, issuance, outcome, signed, stages.overhead_s())
 
-    async def _decide(
-        self, call: SignCall, caller: Caller, request_hash: bytes, base: _Base | None
-    ) -> Replay | Proceed:
-        if call.idempotency_key:
-            keyed = await self._lookups.keyed_answer(caller.gateway_id, call.idempotency_key)
+    async def _decide(self, asked: Asked, caller: Caller, request_hash: bytes, base: _Base | None) -> Replay | Proceed:
+        if asked.idempotency_key:
+            keyed = await self._lookups.keyed_answer(caller.gateway_id, asked.idempotency_key)
             if keyed is not None and keyed.request_hash != request_hash:
                 raise IdempotencyConflict("This idempotency key was used with another request.")
             if keyed is not None:
@@ -259,7 +269,7 @@ class Signing:
 
         def judge(found: SessionFinding) -> Replay | Proceed:
             return decide(
-                call.request,
+                asked.request,
                 gateway_id=caller.gateway_id,
                 request_hash=request_hash,
                 base=base.state if base is not None else None,
@@ -270,7 +280,7 @@ class Signing:
             )
 
         lookup = SessionLookup(
-            base.session_id if base is not None else None, ticket_params(call.request).recipient_rand_hash
+            base.session_id if base is not None else None, ticket_params(asked.request).recipient_rand_hash
         )
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
@@ -372,19 +382,19 @@ def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
     return _Base(state, hashlib.sha256(request.state.state).digest(), session_of(state, caller.gateway_id))
 
 
-def _require_labels(call: SignCall) -> None:
-    if not call.idempotency_key and not call.end_user:
+def _require_labels(asked: Asked) -> None:
+    if not asked.idempotency_key and not asked.end_user:
         return
     for name, text, chars_max in (
-        ("idempotency key", call.idempotency_key, IDEMPOTENCY_KEY_MAX_CHARS),
-        ("end user", call.end_user, END_USER_MAX_CHARS),
+        ("idempotency key", asked.idempotency_key, IDEMPOTENCY_KEY_MAX_CHARS),
+        ("end user", asked.end_user, END_USER_MAX_CHARS),
     ):
         if len(text) > chars_max or not text.isprintable():
             raise InvalidRequest(f"The {name} must be at most {chars_max} printable characters.")
 
 
 def _issuance(
-    call: SignCall,
+    asked: Asked,
     caller: Caller,
     *,
     request_hash: bytes,
@@ -395,7 +405,7 @@ def _issuance(
     price: EthPrice,
     body: bytes,
 ) -> Issuance:
-    request, payment = call.request, signed.payment
+    request, payment = asked.request, signed.payment
     pipeline, model = _attribution(request)
     return Issuance(
         gateway_id=caller.gateway_id,
@@ -406,7 +416,7 @@ def _issuance(
         head_state_hash=signed.state_hash,
         sequence=signed.state.sequence_number,
         request_hash=request_hash,
-        idempotency_key=call.idempotency_key or None,
+        idempotency_key=asked.idempotency_key or None,
         recipient_rand_hash=payment.recipient_rand_hash,
         first_nonce=payment.nonces[0],
         num_tickets=signed.num_tickets,
@@ -430,7 +440,7 @@ def _issuance(
         transcoder=request.info.transcoder,
         pipeline=pipeline,
         model=model,
-        end_user=call.end_user,
+        end_user=asked.end_user,
         id=uuid7(),
         answer=body,
     )

@@ -39,7 +39,7 @@ from clearinghouse.ledger.money import show_amount
 from clearinghouse.metrics import Metrics
 from clearinghouse.requests import decode_payment_request
 from clearinghouse.signers.base import Signer, SignerAnswer
-from clearinghouse.signing import SignCall, SignedAnswer, Signing
+from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
 log = structlog.get_logger(__name__)
 
@@ -139,26 +139,28 @@ class HttpApi:
     async def _generate_live_payment(self, request: HotRequest) -> Reply:
         received_at_s = self._metrics.now_s() - request.waited_s
         body = request.read()
-        head = read_head(request.headers)
-        signed = await self._signing.sign_ticket(
-            SignCall(decode_payment_request(body), *head, received_at_s=received_at_s)
-        )
+        authorization, idempotency_key, end_user = read_head(request.headers)
+
+        def asked() -> Asked:
+            return Asked(decode_payment_request(body), idempotency_key, end_user)
+
+        signed = await self._signing.sign_ticket(SignCall(authorization, asked, received_at_s))
         return Reply(200, signed.body, [JSON, *receipt_headers(signed)])
 
     async def _sign_ticket(self, request: HotRequest) -> Reply:
         received_at_s = self._metrics.now_s() - request.waited_s
         body = request.read()
         head = read_head(request.headers)
-        ticket_request, idempotency_key, end_user = decode_sign_ticket(body)
-        signed = await self._signing.sign_ticket(
-            SignCall(
-                ticket_request,
-                head.authorization,
+
+        def asked() -> Asked:
+            payment_request, idempotency_key, end_user = decode_sign_ticket(body)
+            return Asked(
+                payment_request,
                 _one_of("idempotency_key", idempotency_key, head.idempotency_key),
                 _one_of("end_user", end_user, head.end_user),
-                received_at_s=received_at_s,
             )
-        )
+
+        signed = await self._signing.sign_ticket(SignCall(head.authorization, asked, received_at_s))
         payment, seg_creds, state, sig = read_answer(signed.body)
         answer = {
             "payment": payment,

@@ -49,7 +49,7 @@ from clearinghouse.requests import PaymentRequest, decode_payment_request
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.native import NativeSigner
-from clearinghouse.signing import SignCall, SignedAnswer, Signing
+from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
 SIGNER_KEY = SigningKey(keccak(b"the ticket key of the stack"))
 PEPPER = bytes(range(32))
@@ -200,8 +200,9 @@ class Stack:
         return Stream(offer(self.clock, tickets=tickets, orchestrator=orchestrator), **settings)
 
     async def pay(self, gateway: TestGateway, stream: Stream, **call: Any) -> SignedAnswer:
-        """The stream's next payment. `call` adds to SignCall: idempotency_key, end_user. Raises Refusal."""
-        signed = await self.signing.sign_ticket(SignCall(stream.request(), gateway.authorization, **call))
+        """The stream's next payment. `call` adds to Asked: idempotency_key, end_user. Raises Refusal."""
+        asked = Asked(stream.request(), **call)
+        signed = await self.signing.sign_ticket(SignCall(gateway.authorization, lambda: asked))
         stream.learn(signed.body)
         return signed
 
