@@ -122,7 +122,7 @@ def signer(
     from clearinghouse.log import configure_logging  # noqa: PLC0415
     from clearinghouse.process import run  # noqa: PLC0415
     from clearinghouse.running import native_key  # noqa: PLC0415
-    from clearinghouse.service import declared_escrow, native_signer  # noqa: PLC0415
+    from clearinghouse.service import native_signer  # noqa: PLC0415
     from clearinghouse.signers.server import signer_served  # noqa: PLC0415
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
@@ -130,8 +130,9 @@ def signer(
 
     async def main(stop: asyncio.Event) -> None:
         key = native_key(settings)
-        signer = native_signer(key, settings.signer.native, declared_escrow(key.address, settings.escrow))
-        async with signer_served(signer, host=host, port=port) as url:
+        async with signer_served(
+            native_signer(key, settings.signer.native, settings.escrow), host=host, port=port
+        ) as url:
             typer.echo(f"signing for {checksum_address(key.address)} (simulated escrow) at {url}", err=True)
             await stop.wait()
 
