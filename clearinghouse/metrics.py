@@ -99,7 +99,9 @@ class Metrics:
         codes = (*refusal_codes(), "internal_error", OTHER)
         self._refusals = {(route, code): refusals.labels(route, code) for route in (*Route, OTHER) for code in codes}
         rules = hot_counters("rule_refusals", "Calls refused by a rule of the policy.", ["rule"])
-        self._rules = {str(rule): rules.child(str(rule)) for rule in (*Rule, *Limit, *RATES)}
+        self._rules: dict[int | str | None, HotCounter] = {
+            str(rule): rules.child(str(rule)) for rule in (*Rule, *Limit, *RATES)
+        }
         latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
         registry.register(latency)
         self._stages = {stage.value: latency.child(stage.value) for stage in Stage}
@@ -145,10 +147,10 @@ class Metrics:
     def answered(self, route: str) -> None:
         (self._answers.get(route) or self._answers[OTHER]).value += 1
 
-    def refused(self, route: str, code: str, *, rule: object = None) -> None:
+    def refused(self, route: str, code: str, *, rule: int | str | None = None) -> None:
         """`rule` is the refusal's fact of that name, where it has one."""
-        if rule is not None and (counter := self._rules.get(str(rule))) is not None:
-            counter.value += 1
+        if (by_rule := self._rules.get(rule)) is not None:
+            by_rule.value += 1
         child = self._refusals.get((route, code))
         if child is None:
             known_route = route if route in self._answers else OTHER

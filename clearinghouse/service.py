@@ -213,11 +213,11 @@ def declared_escrow(sender: bytes, escrow: EscrowSettings) -> DeclaredEscrow:
     )
 
 
-def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowView) -> NativeSigner:
-    """The signer in process, within its limits."""
+def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowSettings) -> NativeSigner:
+    """The signer in process, over an escrow by declaration."""
     return NativeSigner(
         key=key,
-        escrow=escrow,
+        escrow=declared_escrow(key.address, escrow),
         limits=SignerLimits(
             max_ticket_ev_wei=limits.max_ticket_ev_wei,
             max_total_ev_wei=limits.max_total_ev_wei,
@@ -254,9 +254,8 @@ async def _signer(
             raise ServiceError("signer.kind is native, but there is no key to sign with.")
         if settings.signer.native.webhook_url is not None:
             raise ServiceError(WEBHOOK_NOT_IN_PROCESS)
-        escrow = declared_escrow(secrets.native_key.address, settings.escrow)
-        native = native_signer(secrets.native_key, settings.signer.native, escrow)
-        return native, partial(_probe_native, native, settings), escrow
+        native = native_signer(secrets.native_key, settings.signer.native, settings.escrow)
+        return native, partial(_probe_native, native, settings), declared_escrow(native.address, settings.escrow)
     pool = SignerPool(
         endpoints(settings.signer.go_livepeer),
         expected_address=_address(settings.signer.go_livepeer.expected_address),

@@ -127,7 +127,7 @@ def signer(
     from clearinghouse.log import configure_logging  # noqa: PLC0415
     from clearinghouse.process import run  # noqa: PLC0415
     from clearinghouse.running import native_key  # noqa: PLC0415
-    from clearinghouse.service import declared_escrow, native_signer  # noqa: PLC0415
+    from clearinghouse.service import native_signer  # noqa: PLC0415
     from clearinghouse.signers.server import signer_served  # noqa: PLC0415
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
@@ -141,9 +141,8 @@ def signer(
 
     async def main(stop: asyncio.Event) -> None:
         key = native_key(settings)
-        signer = native_signer(key, native, declared_escrow(key.address, settings.escrow))
         async with (
-            _asking(signer, native) as asking,
+            _asking(native_signer(key, native, settings.escrow), native) as asking,
             signer_served(asking, host=host, port=port) as url,
         ):
             typer.echo(f"signing for {checksum_address(key.address)} (simulated escrow) at {url}", err=True)
