@@ -27,8 +27,8 @@ from tests.parts.books import commit, usage
 
 COMMANDS = [
     "gateway create", "gateway list", "gateway show", "gateway suspend", "gateway resume", "gateway set-limit",
-    "gateway set-pricing", "gateway set-limits", "key create", "key list", "key rotate", "key revoke", "credit grant", "credit withdraw",
-    "key set-limits", "balance", "issuances", "ledger verify",
+    "gateway set-pricing", "gateway set-limits", "key create", "key list", "key rotate", "key revoke", "key set-limits",
+    "credit grant", "credit withdraw", "balance", "issuances", "ledger verify",
 ]  # fmt: skip
 
 
