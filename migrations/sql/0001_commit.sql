@@ -134,14 +134,19 @@ BEGIN
                 WHEN spent[n] + item.charge > item.spend_month_left THEN 'spend_per_month'
                 WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
                 WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
+                WHEN item.is_new AND item.sessions_open_per_orchestrator_max = 0 THEN 'sessions_open_per_orchestrator'
                 WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge)
             END;
             -- Counts the session at once, so nothing may be judged after it. One that was open before is never refused.
-            IF o_code IS NULL AND item.opens AND NOT open_session(
-                item.gateway_id, item.orchestrator,
-                CASE WHEN item.is_new THEN item.sessions_open_per_orchestrator_max END)
-            THEN
-                o_code := 'sessions_open_per_orchestrator';
+            IF o_code IS NULL AND item.opens THEN
+                INSERT INTO open_sessions AS opening (gateway_id, orchestrator, sessions)
+                VALUES (item.gateway_id, item.orchestrator, 1)
+                    ON CONFLICT (gateway_id, orchestrator) DO UPDATE SET sessions = opening.sessions + 1
+                    WHERE NOT item.is_new OR item.sessions_open_per_orchestrator_max IS NULL
+                       OR opening.sessions < item.sessions_open_per_orchestrator_max;
+                IF NOT FOUND THEN
+                    o_code := 'sessions_open_per_orchestrator';
+                END IF;
             END IF;
         END IF;
         IF o_code IS NOT NULL THEN
