@@ -80,26 +80,35 @@ BEGIN
                    WHEN (gateway.markup_bps, gateway.minimum_charge) <> (asked.markup, asked.minimum_charge)
                        THEN 'terms_changed'
                END AS refusal
-          FROM unnest(
-                   a_gateway, a_key, a_session, a_is_new, a_base_hash, a_head_hash, a_sequence, a_request_hash,
-                   a_idempotency_key, a_rand, a_first_nonce, a_tickets, a_face_value, a_win_prob, a_round, a_sender,
-                   a_recipient, a_orchestrator, a_ev, a_fee, a_charge, a_price, a_price_source, a_price_at, a_markup,
-                   a_minimum, a_job_type, a_manifest, a_app, a_transcoder, a_pipeline, a_model, a_end_user, a_issuance,
-                   a_answer
-               ) WITH ORDINALITY AS asked (
-                   gateway_id, key_id, session_id, is_new, base_hash, head_hash, sequence, request_hash,
-                   idempotency_key, rand, first_nonce, tickets, face_value, win_prob, round, sender,
-                   recipient, orchestrator, ev, fee, charge, price, price_source, price_at, markup,
-                   minimum_charge, job_type, manifest, app, transcoder, pipeline, model, end_user, issuance_id,
-                   answer, ord)
-          JOIN account ON account.id = asked.gateway_id
-          JOIN gateway ON gateway.id = asked.gateway_id
-          JOIN recipient_rand AS rand ON rand.hash = asked.rand
-          LEFT JOIN api_key ON api_key.id = asked.key_id AND api_key.gateway_id = asked.gateway_id
-          LEFT JOIN session ON session.id = asked.session_id
-          LEFT JOIN session AS newest ON newest.id = rand.session_id AND newest.gateway_id = asked.gateway_id
-          LEFT JOIN keyed_answer AS keyed
-                 ON keyed.gateway_id = asked.gateway_id AND keyed.key = asked.idempotency_key
+          FROM (  -- subscripts, since unnest makes a table of every array
+              SELECT gateway_id, a_key[ord] AS key_id, a_session[ord] AS session_id, a_is_new[ord] AS is_new,
+                     a_base_hash[ord] AS base_hash, a_head_hash[ord] AS head_hash, a_sequence[ord] AS sequence,
+                     a_request_hash[ord] AS request_hash, a_idempotency_key[ord] AS idempotency_key,
+                     a_rand[ord] AS rand, a_first_nonce[ord] AS first_nonce, a_tickets[ord] AS tickets,
+                     a_face_value[ord] AS face_value, a_win_prob[ord] AS win_prob, a_round[ord] AS round,
+                     a_sender[ord] AS sender, a_recipient[ord] AS recipient, a_orchestrator[ord] AS orchestrator,
+                     a_ev[ord] AS ev, a_fee[ord] AS fee, a_charge[ord] AS charge, a_price[ord] AS price,
+                     a_price_source[ord] AS price_source, a_price_at[ord] AS price_at, a_markup[ord] AS markup,
+                     a_minimum[ord] AS minimum_charge, a_job_type[ord] AS job_type, a_manifest[ord] AS manifest,
+                     a_app[ord] AS app, a_transcoder[ord] AS transcoder, a_pipeline[ord] AS pipeline,
+                     a_model[ord] AS model, a_end_user[ord] AS end_user, a_issuance[ord] AS issuance_id,
+                     a_answer[ord] AS answer, ord
+                FROM (SELECT gateway_id, ord::integer
+                        FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)) AS given) AS asked
+          -- One look-up for each (OFFSET 0): a plan made while a table is tiny would otherwise read the whole of it, and
+          -- go on doing so while it grows.
+          JOIN LATERAL (SELECT * FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
+          JOIN LATERAL (SELECT * FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
+          JOIN LATERAL (SELECT * FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
+          LEFT JOIN LATERAL (
+              SELECT * FROM api_key WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
+          LEFT JOIN LATERAL (SELECT * FROM session WHERE id = asked.session_id OFFSET 0) AS session ON true
+          LEFT JOIN LATERAL (
+              SELECT * FROM session WHERE id = rand.session_id AND gateway_id = asked.gateway_id OFFSET 0) AS newest
+                 ON true
+          LEFT JOIN LATERAL (
+              SELECT * FROM keyed_answer WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0
+              ) AS keyed ON true
          ORDER BY asked.gateway_id, asked.ord
     LOOP
         IF n = 0 OR payers[n] <> item.gateway_id THEN
@@ -125,14 +134,19 @@ BEGIN
                 WHEN spent[n] + item.charge > item.spend_month_left THEN 'spend_per_month'
                 WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
                 WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
+                WHEN item.is_new AND item.sessions_open_per_orchestrator_max = 0 THEN 'sessions_open_per_orchestrator'
                 WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge)
             END;
             -- Counts the session at once, so nothing may be judged after it. One that was open before is never refused.
-            IF o_code IS NULL AND item.opens AND NOT open_session(
-                item.gateway_id, item.orchestrator,
-                CASE WHEN item.is_new THEN item.sessions_open_per_orchestrator_max END)
-            THEN
-                o_code := 'sessions_open_per_orchestrator';
+            IF o_code IS NULL AND item.opens THEN
+                INSERT INTO open_sessions AS opening (gateway_id, orchestrator, sessions)
+                VALUES (item.gateway_id, item.orchestrator, 1)
+                    ON CONFLICT (gateway_id, orchestrator) DO UPDATE SET sessions = opening.sessions + 1
+                    WHERE NOT item.is_new OR item.sessions_open_per_orchestrator_max IS NULL
+                       OR opening.sessions < item.sessions_open_per_orchestrator_max;
+                IF NOT FOUND THEN
+                    o_code := 'sessions_open_per_orchestrator';
+                END IF;
             END IF;
         END IF;
         IF o_code IS NOT NULL THEN
@@ -195,7 +209,8 @@ BEGIN
            calls_day = calls_day + paid.calls, spent_day = spent_day + paid.cost,
            spent_month = spent_month + paid.cost, ev_day0_wei = ev_day0_wei + paid.ev,
            sessions_open = sessions_open + paid.opened
-      FROM unnest(payers, spent, calls, evs, opened) AS paid (id, cost, calls, ev, opened)
+      FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened
+              FROM (SELECT id, ord::integer FROM unnest(payers) WITH ORDINALITY AS g (id, ord)) AS given) AS paid
      WHERE account.id = paid.id AND paid.calls > 0;
 END $$;
 

@@ -113,19 +113,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
       FROM key_limit WHERE gateway_id = a_gateway AND key_id = a_key;
 $$;
 
--- Counts one more open session with an orchestrator, unless there are `a_max` already. The caller holds the lock.
-CREATE FUNCTION open_session(a_gateway uuid, a_orchestrator bytea, a_max bigint) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-BEGIN
-    IF a_max <= 0 THEN
-        RETURN false;
-    END IF;
-    INSERT INTO open_sessions AS opened (gateway_id, orchestrator, sessions) VALUES (a_gateway, a_orchestrator, 1)
-        ON CONFLICT (gateway_id, orchestrator) DO UPDATE SET sessions = opened.sessions + 1
-        WHERE a_max IS NULL OR opened.sessions < a_max;
-    RETURN FOUND;
-END $$;
-
 -- Closes what was idle for so long; returns how many sessions that were. An account that somebody holds is left for the
 -- next time.
 CREATE FUNCTION close_idle_sessions(a_gateway uuid, a_idle interval) RETURNS bigint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -81,9 +82,23 @@ _TYPES = """
 
 def commit(connection: Connection, call: Usage) -> tuple[str | None, Decimal]:
     """Record one payment. The refusal's code, or None; and the balance afterwards."""
+    (outcome,) = commit_together(connection, [call])
+    return outcome
+
+
+def commit_together(connection: Connection, calls: Sequence[Usage]) -> list[tuple[str | None, Decimal]]:
+    """Record a batch, as the service does with calls that come at once. The outcomes in the order of the calls."""
+    columns = [list(column) for column in zip(*map(_values, calls), strict=True)]
+    parameters = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
+    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters}) ORDER BY o_ord"
+    return [(code, balance) for code, balance in connection.execute(query.encode(), columns)]
+
+
+def _values(call: Usage) -> list[Any]:
+    """The parameters of commit_issuances, in order."""
     assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
     face_value_wei = call.ev_wei // call.num_tickets
-    values = [
+    return [
         call.gateway_id, call.key_id, call.session_id, call.is_new, call.base_hash, call.head_hash, call.sequence,
         call.request_hash, call.idempotency_key, call.rand, call.first_nonce, call.num_tickets, face_value_wei,
         WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient, call.orchestrator, call.ev_wei, call.ev_wei, call.charge,
@@ -91,8 +106,3 @@ def commit(connection: Connection, call: Usage) -> tuple[str | None, Decimal]:
         call.manifest_id, "app", "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion",
         call.end_user, call.issuance_id, b"the answer",
     ]  # fmt: skip
-    parameters = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
-    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters})"
-    row = connection.execute(query.encode(), [[value] for value in values]).fetchone()
-    assert row is not None
-    return row[0], row[1]
