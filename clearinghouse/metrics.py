@@ -55,8 +55,8 @@ class Route(StrEnum):
 class Stage(StrEnum):
     """Parts of signing a ticket, in their order; `total` is all of them, `overhead` is all but the signer's."""
 
-    DECODE = "decode"
     AUTHENTICATE = "authenticate"
+    DECODE = "decode"
     LOOKUP = "lookup"
     GATES = "gates"
     QUOTE = "quote"

@@ -13,6 +13,8 @@ import clearinghouse.signing
 from clearinghouse.config_sources import all_settings
 from clearinghouse.errors import Refusal
 from clearinghouse.policy import Rule
+from clearinghouse.request_rates import RATES
+from clearinghouse.usage import Limit
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -59,13 +61,13 @@ def test_a_line_names_tests_settings_codes_and_metrics_that_exist(line: dict[str
     for code in re.findall(r'code="(\w+)"', line["metric"]):
         assert code in refusals()
     for rule in re.findall(r'rule="(\w+)"', line["metric"]):
-        assert rule in {*Rule}
+        assert rule in {*Rule, *RATES, *Limit}
     settings = {info.name for info in all_settings()}
     assert set(re.findall(r"`((?:policy|listen|limits)\.\w+)`", " ".join(line.values()))) <= settings
 
 
 def test_every_rule_has_a_line_and_every_attackers_script_is_named() -> None:
-    assert set(re.findall(r'rule="(\w+)"', PAGE)) == {*Rule}
+    assert {*Rule, *RATES} <= set(re.findall(r'rule="(\w+)"', PAGE))
     scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "abuses").glob("test_*.py")}
     assert scripts <= set(re.findall(r"`(tests/abuses/\w+\.py)", PAGE))
 
