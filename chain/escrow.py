@@ -27,6 +27,9 @@ class EscrowReading:
     observed_at_unix_s: int
     #: True for declared values: no chain was asked, and no ticket covered by it can ever be redeemed.
     simulated: bool
+    #: The round initialised before the last one, where it is known: orchestrators still quote it for a while.
+    previous_initialized_round: int | None = None
+    previous_initialized_round_block_hash: bytes | None = None
 
 
 class EscrowUnknown(RuntimeError):
@@ -59,6 +62,8 @@ class DeclaredEscrow:
         last_seen_l1_block: int,
         claimed_in_round_wei: int = 0,
         withdraw_round: int = 0,
+        previous_initialized_round: int | None = None,
+        previous_initialized_round_block_hash: bytes | None = None,
         now_unix_s: Callable[[], int] = _unix_s,
     ) -> None:
         """Raises ValueError for a number out of range or a wrong length: a declaration comes from configuration."""
@@ -69,17 +74,22 @@ class DeclaredEscrow:
             "withdraw_round": withdraw_round,
             "last_initialized_round": last_initialized_round,
             "last_seen_l1_block": last_seen_l1_block,
+            "previous_initialized_round": previous_initialized_round or 0,
         }
         for name, value in numbers.items():
             if not 0 <= value < 2**256:
                 raise ValueError(f"declared escrow: {name} must be in [0, 2**256), got {value}")
         if len(sender) != 20:
             raise ValueError(f"declared escrow: sender must have 20 bytes, got {len(sender)}")
-        if len(last_initialized_round_block_hash) != 32:
-            raise ValueError(
-                f"declared escrow: last_initialized_round_block_hash must have 32 bytes, "
-                f"got {len(last_initialized_round_block_hash)}"
-            )
+        hashes = {
+            "last_initialized_round_block_hash": last_initialized_round_block_hash,
+            "previous_initialized_round_block_hash": previous_initialized_round_block_hash,
+        }
+        for name, block_hash in hashes.items():
+            if block_hash is not None and len(block_hash) != 32:
+                raise ValueError(f"declared escrow: {name} must have 32 bytes, got {len(block_hash)}")
+        if (previous_initialized_round is None) != (previous_initialized_round_block_hash is None):
+            raise ValueError("declared escrow: a previous initialized round needs its block hash, and the reverse")
         self._sender = sender
         self._deposit_wei = deposit_wei
         self._reserve_wei = reserve_wei
@@ -88,6 +98,8 @@ class DeclaredEscrow:
         self._round = last_initialized_round
         self._round_block_hash = last_initialized_round_block_hash
         self._l1_block = last_seen_l1_block
+        self._previous_round = previous_initialized_round
+        self._previous_round_block_hash = previous_initialized_round_block_hash
         self._now_unix_s = now_unix_s
         self._reading: EscrowReading | None = None
 
@@ -111,4 +123,6 @@ class DeclaredEscrow:
             last_seen_l1_block=self._l1_block,
             observed_at_unix_s=unix_s,
             simulated=True,
+            previous_initialized_round=self._previous_round,
+            previous_initialized_round_block_hash=self._previous_round_block_hash,
         )

@@ -118,11 +118,13 @@ def decode_base64(text: str | bytes) -> bytes:
     Raises MessageError.
     """
     try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error is one, and so is what text beyond ASCII gets
+        pass
+    try:
         raw = text.encode("ascii") if isinstance(text, str) else text
-        if b"\n" in raw or b"\r" in raw:
-            raw = raw.replace(b"\n", b"").replace(b"\r", b"")
-        return binascii.a2b_base64(raw, strict_mode=True)
-    except ValueError:  # binascii.Error and UnicodeEncodeError are both
+        return binascii.a2b_base64(raw.replace(b"\n", b"").replace(b"\r", b""), strict_mode=True)
+    except ValueError:
         raise MessageError("illegal base64 data") from None
 
 

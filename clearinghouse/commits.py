@@ -119,8 +119,11 @@ class GroupCommit:
         return outcome
 
     def _busy_outcome(self, gateway_id: UUID) -> Outcome | None:
-        until_s, outcome = self._busy.get(gateway_id, (0, None))
-        if outcome is not None and time.monotonic() >= until_s:
+        busy = self._busy.get(gateway_id)
+        if busy is None:
+            return None
+        until_s, outcome = busy
+        if time.monotonic() >= until_s:
             del self._busy[gateway_id]
             return None
         return outcome

@@ -100,6 +100,19 @@ def _signer_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _webhook_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        well_formed = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed or parts.fragment or not re.fullmatch("[!-~]+", text):
+        raise ValueError("http://host/path or https://host/path is needed, in ASCII and without a fragment")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong into a URL: use signer.native.webhook_headers_file")
+    return text
+
+
 def _headers(value: Any) -> Any:
     """In the environment and in a headers_file: one `Name: value` a line."""
     if not isinstance(value, str):
@@ -123,6 +136,35 @@ def _header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
             raise ValueError("Signer-* headers are the clearinghouse's own and cannot be configured")
         if re.search(r"[\x00-\x1f\x7f]", value.get_secret_value()):
             raise ValueError("a header value may not have control characters")
+    return headers
+
+
+#: Set for each request: a second one could change where a body ends, or whom it is for.
+_RESERVED_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def _webhook_header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError("a header name may have letters, digits and hyphens")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ValueError("Host, Content-Length and the headers of a connection cannot be configured")
+        if not re.fullmatch("[ -~]*", value.get_secret_value()):
+            raise ValueError("a header value must be printable ASCII")
+    if len({name.lower() for name in headers}) != len(headers):
+        raise ValueError("a header is given twice, in different spelling")
     return headers
 
 
@@ -164,6 +206,7 @@ Whole = Annotated[int, BeforeValidator(_whole_number)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]
 ExactDecimal = Annotated[Decimal, BeforeValidator(_exact_decimal)]
 Price = Annotated[ExactDecimal, AfterValidator(_price)]
+PriceCeiling = Annotated[ExactDecimal, Field(gt=0)]
 Port = Annotated[Whole, Field(ge=0, le=65_535)]
 Wei = Annotated[Whole, Field(ge=0, lt=2**256)]
 #: Of a round or a block, counted by the chain.
@@ -238,12 +281,21 @@ class NativeSignerSettings(Section):
     max_ticket_ev_wei: Wei = Field(default=3 * 10**12, description="Largest expected value of one ticket.")
     max_total_ev_wei: Wei = Field(default=2 * 10**13, description="Largest expected value of the tickets of one call.")
     deposit_multiplier_count: Annotated[Whole, Field(ge=1)] = Field(
-        default=1,
+        default=50,
         description="How many largest tickets the deposit must cover; 50 or more keeps one winner from emptying it.",
     )
-    max_price_wei_per_unit: Annotated[ExactDecimal, Field(gt=0)] | None = Field(
+    max_price_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price accepted, in wei per unit whatever the unit; no ceiling without it."
     )
+    webhook_url: Annotated[str, AfterValidator(_webhook_url)] | None = Field(
+        default=None,
+        description="Asked before each payment is released, as go-livepeer's -remoteSignerWebhookUrl is. For "
+        "`clearinghouse signer` alone: `serve` charges by itself and refuses it with signer.kind = native.",
+    )
+    webhook_headers: (
+        Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_webhook_header_names)] | None
+    ) = Field(default=None, description="Headers sent to the webhook; in the environment one `Name: value` a line.")
+    webhook_headers_file: File | None = Field(default=None, description="File with one `Name: value` a line.")
 
 
 class GoLivepeerSettings(Section):
@@ -299,8 +351,54 @@ class EscrowSettings(Section):
     last_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] = Field(
         default="0x" + "51" * 32, description="Block hash of that round."
     )
+    previous_initialized_round: Ordinal | None = Field(
+        default=None, description="Round before it, of which ticket parameters are accepted too; without it, none."
+    )
+    previous_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] | None = Field(
+        default=None, description="Block hash of that round; the two need each other."
+    )
     last_seen_l1_block: Ordinal = Field(
         default=1, description="L1 block; ticket parameters whose expiration block it has reached are refused."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.previous_initialized_round is None) != (self.previous_initialized_round_block_hash is None):
+            raise ValueError("previous_initialized_round and its block hash need each other")
+        return self
+
+
+class PolicySettings(Section):
+    """What is paid with at most, whatever an orchestrator asks and whichever signer signs.
+
+    A call that exceeds it is refused before it reaches a signer: prices with 481, everything else with 403.
+    """
+
+    recipients: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_url_list)] = Field(
+        default=(),
+        description="Addresses that tickets may be paid to, separated by commas in the environment; any without it.",
+    )
+    ticket_ev_max_wei: Wei = Field(default=3 * 10**12, description="Largest expected value of one ticket.")
+    call_ev_max_wei: Wei = Field(default=2 * 10**13, description="Largest expected value of the tickets of one call.")
+    face_value_divisor_count: Annotated[Whole, Field(ge=1)] = Field(
+        default=50,
+        description="A face value is at most the sender's deposit divided by this, where the deposit is known: "
+        "with the native signer, not with a pool of go-livepeer signers.",
+    )
+    face_value_max_wei: Wei | None = Field(
+        default=None, description="Largest face value; a pool of go-livepeer signers needs one."
+    )
+    price_live_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs of type live, in wei per second."
+    )
+    price_lv2v_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs of type lv2v, in wei per pixel."
+    )
+    price_fixed_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs of type fixed, in wei per call."
+    )
+    price_untyped_max_wei_per_unit: PriceCeiling | None = Field(
+        default=None, description="Highest price of jobs without a type, in wei per pixel."
     )
 
 
@@ -374,6 +472,7 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     signer: SignerSettings = SignerSettings()
     escrow: EscrowSettings = EscrowSettings()
+    policy: PolicySettings = PolicySettings()
     price: PriceSettings = PriceSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
@@ -386,6 +485,13 @@ class Settings(Section):
                 f"limits.request_deadline_s ({self.limits.request_deadline_s}): recording the answer takes time too"
             )
         return self
+
+
+#: Both ways at once would look safe, and the webhook would never be asked.
+WEBHOOK_NOT_IN_PROCESS: Final = (
+    "signer.native.webhook_url is for `clearinghouse signer`: the native signer in process asks no webhook. Remove it, "
+    "or set signer.kind = go_livepeer and name the signers that ask in signer.go_livepeer.urls."
+)
 
 
 def missing_for_serving(settings: Settings) -> list[str]:
@@ -407,4 +513,6 @@ def missing_for_serving(settings: Settings) -> list[str]:
     native = settings.signer.native
     if settings.signer.kind == "native" and native.keystore_file is not None and native.keystore_password is None:
         missing.append("signer.native.keystore_password_file is needed with signer.native.keystore_file.")
+    if settings.signer.kind == "native" and native.webhook_url is not None:
+        missing.append(WEBHOOK_NOT_IN_PROCESS)
     return missing

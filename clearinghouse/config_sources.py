@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -108,7 +110,7 @@ def all_settings() -> tuple[SettingInfo, ...]:
 
 
 def warnings_about(settings: Settings, *, config_file: Path | None = None) -> list[str]:
-    """What works and still deserves a look: secrets that others may read, a signer pool of one."""
+    """What works and still deserves a look: secrets that others may read or hear, a signer pool of one."""
     secret_files = [
         path
         for info in all_settings()
@@ -123,6 +125,15 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
     ]
     if settings.signer.kind == "go_livepeer" and len(settings.signer.go_livepeer.urls) == 1:
         found.append("signer.go_livepeer.urls names one signer: when it stops, nothing is signed; name two or more")
+    if _is_overheard(settings.signer.native.webhook_url):
+        found.append("signer.native.webhook_url is plain http: callers' credentials cross the network; use https")
+    if settings.signer.kind == "go_livepeer" and not settings.policy.recipients:
+        found.append("policy.recipients is empty: tickets may be paid to anybody; name the recipients you mean to pay")
+    if settings.signer.kind == "go_livepeer" and settings.policy.face_value_max_wei is None:
+        found.append(
+            "policy.face_value_max_wei is not set, and the deposit of a go-livepeer signer is not known here: one "
+            "winning ticket may take all of it; set it to a fiftieth of the deposit"
+        )
     return found
 
 
@@ -294,6 +305,7 @@ def _shown(path: SettingPath, value: Any) -> str:
     if any(path[: len(secret)] == secret for secret in _secret_paths()):
         return ""
     text = re.sub(r"//[^/@\s]*@", "//…@", repr(value))  # a URL may carry a password where none is wanted
+    text = re.sub(r"(//[^'\"?]*\?)[^'\"]*", r"\1…", text)  # and a token in its query
     return f" = {text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + '…'}"
 
 
@@ -339,6 +351,18 @@ def _value_at(settings: Settings, path: SettingPath) -> Any:
 
 def _has_inline_secrets(config_file: Path) -> bool:
     return any(path in _secret_paths() for path in _file_layer(config_file).values)
+
+
+def _is_overheard(url: str | None) -> bool:
+    """Plain HTTP to a host that is not this one. A name other than localhost may be any host."""
+    parts = urlsplit(url or "")
+    host = parts.hostname or ""
+    if parts.scheme != "http":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 def _is_open_to_others(path: Path) -> bool:

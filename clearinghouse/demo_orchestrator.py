@@ -13,7 +13,6 @@ from chain.messages import Price
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import parse_address
 from chain.tickets import WIN_PROB_CERTAIN, recipient_rand_hash
-from clearinghouse.config import EscrowSettings
 
 ORCHESTRATOR: Final = parse_address("0x525419ff5707190389bfb5c87c375d710f5fcb0e")
 RECIPIENT: Final = parse_address("0x8b1f7e3a64d9c05b2ae87d134c60f9b25ee7a31d")
@@ -42,9 +41,9 @@ def demo_orchestrator_info(job_type: str, *, recipient_rand: int, seed: int, ses
     """An encoded net.OrchestratorInfo for a job of type fixed, live or lv2v (KeyError for another).
 
     `recipient_rand` and `seed` are below 2**256 and fresh for every session: tickets with one `recipient_rand` are
-    counted by nonces. The creation round is that of the escrow by declaration.
+    counted by nonces. It names no creation round: the signer takes the last one it knows.
     """
-    price, escrow = PRICES[job_type], EscrowSettings()
+    price = PRICES[job_type]
     info = pb.OrchestratorInfo(
         transcoder=TRANSCODER,
         address=ORCHESTRATOR,
@@ -55,10 +54,6 @@ def demo_orchestrator_info(job_type: str, *, recipient_rand: int, seed: int, ses
             recipient_rand_hash=recipient_rand_hash(recipient_rand),
             seed=_big_endian(seed),
             expiration_block=_big_endian(EXPIRATION_BLOCK),
-            expiration_params=pb.TicketExpirationParams(
-                creation_round=escrow.last_initialized_round,
-                creation_round_block_hash=bytes.fromhex(escrow.last_initialized_round_block_hash[2:]),
-            ),
         ),
         price_info=pb.PriceInfo(pricePerUnit=price.price_per_unit, pixelsPerUnit=price.pixels_per_unit),
         auth_token=pb.AuthToken(

@@ -69,7 +69,16 @@ class SessionNotYours(NotAllowed):
 
 class SessionMismatch(NotAllowed):
     code = "session_mismatch"
-    what_next = "Keep the recipient and manifest the session began with, or begin a new session."
+    what_next = "Keep the recipient, transcoder and manifest the session began with, or begin a new session."
+
+
+class TicketNotAllowed(NotAllowed):
+    """The clearinghouse's policy does not pay with such a ticket. The fact `rule` says which rule of it."""
+
+    code = "ticket_not_allowed"
+    what_next = (
+        "Choose another orchestrator or smaller tickets, or ask the operator of the clearinghouse for its limits."
+    )
 
 
 class IdempotencyConflict(Refusal):
@@ -152,6 +161,12 @@ class DeadlineExceeded(Unavailable):
 
 class PriceStale(Unavailable):
     code = "price_stale"
+
+
+class RegistryUnknown(Unavailable):
+    """Whether a recipient may be paid cannot be told at present."""
+
+    code = "registry_unknown"
 
 
 class SignersUnavailable(Unavailable):

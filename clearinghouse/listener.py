@@ -10,59 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clearinghouse.asgi import Application
-
-#: Room for any sensible set of headers; go-livepeer's own limit is 1 MiB.
-HEAD_MAX_BYTES = 64 * 1024
-
-
-class _PatientProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, which has no bound of its own on how long or how large the head of a request may be."""
-
-    read_timeout_s: float
-    idle_timeout_s: float
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.idle_timeout_s, self._give_up)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_of_head()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._end_of_head()
-        self._head_timer = self.loop.call_later(self.read_timeout_s, self._give_up)
-
-    def on_headers_complete(self) -> None:
-        self._end_of_head()
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MAX_BYTES:
-                self._end_of_head()
-                self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
-
-    def _end_of_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        self._head_bytes = 0
-
-    def _give_up(self) -> None:
-        self._head_timer = None
-        self.transport.close()
-
-
-_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+from clearinghouse.hot_routes import HotRoutes
+from clearinghouse.http_connection import HttpConnection
 
 
 class _Server(uvicorn.Server):
@@ -82,7 +33,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpListener:
-    """Serves one ASGI application on one address. `start`, then `stop`; both once."""
+    """Serves one ASGI application, and the hot routes beside it, on one address. `start`, then `stop`; both once."""
 
     def __init__(
         self,
@@ -93,16 +44,22 @@ class HttpListener:
         read_timeout_s: float,
         idle_timeout_s: float,
         shutdown_timeout_s: float,
+        hot: HotRoutes | None = None,
         tls_cert_file: Path | None = None,
         tls_key_file: Path | None = None,
         tls_client_ca_file: Path | None = None,
     ) -> None:
         self._host, self._port = host, port
-        timeouts = {"read_timeout_s": read_timeout_s, "idle_timeout_s": idle_timeout_s}
+        wired = {
+            "read_timeout_s": read_timeout_s,
+            "idle_timeout_s": idle_timeout_s,
+            "hot": hot or HotRoutes({}, body_max_bytes=0, body_timeout_s=read_timeout_s),
+        }
         self._server = _Server(
             uvicorn.Config(
                 application,
-                http=type("Protocol", (_PatientProtocol,), timeouts),
+                http=type("Connection", (HttpConnection,), wired),
+                interface="asgi3",  # which uvicorn would guess, and guess wrong for a method
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -110,7 +67,6 @@ class HttpListener:
                 server_header=False,
                 proxy_headers=False,  # X-Forwarded-For is anybody's claim (spec 10-A26)
                 backlog=2048,
-                timeout_keep_alive=int(idle_timeout_s),
                 timeout_graceful_shutdown=int(shutdown_timeout_s),
                 ssl_certfile=tls_cert_file,
                 ssl_keyfile=tls_key_file,
@@ -139,3 +95,6 @@ class HttpListener:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, HttpConnection):
+                    connection.abandon()

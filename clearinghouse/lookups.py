@@ -33,6 +33,10 @@ class KeyRecord:
     currency: str
     balance: Decimal
     credit_limit: Decimal
+    requests_per_s: int | None
+    burst_count: int | None
+    key_requests_per_s: int | None
+    key_burst_count: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,8 @@ class Lookups:
 _KEYS: LiteralString = """
     SELECT wanted.ord, api_key.id, api_key.gateway_id, api_key.secret_hmac, api_key.expires_at, api_key.revoked_at,
            gateway.status, gateway.status_reason, gateway.markup_bps, gateway.minimum_charge::numeric, account.currency,
-           account.balance::numeric, account.credit_limit::numeric
+           account.balance::numeric, account.credit_limit::numeric, gateway.requests_per_s::integer,
+           gateway.burst_count::integer, api_key.requests_per_s::integer, api_key.burst_count::integer
       FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
       JOIN api_key ON api_key.public_id = wanted.public_id
       JOIN gateway ON gateway.id = api_key.gateway_id
@@ -155,8 +160,8 @@ _KEYS: LiteralString = """
 """
 
 _SESSION_FIELDS = (
-    "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "head_state_hash",
-    "request_hash", "issuance_id", "answer",
+    "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "transcoder",
+    "head_state_hash", "request_hash", "issuance_id", "answer",
 )  # fmt: skip
 
 _SESSIONS: LiteralString = (

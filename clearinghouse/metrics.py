@@ -22,6 +22,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from clearinghouse.errors import Refusal
+from clearinghouse.policy import Rule
+from clearinghouse.request_rates import RATES
+from clearinghouse.usage import Limit
 
 NAMESPACE: Final = "clearinghouse"
 #: Both ends matter: a stage takes tens of microseconds, and a client gives up after 5 s.
@@ -55,6 +58,7 @@ class Stage(StrEnum):
     DECODE = "decode"
     AUTHENTICATE = "authenticate"
     LOOKUP = "lookup"
+    GATES = "gates"
     QUOTE = "quote"
     SIGN = "sign"
     VERIFY = "verify"
@@ -94,6 +98,10 @@ class Metrics:
         refusals = counter("refusals", "Calls refused, by code; internal_error is a bug.", ["route", "code"])
         codes = (*refusal_codes(), "internal_error", OTHER)
         self._refusals = {(route, code): refusals.labels(route, code) for route in (*Route, OTHER) for code in codes}
+        rules = hot_counters("rule_refusals", "Calls refused by a rule of the policy.", ["rule"])
+        self._rules: dict[int | str | None, HotCounter] = {
+            str(rule): rules.child(str(rule)) for rule in (*Rule, *Limit, *RATES)
+        }
         latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
         registry.register(latency)
         self._stages = {stage.value: latency.child(stage.value) for stage in Stage}
@@ -139,7 +147,10 @@ class Metrics:
     def answered(self, route: str) -> None:
         (self._answers.get(route) or self._answers[OTHER]).value += 1
 
-    def refused(self, route: str, code: str) -> None:
+    def refused(self, route: str, code: str, *, rule: int | str | None = None) -> None:
+        """`rule` is the refusal's fact of that name, where it has one."""
+        if (by_rule := self._rules.get(rule)) is not None:
+            by_rule.value += 1
         child = self._refusals.get((route, code))
         if child is None:
             known_route = route if route in self._answers else OTHER

@@ -24,23 +24,35 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chain.escrow import DeclaredEscrow
+from chain.escrow import DeclaredEscrow, EscrowView
+from chain.fees import FIXED, LIVE, LV2V, UNTYPED
 from chain.rates import DeclaredPrices, FreshPrices, PriceSource, PriceUnknown
 from chain.signatures import SigningKey, checksum_address, parse_address
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi
 from clearinghouse.api.management import management_app
 from clearinghouse.commits import GroupCommit
-from clearinghouse.config import EscrowSettings, GoLivepeerSettings, ListenSettings, NativeSignerSettings, Settings
+from clearinghouse.config import (
+    WEBHOOK_NOT_IN_PROCESS,
+    EscrowSettings,
+    GoLivepeerSettings,
+    ListenSettings,
+    NativeSignerSettings,
+    PolicySettings,
+    Settings,
+)
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import current_revision, newest_revision
+from clearinghouse.gates import Gates
 from clearinghouse.housekeeping import Housekeeping
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.listener import HttpListener
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
+from clearinghouse.policy import Policy
 from clearinghouse.readiness import NotReady, Probe, Readiness
+from clearinghouse.registry import DeclaredRecipients
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.go_livepeer import SignerEndpoint
@@ -114,7 +126,7 @@ async def running_service(
         )
         stack.push_async_callback(commits.close)
         authenticator = Authenticator(lookups, pepper=secrets.api_key_pepper, remember_s=CALLERS_REMEMBER_S)
-        signer, signer_probe = await _signer(stack, settings, secrets, metrics)
+        signer, signer_probe, escrow = await _signer(stack, settings, secrets, metrics)
         prices = FreshPrices(
             DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
         )
@@ -122,6 +134,11 @@ async def running_service(
             authenticator=authenticator,
             lookups=lookups,
             sessions=SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT),
+            gates=Gates(
+                _policy(settings.policy),
+                recipients=DeclaredRecipients(map(parse_address, settings.policy.recipients)),
+                escrow=escrow,
+            ),
             prices=prices,
             signer=signer,
             commits=commits,
@@ -179,20 +196,28 @@ async def running_service(
         yield RunningService(http_port, grpc_port, checksum_address(signer.address), readiness)
 
 
+def declared_escrow(sender: bytes, escrow: EscrowSettings) -> DeclaredEscrow:
+    """The escrow of `sender` as the configuration has it."""
+    previous_block_hash = escrow.previous_initialized_round_block_hash
+    return DeclaredEscrow(
+        sender=sender,
+        deposit_wei=escrow.deposit_wei,
+        reserve_wei=escrow.reserve_wei,
+        claimed_in_round_wei=escrow.claimed_in_round_wei,
+        withdraw_round=escrow.withdraw_round,
+        last_initialized_round=escrow.last_initialized_round,
+        last_initialized_round_block_hash=_block_hash(escrow.last_initialized_round_block_hash),
+        previous_initialized_round=escrow.previous_initialized_round,
+        previous_initialized_round_block_hash=_block_hash(previous_block_hash) if previous_block_hash else None,
+        last_seen_l1_block=escrow.last_seen_l1_block,
+    )
+
+
 def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowSettings) -> NativeSigner:
     """The signer in process, over an escrow by declaration."""
     return NativeSigner(
         key=key,
-        escrow=DeclaredEscrow(
-            sender=key.address,
-            deposit_wei=escrow.deposit_wei,
-            reserve_wei=escrow.reserve_wei,
-            claimed_in_round_wei=escrow.claimed_in_round_wei,
-            withdraw_round=escrow.withdraw_round,
-            last_initialized_round=escrow.last_initialized_round,
-            last_initialized_round_block_hash=bytes.fromhex(escrow.last_initialized_round_block_hash[2:]),
-            last_seen_l1_block=escrow.last_seen_l1_block,
-        ),
+        escrow=declared_escrow(key.address, escrow),
         limits=SignerLimits(
             max_ticket_ev_wei=limits.max_ticket_ev_wei,
             max_total_ev_wei=limits.max_total_ev_wei,
@@ -204,14 +229,33 @@ def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowS
     )
 
 
+def _policy(policy: PolicySettings) -> Policy:
+    ceilings = {
+        LIVE: policy.price_live_max_wei_per_unit,
+        LV2V: policy.price_lv2v_max_wei_per_unit,
+        FIXED: policy.price_fixed_max_wei_per_unit,
+        UNTYPED: policy.price_untyped_max_wei_per_unit,
+    }
+    return Policy(
+        ticket_ev_max_wei=policy.ticket_ev_max_wei,
+        call_ev_max_wei=policy.call_ev_max_wei,
+        face_value_divisor_count=policy.face_value_divisor_count,
+        face_value_max_wei=policy.face_value_max_wei,
+        price_max_wei_per_unit={job_type: price for job_type, price in ceilings.items() if price is not None},
+    )
+
+
 async def _signer(
     stack: AsyncExitStack, settings: Settings, secrets: Secrets, metrics: Metrics
-) -> tuple[Signer, Probe]:
+) -> tuple[Signer, Probe, EscrowView | None]:
+    """With the escrow of its sender, where it can be read."""
     if settings.signer.kind == "native":
         if secrets.native_key is None:
             raise ServiceError("signer.kind is native, but there is no key to sign with.")
+        if settings.signer.native.webhook_url is not None:
+            raise ServiceError(WEBHOOK_NOT_IN_PROCESS)
         native = native_signer(secrets.native_key, settings.signer.native, settings.escrow)
-        return native, partial(_probe_native, native, settings)
+        return native, partial(_probe_native, native, settings), declared_escrow(native.address, settings.escrow)
     pool = SignerPool(
         endpoints(settings.signer.go_livepeer),
         expected_address=_address(settings.signer.go_livepeer.expected_address),
@@ -220,7 +264,7 @@ async def _signer(
     )
     await pool.start()
     stack.push_async_callback(pool.close)
-    return pool, partial(_probe_pool, pool)
+    return pool, partial(_probe_pool, pool), None
 
 
 def endpoints(pool: GoLivepeerSettings) -> list[SignerEndpoint]:
@@ -251,6 +295,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc
         read_timeout_s=listen.read_timeout_s,
         idle_timeout_s=listen.idle_timeout_s,
         shutdown_timeout_s=shutdown_timeout_s,
+        hot=http.hot_routes(),
         tls_cert_file=listen.tls_cert_file,
         tls_key_file=listen.tls_key_file,
         tls_client_ca_file=listen.tls_client_ca_file,
@@ -363,6 +408,10 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 def _address(text_: str | None) -> bytes | None:
     return parse_address(text_) if text_ is not None else None
+
+
+def _block_hash(hexadecimal: str) -> bytes:
+    return bytes.fromhex(hexadecimal.removeprefix("0x"))
 
 
 def _first_line(error: Exception) -> str:

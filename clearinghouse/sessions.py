@@ -7,7 +7,7 @@ anything is signed, so that what cannot succeed costs no signature and a lost an
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from chain.messages import TicketParams
@@ -16,6 +16,10 @@ from chain.signatures import checksum_address
 from clearinghouse.errors import InvalidRequest, RefreshSession, SessionMismatch, SessionNotYours
 from clearinghouse.ids import parse, show
 from clearinghouse.requests import PaymentRequest
+
+#: An orchestrator remembers so many nonces of one recipientRandHash and refuses further ones, which the caller would
+#: have paid for (spec 10-A24).
+NONCES_PER_RAND_MAX: Final = 600
 
 
 class Session(NamedTuple):
@@ -28,6 +32,7 @@ class Session(NamedTuple):
     job_type: str
     manifest_id: str | None
     app: str
+    transcoder: str
     head_state_hash: bytes
     request_hash: bytes
     issuance_id: UUID
@@ -122,7 +127,7 @@ def first_nonce(request: PaymentRequest, base: PaymentState | None) -> int:
 
 
 def require_pins(request: PaymentRequest, session: Session) -> None:
-    """A session keeps what it began with: orchestrator, app, type, recipient, and the manifest once named.
+    """A session keeps what it began with: orchestrator, app, type, recipient, transcoder, and the manifest once named.
 
     The first three are go-livepeer's own checks and keep its status and words (spec 1.2, steps 7c to 7e).
     """
@@ -137,6 +142,10 @@ def require_pins(request: PaymentRequest, session: Session) -> None:
         raise SessionMismatch(
             f"recipient mismatch: the session pays {checksum_address(session.recipient)}, "
             f"these ticket parameters pay {checksum_address(recipient)}"
+        )
+    if session.transcoder != request.info.transcoder:
+        raise SessionMismatch(
+            f"transcoder mismatch: the session has {session.transcoder!r}, this call has {request.info.transcoder!r}"
         )
     if session.manifest_id is not None and session.manifest_id != request.manifest_id:
         raise SessionMismatch(

@@ -6,7 +6,6 @@ returns, everything is recorded.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import time
@@ -24,6 +23,7 @@ from chain.rates import EthPrice, PriceSource, PriceUnknown
 from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse import pricing
 from clearinghouse.commits import GroupCommit, Issuance, Outcome
+from clearinghouse.deadlines import Deadlines
 from clearinghouse.errors import (
     AccountBusy,
     DeadlineExceeded,
@@ -37,6 +37,7 @@ from clearinghouse.errors import (
     Suspended,
     Unauthenticated,
 )
+from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.money import show_amount
@@ -59,14 +60,24 @@ SIGNATURE_SAMPLE = 16
 _LIMITS = frozenset(map(str, Limit))
 
 
-@dataclass(slots=True)
-class SignCall:
-    """One call, whichever way it came in. `authorization` is the header's value, "" when absent."""
+class Asked(NamedTuple):
+    """What a call asks for."""
 
     request: PaymentRequest
-    authorization: str
     idempotency_key: str = ""
     end_user: str = ""
+
+
+@dataclass(slots=True)
+class SignCall:
+    """One call, whichever way it came in. `authorization` is the header's value, "" when absent.
+
+    `asked` reads what is asked for and raises the refusals of a bad body. It is called once the caller is known:
+    nothing is decoded for strangers.
+    """
+
+    authorization: str
+    asked: Callable[[], Asked]
     #: time.perf_counter() when the request had arrived.
     received_at_s: float = field(default_factory=time.perf_counter)
 
@@ -89,6 +100,13 @@ class _Base(NamedTuple):
     session_id: UUID
 
 
+class _Due(NamedTuple):
+    """What a call should take to pay for."""
+
+    num_tickets: int
+    ev_wei: int
+
+
 class _Quote(NamedTuple):
     """What a call should cost, in the caller's currency."""
 
@@ -105,6 +123,7 @@ class Signing:
         authenticator: Authenticator,
         lookups: Lookups,
         sessions: SessionCache,
+        gates: Gates,
         prices: PriceSource,
         signer: Signer,
         commits: GroupCommit,
@@ -115,11 +134,12 @@ class Signing:
         self._authenticator = authenticator
         self._lookups = lookups
         self._sessions = sessions
+        self._gates = gates
         self._prices = prices
         self._signer = signer
         self._commits = commits
         self._metrics = metrics
-        self._deadline_s = deadline_s
+        self._deadlines = Deadlines(deadline_s)
         self._unix_ns = unix_ns
         self._turns = Turns()
         self._limits = UsageLimits(lookups)
@@ -128,8 +148,7 @@ class Signing:
         """Raises a Refusal, and then nothing was debited by this call; a SignerRefusal carries the signer's bytes."""
         self._metrics.in_flight_count += 1
         try:
-            async with asyncio.timeout(self._deadline_s):
-                signed = await self._sign_ticket(call)
+            signed = await self._deadlines.run(self._sign_ticket, call)
         except TimeoutError:
             raise DeadlineExceeded("The answer took too long.", retry_after_s=1) from None
         finally:
@@ -141,33 +160,35 @@ class Signing:
         return signed
 
     async def _sign_ticket(self, call: SignCall) -> SignedAnswer:
-        request, stages = call.request, self._metrics.stages(call.received_at_s)
-        require_manifest_and_capabilities(request)
-        request_hash = hashlib.sha256(request.canonical).digest()
-        _require_labels(call)
-        stages.done("decode")
-
+        stages = self._metrics.stages(call.received_at_s)
         caller = await self._authenticator.authenticate(call.authorization)
-        base = _base_of(request, caller)
         stages.done("authenticate")
+
+        asked = call.asked()
+        request = asked.request
+        require_manifest_and_capabilities(request)
+        _require_labels(asked)
+        request_hash = hashlib.sha256(request.canonical).digest()
+        base = _base_of(request, caller)
+        stages.done("decode")
 
         # One call at a time for the same ticket parameters: identical ones find the answer of the first, and a signer
         # never works on one PM session twice at once (spec 10-A16).
         recipient_rand_hash = ticket_params(request).recipient_rand_hash
         await self._turns.take(recipient_rand_hash)
         try:
-            decision = await self._decide(call, caller, request_hash, base)
+            decision = await self._decide(asked, caller, request_hash, base)
             stages.done("lookup")
             if isinstance(decision, Replay):
                 receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
                 return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
-            return await self._pay(call, caller, request_hash, base, first_nonce=decision.first_nonce, stages=stages)
+            return await self._pay(asked, caller, request_hash, base, first_nonce=decision.first_nonce, stages=stages)
         finally:
             self._turns.give(recipient_rand_hash)
 
     async def _pay(
         self,
-        call: SignCall,
+        asked: Asked,
         caller: Caller,
         request_hash: bytes,
         base: _Base | None,
@@ -175,10 +196,14 @@ class Signing:
         first_nonce: int,
         stages: Stages,
     ) -> SignedAnswer:
-        """Quote, sign, verify, commit, release."""
-        request = call.request
+        """Policy, quote, sign, verify, commit, release."""
+        request = asked.request
+        self._gates.require_offer(request, base.state.initial_price if base is not None else None)
+        due = self._due(request, base)
+        self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
+        stages.done("gates")
         price = self._price(caller)
-        caller, quote = await self._require_credit(caller, price, self._quote_wei(request, base))
+        caller, quote = await self._require_credit(caller, price, due.ev_wei)
         stages.done("quote")
 
         use = Use(caller.gateway_id, caller.key_id, request.info.address, base is None, quote.charge, quote.ev_wei)
@@ -199,9 +224,14 @@ class Signing:
             base=base.state if base is not None else None,
             first_nonce=first_nonce,
             recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
+            now_unix_ns=self._unix_ns(),
         )
+        if signed.num_tickets != due.num_tickets:
+            self._gates.require_call(
+                request, ev_wei=signed.ev_wei, first_nonce=first_nonce, num_tickets=signed.num_tickets
+            )
         issuance = _issuance(
-            call,
+            asked,
             caller,
             request_hash=request_hash,
             base=base,
@@ -229,11 +259,9 @@ class Signing:
         self._authenticator.confirm(caller)
         return self._release(caller, issuance, outcome, signed, stages.overhead_s())
 
-    async def _decide(
-        self, call: SignCall, caller: Caller, request_hash: bytes, base: _Base | None
-    ) -> Replay | Proceed:
-        if call.idempotency_key:
-            keyed = await self._lookups.keyed_answer(caller.gateway_id, call.idempotency_key)
+    async def _decide(self, asked: Asked, caller: Caller, request_hash: bytes, base: _Base | None) -> Replay | Proceed:
+        if asked.idempotency_key:
+            keyed = await self._lookups.keyed_answer(caller.gateway_id, asked.idempotency_key)
             if keyed is not None and keyed.request_hash != request_hash:
                 raise IdempotencyConflict("This idempotency key was used with another request.")
             if keyed is not None:
@@ -241,7 +269,7 @@ class Signing:
 
         def judge(found: SessionFinding) -> Replay | Proceed:
             return decide(
-                call.request,
+                asked.request,
                 gateway_id=caller.gateway_id,
                 request_hash=request_hash,
                 base=base.state if base is not None else None,
@@ -252,7 +280,7 @@ class Signing:
             )
 
         lookup = SessionLookup(
-            base.session_id if base is not None else None, ticket_params(call.request).recipient_rand_hash
+            base.session_id if base is not None else None, ticket_params(asked.request).recipient_rand_hash
         )
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
@@ -261,21 +289,24 @@ class Signing:
                 self._forget(caller, base)  # another process may know better
         return judge(await self._lookups.session(lookup))
 
-    def _quote_wei(self, request: PaymentRequest, base: _Base | None) -> int:
-        """n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
+    def _due(self, request: PaymentRequest, base: _Base | None) -> _Due:
+        """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
         params, price = ticket_params(request), request.info.price
         assert price is not None, "requests without a price are refused when decoded"
         balance = (base.state.balance if base is not None else None) or Fraction(0)
         last_ns = base.state.last_update_unix_ns if base is not None else None
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
+        initial_price = base.state.initial_price if base is not None else price
+        if initial_price.price_per_unit <= 0 or initial_price.pixels_per_unit <= 0:
+            return _Due(0, 0)  # no signer wrote this state, and the signer says so
         try:
             units = billable_units(request.type, elapsed_ns, request.in_pixels)
         except JobTypeError:
-            return 0  # the signer refuses it, in its own words
-        fee = fee_wei(units, base.state.initial_price if base is not None else price)
+            return _Due(0, 0)  # the signer refuses it, in its own words
+        fee = fee_wei(units, initial_price)
         ev = ticket_ev(params.face_value_wei, params.win_prob)
         count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
-        return batch_ev_wei(params.face_value_wei, params.win_prob, count)
+        return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count))
 
     def _price(self, caller: Caller) -> EthPrice:
         try:
@@ -313,6 +344,7 @@ class Signing:
             job_type=issuance.job_type,
             manifest_id=issuance.manifest_id,
             app=issuance.app,
+            transcoder=issuance.transcoder,
             head_state_hash=issuance.head_state_hash,
             request_hash=issuance.request_hash,
             issuance_id=issuance.id,
@@ -350,19 +382,19 @@ def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
     return _Base(state, hashlib.sha256(request.state.state).digest(), session_of(state, caller.gateway_id))
 
 
-def _require_labels(call: SignCall) -> None:
-    if not call.idempotency_key and not call.end_user:
+def _require_labels(asked: Asked) -> None:
+    if not asked.idempotency_key and not asked.end_user:
         return
     for name, text, chars_max in (
-        ("idempotency key", call.idempotency_key, IDEMPOTENCY_KEY_MAX_CHARS),
-        ("end user", call.end_user, END_USER_MAX_CHARS),
+        ("idempotency key", asked.idempotency_key, IDEMPOTENCY_KEY_MAX_CHARS),
+        ("end user", asked.end_user, END_USER_MAX_CHARS),
     ):
         if len(text) > chars_max or not text.isprintable():
             raise InvalidRequest(f"The {name} must be at most {chars_max} printable characters.")
 
 
 def _issuance(
-    call: SignCall,
+    asked: Asked,
     caller: Caller,
     *,
     request_hash: bytes,
@@ -373,7 +405,7 @@ def _issuance(
     price: EthPrice,
     body: bytes,
 ) -> Issuance:
-    request, payment = call.request, signed.payment
+    request, payment = asked.request, signed.payment
     pipeline, model = _attribution(request)
     return Issuance(
         gateway_id=caller.gateway_id,
@@ -384,7 +416,7 @@ def _issuance(
         head_state_hash=signed.state_hash,
         sequence=signed.state.sequence_number,
         request_hash=request_hash,
-        idempotency_key=call.idempotency_key or None,
+        idempotency_key=asked.idempotency_key or None,
         recipient_rand_hash=payment.recipient_rand_hash,
         first_nonce=payment.nonces[0],
         num_tickets=signed.num_tickets,
@@ -408,7 +440,7 @@ def _issuance(
         transcoder=request.info.transcoder,
         pipeline=pipeline,
         model=model,
-        end_user=call.end_user,
+        end_user=asked.end_user,
         id=uuid7(),
         answer=body,
     )

@@ -6,24 +6,28 @@ Whatever does not fit is thrown away before it is charged or released.
 from __future__ import annotations
 
 import hashlib
-from fractions import Fraction
 from typing import NamedTuple
 
 from chain import shallow_json
 from chain.messages import MessageError, Payment, decode_base64, decode_payment
 from chain.payment_state import PaymentState, StateError, decode_state
 from chain.signatures import SignatureError, recover_eth_signer
-from chain.tickets import WIN_PROB_CERTAIN, Ticket, batch_ev_wei, ticket_hash
+from chain.tickets import Ticket, batch_ev_wei, ticket_hash
+from clearinghouse.derivation import (
+    CLOCK_SKEW_MAX_NS,
+    TICKETS_MAX_COUNT,
+    DerivationError,
+    fee_of,
+    require_clock,
+    require_follows,
+)
 from clearinghouse.errors import SignerAnswerInvalid
 from clearinghouse.requests import PaymentRequest
 from clearinghouse.sessions import ticket_params
 
-#: Most tickets a signer puts into one payment (spec 1.2, step 21).
-TICKETS_MAX_COUNT = 100
 #: An answer is stored with its session and remembered; one of 100 tickets and large capabilities has about 50 kB.
 ANSWER_MAX_BYTES = 64 * 1024
 _NO_ROUND = (0, bytes(32))
-_NOTHING = Fraction(0)
 
 
 class SignedPayment(NamedTuple):
@@ -35,7 +39,7 @@ class SignedPayment(NamedTuple):
     num_tickets: int
     #: n·EV of all tickets together, rounded up once.
     ev_wei: int
-    #: What the signer deducted for the work, rounded half away from zero as its own reports do.
+    #: What the work costs by the signer's clock and the session's first price, rounded as the signer's own reports do.
     fee_wei: int
 
 
@@ -48,9 +52,13 @@ def verify_answer(
     base: PaymentState | None,
     first_nonce: int,
     recover_signatures: bool,
+    now_unix_ns: int,
+    clock_skew_max_ns: int = CLOCK_SKEW_MAX_NS,
 ) -> SignedPayment:
     """Decodes the body of a 200 and compares it with the request. Raises SignerAnswerInvalid, saying what differs.
 
+    The state must follow from `base`, to the last fraction of a wei. The time billed is the signer's: ours,
+    `now_unix_ns`, only bounds how far off that clock may be.
     `recover_signatures`: whether those of a ticket and of the state are recovered too. That costs more than all else
     together, so the caller does it for the first answer of a session and for a sample of the others.
     """
@@ -62,26 +70,41 @@ def verify_answer(
         state_bytes = decode_base64(document["state"]["State"])
         state = decode_state(state_bytes)
         state_sig = decode_base64(document["state"]["Sig"])
-    except (ValueError, KeyError, TypeError, MessageError, StateError) as error:
+    except StateError as error:
+        raise SignerAnswerInvalid(f"The signer's state cannot be read: {error}.") from error
+    except (ValueError, KeyError, TypeError, MessageError) as error:
         raise SignerAnswerInvalid(f"The signer's answer cannot be read: {type(error).__name__}.") from error
     if not isinstance(seg_creds := document.get("segCreds"), str) or not seg_creds:
         raise SignerAnswerInvalid("The signer's answer has no segCreds.")
     _require_payment(payment, request, sender=sender, first_nonce=first_nonce)
     _require_state(state, payment, request, auth_id=auth_id, base=base)
-    if recover_signatures:
-        _require_ticket_signature(payment)
-        _require_signed_by(sender, "The state", state_bytes, state_sig)
     count = len(payment.nonces)
     ev_wei = batch_ev_wei(payment.face_value_wei, payment.win_prob, count)
     if ev_wei == 0:
         raise SignerAnswerInvalid("The signer issued tickets without value.")
+    try:
+        require_clock(state, now_unix_ns=now_unix_ns, clock_skew_max_ns=clock_skew_max_ns)
+        fee = fee_of(state, base, in_pixels=request.in_pixels)
+        require_follows(
+            state,
+            base,
+            fee=fee,
+            num_tickets=count,
+            face_value_wei=payment.face_value_wei,
+            win_prob=payment.win_prob,
+        )
+    except DerivationError as error:
+        raise SignerAnswerInvalid(f"The signer's state {error}") from error
+    if recover_signatures:
+        _require_ticket_signature(payment)
+        _require_signed_by(sender, "The state", state_bytes, state_sig)
     return SignedPayment(
         payment=payment,
         state=state,
         state_hash=hashlib.sha256(state_bytes).digest(),
         num_tickets=count,
         ev_wei=ev_wei,
-        fee_wei=_fee_wei(payment, state, base),
+        fee_wei=fee.wei,
     )
 
 
@@ -115,15 +138,25 @@ def _require_state(
 ) -> None:
     got = (
         state.auth_id, state.pm_session_id, state.sender_nonce, state.orchestrator_address, state.app, state.type,
-        state.sequence_number, state.state_id,
+        state.sequence_number, state.state_id, state.initial_price, state.auth_expiry_unix_s,
     )  # fmt: skip
     wanted = (
         auth_id, payment.recipient_rand_hash, payment.nonces[-1], request.info.address, request.app, request.type,
-        base.sequence_number + 1 if base is not None else 0, base.state_id if base is not None else state.state_id,
+        *_kept(state, request, base),
     )  # fmt: skip
     if got != wanted:
         name = _first_difference(_STATE_PARTS, got, wanted)
         raise SignerAnswerInvalid(f"The signer's state has another {name} than follows from the request.")
+
+
+def _kept(state: PaymentState, request: PaymentRequest, base: PaymentState | None) -> tuple[object, ...]:
+    """What a session keeps, its sequence one further; a first call chooses the StateID alone.
+
+    An AuthExpiry would let the signer skip its webhook for that long (spec 10-A6): none of ours has one.
+    """
+    if base is None:
+        return (0, state.state_id, request.info.price, 0)
+    return (base.sequence_number + 1, base.state_id, base.initial_price, base.auth_expiry_unix_s)
 
 
 #: In the order of the comparisons above.
@@ -133,6 +166,7 @@ _PAYMENT_PARTS = (
 )  # fmt: skip
 _STATE_PARTS = (
     "AuthID", "PMSessionID", "SenderNonce", "OrchestratorAddress", "App", "Type", "SequenceNumber", "StateID",
+    "InitialPrice", "AuthExpiry",
 )  # fmt: skip
 
 
@@ -162,15 +196,3 @@ def _require_signed_by(sender: bytes, what: str, message: bytes, signature: byte
         raise SignerAnswerInvalid(f"{what} has a malformed signature: {error}.") from error
     if signer != sender:
         raise SignerAnswerInvalid(f"{what} is signed by another key than the sender's.")
-
-
-def _fee_wei(payment: Payment, state: PaymentState, base: PaymentState | None) -> int:
-    """The fee that explains the states: n·EV = B' - B + fee (spec 3.5). Integers: reducing fractions costs more."""
-    before = (base.balance if base is not None else None) or _NOTHING
-    after = state.balance or _NOTHING
-    ev_numerator = len(payment.nonces) * payment.face_value_wei * payment.win_prob
-    moved = before.numerator * after.denominator - after.numerator * before.denominator
-    denominator = before.denominator * after.denominator * WIN_PROB_CERTAIN
-    fee = moved * WIN_PROB_CERTAIN + ev_numerator * before.denominator * after.denominator
-    magnitude = (2 * abs(fee) + denominator) // (2 * denominator)
-    return magnitude if fee >= 0 else -magnitude

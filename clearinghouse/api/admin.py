@@ -285,7 +285,7 @@ async def _booked(
 
 def _idempotency_key(request: Request, wanted: Withdrawal) -> str | None:
     """From the header or the field, where the caller likes it better."""
-    header = read_head(request.scope).idempotency_key
+    header = read_head(request.scope["headers"]).idempotency_key
     if header and wanted.idempotency_key is not None and header != wanted.idempotency_key:
         raise InvalidRequest("the Idempotency-Key header and idempotency_key in the body differ: send one")
     return header or wanted.idempotency_key

@@ -29,6 +29,11 @@ def read_answer(body: bytes) -> AnswerParts:
 
 def receipt_fields(receipt: Receipt) -> dict[str, str | int]:
     """A receipt as JSON has it: amounts are exact decimal strings, the time is RFC 3339 in UTC with microseconds."""
+    return {**timeless_fields(receipt), "created_at": rfc3339(receipt.created_at)}
+
+
+def timeless_fields(receipt: Receipt) -> dict[str, str | int]:
+    """A receipt without its time, of which every wire has its own form."""
     return {
         "issuance_id": show("iss", receipt.issuance_id),
         "session_id": show("ses", receipt.session_id),
@@ -40,5 +45,4 @@ def receipt_fields(receipt: Receipt) -> dict[str, str | int]:
         "price": show_amount(receipt.price),
         "markup_bps": receipt.markup_bps,
         "balance": show_amount(receipt.balance),
-        "created_at": rfc3339(receipt.created_at),
     }

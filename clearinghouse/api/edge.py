@@ -35,7 +35,7 @@ class Edge:
         except RequestTooLarge as refusal:
             await self._refuse(refusal, answer)
         except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500
-            await self._refuse(bug(Route.MANAGEMENT, scope), answer)
+            await self._refuse(bug(Route.MANAGEMENT, scope["path"]), answer)
         else:
             if answer.is_success:
                 self._metrics.answered(Route.MANAGEMENT)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from chain.fees import MaxPrice
 from chain.messages import decode_base64
 from chain.payment_state import SignedState
-from clearinghouse.api.answers import read_answer, receipt_fields
+from clearinghouse.api.answers import read_answer, timeless_fields
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.errors import InvalidRequest, SignerAnswerInvalid
 from clearinghouse.ids import show
@@ -54,7 +54,7 @@ def signed_message(signed: SignedAnswer) -> pb.SignTicketResponse:
         payment=answer.payment,
         seg_creds=answer.seg_creds,
         state=pb.PaymentState(state=decode_base64(answer.state), sig=decode_base64(answer.sig)),
-        receipt=pb.Receipt(**{**receipt_fields(receipt), "created_at": receipt.created_at}),  # type: ignore[arg-type]
+        receipt=pb.Receipt(created_at=receipt.created_at, **timeless_fields(receipt)),  # type: ignore[arg-type]
     )
 
 

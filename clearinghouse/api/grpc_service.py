@@ -45,7 +45,7 @@ from clearinghouse.issuances import PAGE_SIZE_DEFAULT, list_issuances
 from clearinghouse.ledger.accounts import standing
 from clearinghouse.metrics import Metrics, Route
 from clearinghouse.signers.base import Signer
-from clearinghouse.signing import SignCall, SignedAnswer, Signing
+from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
 log = structlog.get_logger(__name__)
 
@@ -182,13 +182,10 @@ class ClearinghouseService:
     # --- what they share ----------------------------------------------------------------------------------------------
 
     async def _sign(self, message: pb.SignTicketRequest, authorization: str, started_at_s: float) -> SignedAnswer:
-        call = SignCall(
-            payment_request_of(message),
-            authorization,
-            message.idempotency_key,
-            message.end_user,
-            received_at_s=started_at_s,
-        )
+        def asked() -> Asked:
+            return Asked(payment_request_of(message), message.idempotency_key, message.end_user)
+
+        call = SignCall(authorization, asked, started_at_s)
         return await self._rounds.join(lambda: self._signing.sign_ticket(call))
 
     async def _caller(self, context: Context, *, may_be_suspended: bool = False) -> Caller:
@@ -234,7 +231,7 @@ class ClearinghouseService:
         return internal_refusal(self._note_bug(route, error))
 
     def _note(self, route: Route, refusal: Refusal) -> None:
-        self._metrics.refused(route, refusal.code)
+        self._metrics.refused(route, refusal.code, rule=refusal.facts.get("rule"))
         log.info("refused", route=route, code=refusal.code, reason=refusal.message, **refusal.facts)
 
     def _note_bug(self, route: Route, error: Exception) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from clearinghouse.asgi import Scope
 from clearinghouse.errors import InvalidRequest, Unauthenticated
 
 
@@ -16,10 +16,10 @@ class Head(NamedTuple):
     end_user: str
 
 
-def read_head(scope: Scope) -> Head:
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     """Raises Unauthenticated or InvalidRequest for a repeated one: two readers could take different values."""
     found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name not in _HEADERS:
             continue
         if name in found:

@@ -134,6 +134,7 @@ class Problem(BaseModel):
     what_next: str = Field(description="What would have to change for the answer to become yes.")
     retry_after_s: int | None = Field(default=None, description="As in Retry-After; only where waiting helps.")
     orchestrator_url: str | None = Field(default=None, description="With 480: where to refresh the session.")
+    rule: str | None = Field(default=None, description="Which rule of the policy refuses, where one does.")
 
 
 HOT_SHAPES: Final[tuple[type[BaseModel], ...]] = (

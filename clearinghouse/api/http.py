@@ -1,16 +1,20 @@
-"""The HTTP port: go-livepeer's routes and signTicket as plain ASGI, everything else in the management application.
+"""The HTTP port: go-livepeer's routes and signTicket without a framework, all else in the management application.
 
     POST /generate-live-payment      go-livepeer's body, statuses, envelope and headers
     POST /sign-orchestrator-info     the sender's address and its proof
     GET  /discover-orchestrators     what the signer knows of orchestrators
     POST /v1/signTicket              the same as the first, in one canonical spelling, with a receipt
 
-The hot routes skip the framework: it would cost more than the work itself.
+A framework would cost more than the work itself. The two that sign are hot routes, which the listener calls without
+ASGI; written in another way than usual (`/v1/signTicket?`), they come as ASGI too, and are answered alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -28,18 +32,27 @@ from clearinghouse.api.problems import (
 from clearinghouse.api.sign_ticket_json import decode_sign_ticket
 from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
 from clearinghouse.errors import InvalidRequest, NotFound, Refusal
+from clearinghouse.hot_routes import HotHandler, HotRequest, HotRoutes
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.ids import show
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.metrics import Metrics
 from clearinghouse.requests import decode_payment_request
 from clearinghouse.signers.base import Signer, SignerAnswer
-from clearinghouse.signing import SignCall, SignedAnswer, Signing
+from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
 log = structlog.get_logger(__name__)
 
 JSON = (b"content-type", b"application/json")
 DISCOVERY_QUERY_MAX_BYTES = 8192
+
+
+class _Route(NamedTuple):
+    path: str
+    method: str
+    name: str  # in metrics and logs
+    handle: HotHandler
+    refused: Callable[[Refusal], Reply]
 
 
 class HttpApi:
@@ -63,60 +76,91 @@ class HttpApi:
         self._management = management
         self._body_max_bytes = body_max_bytes
         self._read_timeout_s = read_timeout_s
-        self._routes: dict[str, tuple[str, str, Callable[[Scope, Receive], Awaitable[Reply]]]] = {
-            "/generate-live-payment": ("POST", "generate_live_payment", self._generate_live_payment),
-            "/sign-orchestrator-info": ("POST", "sign_orchestrator_info", self._sign_orchestrator_info),
-            "/discover-orchestrators": ("GET", "discover_orchestrators", self._discover_orchestrators),
-            "/v1/signTicket": ("POST", "sign_ticket", self._sign_ticket),
-        }
+        generate_live_payment = _Route(
+            "/generate-live-payment", "POST", "generate_live_payment", self._generate_live_payment, envelope
+        )
+        sign_orchestrator_info = _Route(
+            "/sign-orchestrator-info", "POST", "sign_orchestrator_info", self._sign_orchestrator_info, envelope
+        )
+        discover_orchestrators = _Route(
+            "/discover-orchestrators", "GET", "discover_orchestrators", self._discover_orchestrators, envelope
+        )
+        sign_ticket = _Route("/v1/signTicket", "POST", "sign_ticket", self._sign_ticket, problem)
+        self._hot = (generate_live_payment, sign_ticket)
+        self._routes = {route.path: route for route in (*self._hot, sign_orchestrator_info, discover_orchestrators)}
+
+    def hot_routes(self) -> HotRoutes:
+        """What the listener is to call without ASGI."""
+        return HotRoutes(
+            {(route.method.encode(), route.path.encode()): partial(self._answered, route) for route in self._hot},
+            body_max_bytes=self._body_max_bytes,
+            body_timeout_s=self._read_timeout_s,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
         if route is None:
             await self._management(scope, receive, send)
             return
-        method, name, handle = route
-        refused = problem if name == "sign_ticket" else envelope
-        if scope["method"] != method:
-            await _method_not_allowed(method, scope["method"], refused).send(send)
+        if scope["method"] != route.method:
+            await _method_not_allowed(route, scope["method"]).send(send)
             return
         try:
-            reply = await handle(scope, receive)
-            self._metrics.answered(name)
+            request = await self._read(scope, receive)
         except ClientGone:
             return
-        except Refusal as refusal:
-            self._metrics.refused(name, refusal.code)
-            log.info("refused", route=name, code=refusal.code, reason=refusal.message, **refusal.facts)
-            reply = refused(refusal)
-        except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500
-            self._metrics.refused(name, "internal_error")
-            reply = refused(bug(name, scope))
-        await reply.send(send)
+        await (await self._answered(route, request)).send(send)
 
-    async def _generate_live_payment(self, scope: Scope, receive: Receive) -> Reply:
-        started_at_s = self._metrics.now_s()
-        body = await self._body(receive)
-        head = read_head(scope)
-        signed = await self._signing.sign_ticket(
-            SignCall(decode_payment_request(body), *head, received_at_s=started_at_s)
-        )
+    async def _answered(self, route: _Route, request: HotRequest) -> Reply:
+        """The answer to a request on a route of ours, whichever way it came."""
+        try:
+            reply = await route.handle(request)
+            self._metrics.answered(route.name)
+        except Refusal as refusal:
+            self._metrics.refused(route.name, refusal.code, rule=refusal.facts.get("rule"))
+            log.info("refused", route=route.name, code=refusal.code, reason=refusal.message, **refusal.facts)
+            return route.refused(refusal)
+        except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500
+            self._metrics.refused(route.name, "internal_error")
+            return route.refused(bug(route.name, route.path))
+        return reply
+
+    async def _read(self, scope: Scope, receive: Receive) -> HotRequest:
+        """The request as the listener would have read it. Raises ClientGone."""
+        began_s = time.monotonic()
+        body: bytes | Refusal = b""
+        if scope["method"] == "POST":  # the body of a GET means nothing
+            try:
+                body = await read_body(receive, bytes_max=self._body_max_bytes, timeout_s=self._read_timeout_s)
+            except Refusal as refusal:
+                body = refusal
+        return HotRequest(scope["headers"], body, time.monotonic() - began_s, scope["query_string"])
+
+    async def _generate_live_payment(self, request: HotRequest) -> Reply:
+        received_at_s = self._metrics.now_s() - request.waited_s
+        body = request.read()
+        authorization, idempotency_key, end_user = read_head(request.headers)
+
+        def asked() -> Asked:
+            return Asked(decode_payment_request(body), idempotency_key, end_user)
+
+        signed = await self._signing.sign_ticket(SignCall(authorization, asked, received_at_s))
         return Reply(200, signed.body, [JSON, *receipt_headers(signed)])
 
-    async def _sign_ticket(self, scope: Scope, receive: Receive) -> Reply:
-        started_at_s = self._metrics.now_s()
-        body = await self._body(receive)
-        head = read_head(scope)
-        request, idempotency_key, end_user = decode_sign_ticket(body)
-        signed = await self._signing.sign_ticket(
-            SignCall(
-                request,
-                head.authorization,
+    async def _sign_ticket(self, request: HotRequest) -> Reply:
+        received_at_s = self._metrics.now_s() - request.waited_s
+        body = request.read()
+        head = read_head(request.headers)
+
+        def asked() -> Asked:
+            payment_request, idempotency_key, end_user = decode_sign_ticket(body)
+            return Asked(
+                payment_request,
                 _one_of("idempotency_key", idempotency_key, head.idempotency_key),
                 _one_of("end_user", end_user, head.end_user),
-                received_at_s=started_at_s,
             )
-        )
+
+        signed = await self._signing.sign_ticket(SignCall(head.authorization, asked, received_at_s))
         payment, seg_creds, state, sig = read_answer(signed.body)
         answer = {
             "payment": payment,
@@ -126,23 +170,19 @@ class HttpApi:
         }
         return Reply(200, json_bytes(answer), [JSON, *receipt_headers(signed)])
 
-    async def _sign_orchestrator_info(self, scope: Scope, receive: Receive) -> Reply:
-        await self._body(receive)
-        await self._authenticator.authenticate(read_head(scope).authorization)
+    async def _sign_orchestrator_info(self, request: HotRequest) -> Reply:
+        request.read()
+        await self._authenticator.authenticate(read_head(request.headers).authorization)
         return _pass_on(await self._signer.sign_orchestrator_info())
 
-    async def _discover_orchestrators(self, scope: Scope, receive: Receive) -> Reply:
-        await self._authenticator.authenticate(read_head(scope).authorization)
-        query: bytes = scope["query_string"]
-        if len(query) > DISCOVERY_QUERY_MAX_BYTES:
+    async def _discover_orchestrators(self, request: HotRequest) -> Reply:
+        await self._authenticator.authenticate(read_head(request.headers).authorization)
+        if len(request.query) > DISCOVERY_QUERY_MAX_BYTES:
             raise NotFound("The query is too long for any orchestrator to match it.")
-        answer = await self._signer.discover_orchestrators(query.decode("ascii", "replace"))
+        answer = await self._signer.discover_orchestrators(request.query.decode("ascii", "replace"))
         if answer.status == 404:
             return _no_discovery()
         return _pass_on(answer)
-
-    async def _body(self, receive: Receive) -> bytes:
-        return await read_body(receive, bytes_max=self._body_max_bytes, timeout_s=self._read_timeout_s)
 
 
 def _one_of(name: str, in_body: str, in_header: str) -> str:
@@ -184,9 +224,9 @@ def _no_discovery() -> Reply:
     return Reply(404, json_bytes(body), [PROBLEM, *refusal_headers(refusal)])
 
 
-def _method_not_allowed(allowed: str, method: str, refused: Callable[[Refusal], Reply]) -> Reply:
+def _method_not_allowed(route: _Route, method: str) -> Reply:
     """On go-livepeer's routes as Go's multiplexer answers."""
-    if refused is problem:
-        return problem(MethodNotAllowed(f"There is no {method[:16]} here, only {allowed}.", allow=allowed))
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"allow", allowed.encode())]
+    if route.refused is problem:
+        return problem(MethodNotAllowed(f"There is no {method[:16]} here, only {route.method}.", allow=route.method))
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"allow", route.method.encode())]
     return Reply(405, b"Method Not Allowed\n", headers)

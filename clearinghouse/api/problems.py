@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import structlog
 
-from clearinghouse.asgi import Reply, Scope
+from clearinghouse.asgi import Reply
 from clearinghouse.errors import LimitReached, RefreshSession, Refusal
 from clearinghouse.signers.envelope import header_text
 
@@ -74,10 +74,10 @@ def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def bug(route: str, scope: Scope) -> InternalError:
+def bug(route: str, path: str) -> InternalError:
     """Logs the exception being handled, and gives what may be said of it."""
     incident = uuid4().hex
-    log.exception("bug", route=route, path=scope["path"], incident=incident)
+    log.exception("bug", route=route, path=path, incident=incident)
     return InternalError("Internal Server Error", incident=incident)
 
 

@@ -55,7 +55,9 @@ Wired = Annotated[Wiring, Depends(wiring)]
 
 async def authenticated(request: Request, wired: Wired) -> Caller:
     """The gateway that asks. A suspended one may still look at what is its own."""
-    return await wired.authenticator.authenticate(read_head(request.scope).authorization, may_be_suspended=True)
+    return await wired.authenticator.authenticate(
+        read_head(request.scope["headers"]).authorization, may_be_suspended=True
+    )
 
 
 Authenticated = Annotated[Caller, Depends(authenticated)]
@@ -84,7 +86,7 @@ def _require_token(scope: Scope, token: str | None, refusal: type[Unauthenticate
     """In constant time: how much of a guess was right must not show."""
     assert token, "a route that needs a token exists only where one is configured"
     try:
-        given = bearer(read_head(scope).authorization)
+        given = bearer(read_head(scope["headers"]).authorization)
     except Unauthenticated as reason:
         raise refusal(reason.message) from None
     if not hmac.compare_digest(given.encode("latin-1"), token.encode()):

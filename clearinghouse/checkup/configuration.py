@@ -14,7 +14,7 @@ NAME: Final = "configuration"
 
 def check(settings: Settings, *, config_file: Path | None) -> list[Finding]:
     """`config_file` is the file that was read, if any."""
-    found = [error(NAME, sentence, "Add the setting; `serve` refuses to start.") for sentence in
+    found = [error(NAME, sentence, "Correct the settings; `serve` refuses to start.") for sentence in
              missing_for_serving(settings)]  # fmt: skip
     for text in warnings_about(settings, config_file=config_file):
         detail, _, what_to_do = text.partition(": ")

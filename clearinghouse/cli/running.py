@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,13 @@ from clearinghouse.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from clearinghouse.config import Settings
+    from clearinghouse.config import NativeSignerSettings, Settings
     from clearinghouse.demo import Demo
     from clearinghouse.service import RunningService
+    from clearinghouse.signers.asking import AskingSigner
+    from clearinghouse.signers.native import NativeSigner
 
 ConfigFile = Annotated[
     Path | None,
@@ -111,6 +114,8 @@ def signer(
 
     It signs for whoever reaches it: keep it on loopback or a private network behind the clearinghouse. The key is that
     of signer.native.keystore_file, or one in the data directory; signers of one pool share one key.
+    With signer.native.webhook_url a payment leaves only after that webhook has agreed to it, as with go-livepeer's
+    -remoteSignerWebhookUrl.
 
     \b
       clearinghouse signer --port 8935
@@ -126,13 +131,20 @@ def signer(
     from clearinghouse.signers.server import signer_served  # noqa: PLC0415
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
+    native = settings.signer.native
+    if native.webhook_headers is not None and native.webhook_url is None:
+        raise BadConfiguration(
+            "signer.native.webhook_headers needs signer.native.webhook_url: no webhook would be asked."
+        )
+    _warn(settings, config)
     configure_logging(settings.log)
 
     async def main(stop: asyncio.Event) -> None:
         key = native_key(settings)
-        async with signer_served(
-            native_signer(key, settings.signer.native, settings.escrow), host=host, port=port
-        ) as url:
+        async with (
+            _asking(native_signer(key, native, settings.escrow), native) as asking,
+            signer_served(asking, host=host, port=port) as url,
+        ):
             typer.echo(f"signing for {checksum_address(key.address)} (simulated escrow) at {url}", err=True)
             await stop.wait()
 
@@ -140,6 +152,23 @@ def signer(
         run(main)
     except (KeystoreError, ValueError, OSError) as error:
         raise BadConfiguration(str(error)) from error
+
+
+@asynccontextmanager
+async def _asking(signer: NativeSigner, native: NativeSignerSettings) -> AsyncIterator[NativeSigner | AskingSigner]:
+    """The signer, behind the webhook where there is one."""
+    from clearinghouse.signers.asking import AskingSigner, Webhook  # noqa: PLC0415
+
+    if native.webhook_url is None:
+        yield signer
+        return
+    headers = {name: value.get_secret_value() for name, value in (native.webhook_headers or {}).items()}
+    webhook = Webhook(native.webhook_url, headers)
+    typer.echo(f"every payment is asked for at {webhook.name}", err=True)
+    try:
+        yield AskingSigner(signer, webhook)
+    finally:
+        await webhook.close()
 
 
 def migrate(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:

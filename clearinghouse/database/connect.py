@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 SERVE_ROLE = "clearinghouse_serve"
 ADMIN_ROLE = "clearinghouse_admin"
 
-#: A lost server must show within seconds, not after TCP's default two hours.
-KEEPALIVE = {
+#: Where the operator says nothing else. A lost server must show within seconds, not after TCP's default two hours, and
+#: of several hosts the one that can be written to is wanted.
+DEFAULTS = {
+    "target_session_attrs": "read-write",
     "connect_timeout": "5",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
@@ -76,7 +78,7 @@ def hot_conninfo(conninfo: str) -> str:
 
 def _missing(conninfo: str) -> dict[str, str]:
     given = conninfo_to_dict(conninfo)
-    return {name: value for name, value in KEEPALIVE.items() if name not in given}
+    return {name: value for name, value in DEFAULTS.items() if name not in given}
 
 
 def _query(conninfo: str) -> dict[str, str]:

@@ -21,10 +21,15 @@ from uuid import UUID
 from clearinghouse.errors import Suspended, Unauthenticated
 from clearinghouse.identity.keys import read_api_key, secret_hmac
 from clearinghouse.lookups import KeyRecord, Lookups
+from clearinghouse.request_rates import KEY_LOOKUPS, KEY_REQUESTS, REQUESTS, Rate, RequestRates, rate_of
 
 REMEMBERED_MAX_COUNT = 50_000
 #: A refusal is repeated from memory for this long, so that a refused caller cannot make us read all the time.
 REFUSAL_REMEMBERED_S = 1.0
+#: A commit confirms all that it judges by, but not the rates: a changed one holds after this long at the latest.
+RATES_REMEMBERED_S = 60
+#: Keys in proper form that do not exist cost a look-up each. Beyond so many, only callers who are remembered get in.
+UNKNOWN_KEYS = Rate(per_s=200, burst_count=400)
 
 
 @dataclass(slots=True)
@@ -38,6 +43,8 @@ class Caller:
     markup_bps: int
     minimum_charge: Decimal
     available: Decimal
+    rate: Rate | None = None
+    key_rate: Rate | None = None
 
 
 @dataclass(slots=True)
@@ -45,6 +52,8 @@ class _Remembered:
     record: KeyRecord
     caller: Caller
     read_at_s: float
+    #: When it was read, or when a commit found it to be so.
+    confirmed_at_s: float
 
 
 class Authenticator:
@@ -62,12 +71,13 @@ class Authenticator:
         self._pepper = pepper
         self._remember_s = remember_s
         self._now = now
+        self._rates = RequestRates()
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         #: By the HMAC of a whole Authorization header: the key it proved to be, and the stored secret it proved it to.
         self._proven: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
 
     async def authenticate(self, authorization: str, *, may_be_suspended: bool = False) -> Caller:
-        """The caller behind an Authorization header value. Raises Unauthenticated or Suspended.
+        """The caller behind an Authorization header value. Raises Unauthenticated, Suspended or LimitReached.
 
         `may_be_suspended`: for reads of what is the gateway's own. A suspension stops spending, not looking.
         """
@@ -82,11 +92,26 @@ class Authenticator:
             refusal = self._refusal(known.record, may_be_suspended=may_be_suspended)
         if refusal is not None:
             raise refusal
+        self._require_rates(known.caller)
         return known.caller
+
+    def _require_rates(self, caller: Caller) -> None:
+        """Counts a request. One that is refused counts for neither the gateway nor the key."""
+        if caller.key_rate is not None:
+            self._rates.require(KEY_REQUESTS, caller.key_id.int, caller.key_rate)
+        if caller.rate is not None:
+            self._rates.require(REQUESTS, caller.gateway_id.int, caller.rate)
+            self._rates.take(REQUESTS, caller.gateway_id.int, caller.rate)
+        if caller.key_rate is not None:
+            self._rates.take(KEY_REQUESTS, caller.key_id.int, caller.key_rate)
 
     async def _prove(self, authorization: str, digest: bytes) -> _Remembered:
         key = read_api_key(bearer(authorization))
+        if key.public_id not in self._remembered:
+            self._rates.require(KEY_LOOKUPS, None, UNKNOWN_KEYS)
         known = await self._known(key.public_id)
+        if known is None:
+            self._rates.take(KEY_LOOKUPS, None, UNKNOWN_KEYS)
         if known is None or not hmac.compare_digest(secret_hmac(self._pepper, key.secret), known.record.secret_hmac):
             raise Unauthenticated("The API key is not known.")
         self._proven[digest] = key.public_id, known.record.secret_hmac
@@ -102,10 +127,10 @@ class Authenticator:
         return known.caller
 
     def confirm(self, caller: Caller) -> None:
-        """The database has just found the key, the gateway and its terms as remembered: as good as read."""
+        """The database has just found the key, the gateway and its terms as remembered: nearly as good as read."""
         known = self._remembered.get(caller.public_id)
         if known is not None and known.caller is caller:
-            known.read_at_s = monotonic()
+            known.confirmed_at_s = monotonic()
 
     def forget(self, caller: Caller) -> None:
         """The database knows better: read it again next time."""
@@ -113,8 +138,11 @@ class Authenticator:
 
     async def _known(self, public_id: str) -> _Remembered | None:
         known = self._remembered.get(public_id)
-        if known is None or monotonic() - known.read_at_s > self._remember_s:
-            known = await self._read(public_id)
+        if known is None:
+            return await self._read(public_id)
+        now_s = monotonic()
+        if now_s - known.confirmed_at_s > self._remember_s or now_s - known.read_at_s > RATES_REMEMBERED_S:
+            return await self._read(public_id)
         return known
 
     async def _read_again(self, caller: Caller) -> _Remembered:
@@ -128,7 +156,8 @@ class Authenticator:
         if record is None:
             self._remembered.pop(public_id, None)
             return None
-        known = _Remembered(record, _caller(record, public_id), monotonic())
+        now_s = monotonic()
+        known = _Remembered(record, _caller(record, public_id), now_s, now_s)
         self._remembered[public_id] = known
         self._remembered.move_to_end(public_id)
         if len(self._remembered) > REMEMBERED_MAX_COUNT:
@@ -178,4 +207,6 @@ def _caller(record: KeyRecord, public_id: str) -> Caller:
         markup_bps=record.markup_bps,
         minimum_charge=record.minimum_charge,
         available=record.balance + record.credit_limit,
+        rate=rate_of(record.requests_per_s, record.burst_count),
+        key_rate=rate_of(record.key_requests_per_s, record.key_burst_count),
     )

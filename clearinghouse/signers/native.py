@@ -1,7 +1,7 @@
 """A remote signer in process: go-livepeer's `/generate-live-payment`, without go-livepeer.
 
-`NativeSigner._due` is section 1.2 of the remote-signer protocol read top to bottom: the numbers beside its lines are
-the table's steps, and the first that fails answers. The helpers below it are pure functions of values. Where this
+`NativeSigner.payment_due` is section 1.2 of the remote-signer protocol read top to bottom: the numbers beside its lines
+are the table's steps, and the first that fails answers. The helpers below it are pure functions of values. Where this
 signer is stricter than the reference, section 10 of the protocol asks for it, and the line says which weakness (A…).
 
 A session is what its signed state says (A16, A17). What is kept between calls follows from a call's own bytes and the
@@ -58,6 +58,7 @@ from clearinghouse.errors import (
     SignerFailed,
     SignersUnavailable,
 )
+from clearinghouse.policy import require_round
 from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
@@ -158,18 +159,24 @@ class NativeSigner:
     async def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> SignerAnswer:
         """Steps 7 to 29 of section 1.2. Raises SignersUnavailable where there is no escrow reading to sign by."""
         try:
-            due = self._due(request, auth_id)
+            due = self.payment_due(request, auth_id)
         except SignersUnavailable:
             raise
         except Refusal as refusal:
-            if refusal.http_status == SignerFailed.http_status:  # the caller is told no more than that
-                _log.warning("payment_not_signed", reason=refusal.message)
-            return refusal_answer(refusal)
+            return not_signed(refusal)
+        return await self.sign_due(request, due)
+
+    async def sign_due(self, request: PaymentRequest, due: PaymentDue) -> SignerAnswer:
+        """The tickets and the state that were decided on: the only place where a payment is released."""
         if due.num_tickets > INLINE_TICKETS_MAX:
             return await asyncio.to_thread(self._sign, request, due)
         return self._sign(request, due)
 
-    def _due(self, request: PaymentRequest, auth_id: str) -> PaymentDue:
+    def payment_due(self, request: PaymentRequest, auth_id: str) -> PaymentDue:
+        """Steps 7 to 24 and 28, before anything is signed. Without an `auth_id` the state keeps the one it has.
+
+        Raises a Refusal.
+        """
         now_unix_ns, limits, info = self._now_unix_ns(), self._limits, request.info
         price, params = priced_params(info)
         state = self._continued_state(request)  # 7: 400
@@ -177,6 +184,7 @@ class NativeSigner:
         require_lasting_token(info, now_unix_ns)  # 10: 400, 11: 480
         escrow = self._read_escrow()
         require_unexpired_params(params, escrow, url=info.transcoder)  # 12: 480
+        require_round(params, escrow, url=info.transcoder)  # 480 (A25)
         ev = require_acceptable_ticket(params, escrow, limits)  # 13: 400
 
         units = units_due(request, state, now_unix_ns)  # 14, 15: 400
@@ -406,13 +414,18 @@ def require_total_ev(num_tickets: int, ev: Fraction, limits: SignerLimits) -> No
 
 def continued_auth_id(state: PaymentState | None, auth_id: str) -> str:
     """Step 28: a session belongs to the first caller who gave a name (section 6, "auth id")."""
-    if len(auth_id) > MAX_STRING_CHARS:
-        raise InvalidRequest(f"Signer-Auth-Id is longer than {MAX_STRING_CHARS} characters")
+    require_short_auth_id(auth_id)
     if state is None or not state.auth_id:
         return auth_id
     if auth_id and auth_id != state.auth_id:
         raise SignerFailed("auth id of the caller is not the session's")
     return state.auth_id
+
+
+def require_short_auth_id(auth_id: str) -> None:
+    """A longer one would make a state that is not read back."""
+    if len(auth_id) > MAX_STRING_CHARS:
+        raise InvalidRequest(f"Signer-Auth-Id is longer than {MAX_STRING_CHARS} characters")
 
 
 def first_nonce(state: PaymentState | None, params: TicketParams) -> int:
@@ -443,6 +456,13 @@ def offer_forms(sender: bytes, info: OrchestratorInfo, creation_round: int, bloc
     )
     frame = payment_frame(info, sender=sender, creation_round=creation_round, creation_round_block_hash=block_hash)
     return OfferForms(batch_preimage(ticket), frame)
+
+
+def not_signed(refusal: Refusal) -> SignerAnswer:
+    """The answer that a refused payment gets; where it is masked, the log has what the caller is not told."""
+    if refusal.http_status == SignerFailed.http_status:
+        _log.warning("payment_not_signed", reason=refusal.message)
+    return refusal_answer(refusal)
 
 
 # --- words and bytes --------------------------------------------------------------------------------------------------

@@ -70,8 +70,8 @@ BEGIN
                        THEN 'session_not_yours'
                    WHEN asked.is_new AND session.id IS NOT NULL THEN 'session_not_yours'
                    WHEN NOT asked.is_new AND (
-                       (session.orchestrator, session.recipient, session.job_type, session.app)
-                           <> (asked.orchestrator, asked.recipient, asked.job_type, asked.app)
+                       (session.orchestrator, session.recipient, session.job_type, session.app, session.transcoder)
+                           <> (asked.orchestrator, asked.recipient, asked.job_type, asked.app, asked.transcoder)
                        OR session.manifest_id <> asked.manifest) THEN 'session_mismatch'
                    WHEN rand.last_nonce > 0 AND rand.session_id <> asked.session_id THEN 'rand_of_other_session'
                    WHEN rand.last_nonce > 0 AND session.head_state_hash IS DISTINCT FROM asked.base_hash

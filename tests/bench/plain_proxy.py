@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
 from chain.signatures import parse_address
-from clearinghouse.asgi import Application, Receive, Reply, Scope, Send, read_body
+from clearinghouse.asgi import Receive, Reply, Scope, Send
+from clearinghouse.hot_routes import HotRequest, HotRoutes
 from clearinghouse.listener import HttpListener
 from clearinghouse.requests import MAX_BODY_BYTES, PaymentRequest
 from clearinghouse.signers.go_livepeer import SignerEndpoint
@@ -27,13 +28,17 @@ class Forwarded(NamedTuple):
     canonical: bytes
 
 
-def plain_proxy(pool: SignerPool) -> Application:
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive, bytes_max=MAX_BODY_BYTES, timeout_s=10)
-        answer = await pool.generate_payment(cast("PaymentRequest", Forwarded(body)), auth_id="bench")
-        await Reply(answer.status, answer.body, [(b"content-type", answer.content_type.encode())]).send(send)
+def plain_proxy(pool: SignerPool) -> HotRoutes:
+    async def forward(request: HotRequest) -> Reply:
+        forwarded = cast("PaymentRequest", Forwarded(request.read()))
+        answer = await pool.generate_payment(forwarded, auth_id="bench")
+        return Reply(answer.status, answer.body, [(b"content-type", answer.content_type.encode())])
 
-    return application
+    return HotRoutes({(b"POST", b"/generate-live-payment"): forward}, body_max_bytes=MAX_BODY_BYTES, body_timeout_s=10)
+
+
+async def nothing_else(scope: Scope, _receive: Receive, send: Send) -> None:
+    await Reply(404, f"there is no {scope['path']} here\n".encode()).send(send)
 
 
 @asynccontextmanager
@@ -41,7 +46,13 @@ async def serving(upstream_url: str, sender_address: str) -> AsyncIterator[int]:
     pool = SignerPool([SignerEndpoint(upstream_url)], expected_address=parse_address(sender_address))
     await pool.start()
     listener = HttpListener(
-        plain_proxy(pool), host="127.0.0.1", port=0, read_timeout_s=10, idle_timeout_s=75, shutdown_timeout_s=5
+        nothing_else,
+        host="127.0.0.1",
+        port=0,
+        read_timeout_s=10,
+        idle_timeout_s=75,
+        shutdown_timeout_s=5,
+        hot=plain_proxy(pool),
     )
     try:
         yield await listener.start()

@@ -90,6 +90,12 @@ def test_variables_of_other_programs_are_left_alone() -> None:
         ("SIGNER__KIND", "hsm", "'native' or 'go_livepeer'"),
         ("SIGNER__NATIVE__MAX_TICKET_EV_WEI", "-1", "greater than or equal to 0"),
         ("SIGNER__NATIVE__MAX_PRICE_WEI_PER_UNIT", "1e9", "decimal"),
+        ("SIGNER__NATIVE__WEBHOOK_URL", "billing.example/authorize", "http://host/path"),
+        ("SIGNER__NATIVE__WEBHOOK_URL", "ftp://billing.example", "http://host/path"),
+        ("SIGNER__NATIVE__WEBHOOK_URL", "https://billing.example/a b", "ASCII"),
+        ("SIGNER__NATIVE__WEBHOOK_URL", "https://bücher.example", "ASCII"),
+        ("SIGNER__NATIVE__WEBHOOK_URL", f"https://billing.example/?token={SECRET}#top", "fragment"),
+        ("SIGNER__NATIVE__WEBHOOK_URL", f"https://u:{SECRET}@billing.example", "webhook_headers_file"),
         ("SIGNER__GO_LIVEPEER__URLS", "http://a:1,ftp://b", "http://host:port"),
         ("SIGNER__GO_LIVEPEER__URLS", "http://a:1/path", "path"),
         ("SIGNER__GO_LIVEPEER__URLS", "http://a:1,http://a:1/", "twice"),
@@ -167,6 +173,7 @@ def all_secrets_given() -> dict[str, str]:
         "CLEARINGHOUSE_API__ADMIN_TOKEN": SECRET,
         "CLEARINGHOUSE_API__METRICS_TOKEN": SECRET,
         "CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_PASSWORD": SECRET,
+        "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS": f"Authorization: Bearer {SECRET}",
         "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": f"Authorization: Bearer {SECRET}\nX-Tenant: a",
     }
 
@@ -283,6 +290,52 @@ def test_headers_that_would_confuse_a_signer_are_refused(header: str) -> None:
     assert "signer.go_livepeer.headers" in error_of({"CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": header})
 
 
+@pytest.mark.parametrize(
+    "headers", ["Host: x", "content-length: 1", "Transfer-Encoding: x", "A: x\na: y", "A: é", "A B: x", "A", "A: x\x01"]
+)
+def test_headers_that_would_confuse_a_webhook_are_refused(headers: str) -> None:
+    assert "signer.native.webhook_headers" in error_of({"CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS": headers})
+
+
+def test_a_webhook_may_get_any_other_header() -> None:
+    given = {"CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS": "Content-Type: a/b\nSigner-Tenant: a, b: c"}
+    headers = load_settings(environment=given).signer.native.webhook_headers
+    assert headers is not None
+    assert {name: value.get_secret_value() for name, value in headers.items()} == {
+        "Content-Type": "a/b",
+        "Signer-Tenant": "a, b: c",
+    }
+
+
+def test_the_signer_in_process_refuses_a_webhook_that_it_would_never_ask() -> None:
+    given = {"CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_URL": "https://billing.example/authorize"}
+    assert [text.split()[0] for text in missing_for_serving(load_settings(environment=given))] == [
+        "signer.native.webhook_url"
+    ]
+    pool = {
+        "CLEARINGHOUSE_SIGNER__KIND": "go_livepeer",
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": "http://a:1",
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__EXPECTED_ADDRESS": "0x" + "11" * 20,
+    }
+    assert missing_for_serving(load_settings(environment=given | pool)) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "is_overheard"),
+    [
+        ("http://billing.example/", True),
+        ("HTTP://10.0.0.1/", True),
+        ("http://127.0.0.1:8000/", False),
+        ("http://[::1]/", False),
+        ("http://localhost/", False),
+        ("https://billing.example/", False),
+    ],
+)
+def test_a_webhook_that_hears_credentials_in_the_clear_is_warned_about(url: str, is_overheard: bool) -> None:
+    settings = load_settings(environment={"CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_URL": url})
+    assert [text.split()[0] for text in warnings_about(settings)] == ["signer.native.webhook_url"] * is_overheard
+
+
 def test_what_serving_needs_is_told_for_each_way_of_running() -> None:
     assert missing_for_serving(Settings()) == []
     own_database = load_settings(environment={"CLEARINGHOUSE_DATABASE_URL": DATABASE_URL})
@@ -303,4 +356,24 @@ def test_a_pool_of_one_signer_is_warned_about() -> None:
     }
     assert "two or more" in warnings_about(load_settings(environment=environment))[0]
     environment["CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS"] += ",http://b:1"
-    assert warnings_about(load_settings(environment=environment)) == []
+    assert not any("two or more" in text for text in warnings_about(load_settings(environment=environment)))
+
+
+def test_a_pool_without_recipients_or_largest_face_value_is_warned_about() -> None:
+    environment = {
+        "CLEARINGHOUSE_SIGNER__KIND": "go_livepeer",
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": "http://a:1,http://b:1",
+    }
+    warnings = warnings_about(load_settings(environment=environment))
+    assert [text.split()[0] for text in warnings] == ["policy.recipients", "policy.face_value_max_wei"]
+    environment["CLEARINGHOUSE_POLICY__RECIPIENTS"] = f"0x{'0a' * 20}, 0x{'0b' * 20}"
+    environment["CLEARINGHOUSE_POLICY__FACE_VALUE_MAX_WEI"] = "200000000000000000"
+    settings = load_settings(environment=environment)
+    assert settings.policy.recipients == (f"0x{'0a' * 20}", f"0x{'0b' * 20}")
+    assert warnings_about(settings) == []
+
+
+def test_a_previous_round_needs_its_block_hash() -> None:
+    assert "need each other" in error_of({"CLEARINGHOUSE_ESCROW__PREVIOUS_INITIALIZED_ROUND": "3499"})
+    block_hash = {"CLEARINGHOUSE_ESCROW__PREVIOUS_INITIALIZED_ROUND_BLOCK_HASH": "0x" + "49" * 32}
+    assert "need each other" in error_of(block_hash)

@@ -38,7 +38,7 @@ class Issued:
 async def issued(admin: AsyncEngine, owner: Connection) -> Issued:
     """Seven payments of one gateway, five of them in one session, and one of another gateway in between."""
     async with admin.begin() as connection:
-        acme = (await gateways.create(connection, "acme", credit_limit=Decimal(1000))).id
+        acme = (await gateways.create(connection, "acme", credit_limit=Decimal(1000), markup_bps=250)).id
         other = (await gateways.create(connection, "other", credit_limit=Decimal(1000))).id
         key = (await keys.create(connection, acme, pepper=b"p" * 32)).key.id
         others_key = (await keys.create(connection, other, pepper=b"p" * 32)).key.id
@@ -48,7 +48,7 @@ async def issued(admin: AsyncEngine, owner: Connection) -> Issued:
         call = call.continued(num_tickets=tickets)
         calls.append(call)
     others_call = usage(other, others_key)
-    calls += [usage(acme, key, manifest_id=None), usage(acme, key)]
+    calls += [usage(acme, key, markup_bps=250, manifest_id=None), usage(acme, key, markup_bps=250)]
     for one in (*calls[:3], others_call, *calls[3:]):
         assert commit(owner, one)[0] is None
     return Issued(acme, other, key, calls, others_call)

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from clearinghouse.asgi import Receive, Reply, Scope, Send
-from clearinghouse.listener import HEAD_MAX_BYTES, HttpListener
+from clearinghouse.http_connection import HEAD_MAX_BYTES
+from clearinghouse.listener import HttpListener
 
 READ_TIMEOUT_S = 0.3
 

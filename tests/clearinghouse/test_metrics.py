@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from clearinghouse.errors import OutOfCredit, Refusal
 from clearinghouse.metrics import SIGNER_STATUSES, STANDINGS, Metrics, Route, Stage, refusal_codes
+from clearinghouse.policy import Rule
 from clearinghouse.signers.health import Standing
 from clearinghouse.signers.pool import PoolObserver
 
@@ -176,3 +177,13 @@ def test_statuses_of_signers_are_those_that_become_refusals() -> None:
     from clearinghouse.signers.refusals import _BY_STATUS
 
     assert set(SIGNER_STATUSES) == {200, 480, *_BY_STATUS}
+
+
+def test_every_rule_of_the_policy_is_counted_and_nothing_else_makes_a_series(metrics: Metrics) -> None:
+    before = series(metrics)
+    for rule in Rule:
+        metrics.refused("sign_ticket", "ticket_not_allowed", rule=rule)
+        assert sample(metrics, "rule_refusals_total", rule=rule.value) == 1
+    for rule in ("made_up", None, 7):
+        metrics.refused("sign_ticket", "ticket_not_allowed", rule=rule)
+    assert series(metrics) == before

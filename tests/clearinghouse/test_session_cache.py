@@ -18,6 +18,7 @@ def session(number: int, answer: bytes) -> Session:
         job_type="live",
         manifest_id=None,
         app="",
+        transcoder="",
         head_state_hash=bytes(32),
         request_hash=bytes(32),
         issuance_id=UUID(int=2),

@@ -1,65 +1,133 @@
-"""The fee that is read out of a signer's states, against the same sum in fractions."""
+"""What a correct signer answers is accepted, with exactly the fee it took; a state beside it is not."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.messages import Payment, Price
-from chain.payment_state import PaymentState
-from clearinghouse.verification import _fee_wei
+from chain.messages import Price, decode_base64, encode_base64
+from chain.payment_state import PaymentState, decode_state, encode_state
+from clearinghouse.errors import SignerAnswerInvalid
+from clearinghouse.verification import SignedPayment, verify_answer
+from tests.clearinghouse.histories import AUTH_ID, PLANS, Answered, Plan, Step, history_of
+from tests.clearinghouse.signers.calls import KEY
 
-STATE = PaymentState(
-    state_id="f1405ced",
-    pm_session_id=bytes(32),
-    last_update_unix_ns=0,
-    orchestrator_address=bytes(20),
-    app="",
-    auth_expiry_unix_s=0,
-    sender_nonce=1,
-    balance=None,
-    initial_price=Price(1, 1),
-    type="",
-    sequence_number=0,
-    auth_id="",
-)
-BALANCES = st.one_of(st.none(), st.fractions(-(10**20), 10**20, max_denominator=10**18))
+S = 10**9
+SKEW_NS = 30 * S
 
 
-def payment(count: int, face_value_wei: int, win_prob: int) -> Payment:
-    return Payment(
-        sender=bytes(20),
-        recipient=bytes(20),
-        face_value_wei=face_value_wei,
-        win_prob=win_prob,
-        recipient_rand_hash=bytes(32),
-        seed=0,
-        expiration_block=1,
-        creation_round=1,
-        creation_round_block_hash=bytes(32),
-        expected_price=Price(1, 1),
-        nonces=tuple(range(1, count + 1)),
-        signatures=(bytes(65),) * count,
+def verified(answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0) -> SignedPayment:
+    """`ahead_ns`: how far our clock is ahead of the signer's."""
+    return verify_answer(
+        answered.body if body is None else body,
+        answered.request,
+        sender=KEY.address,
+        auth_id=AUTH_ID,
+        base=answered.base,
+        first_nonce=answered.first_nonce,
+        recover_signatures=True,
+        now_unix_ns=answered.now_unix_ns + ahead_ns,
     )
 
 
-@given(
-    before=BALANCES,
-    after=BALANCES,
-    count=st.integers(1, 100),
-    face_value_wei=st.integers(0, 10**18),
-    win_prob=st.integers(0, 2**256 - 1),
-)
-def test_the_recorded_fee_is_what_explains_the_balances(
-    before: Fraction | None, after: Fraction | None, count: int, face_value_wei: int, win_prob: int
-) -> None:
-    """Spec 3.5: n·EV = B' - B + fee; recorded in whole wei, half away from zero."""
-    fee = _fee_wei(
-        payment(count, face_value_wei, win_prob), replace(STATE, balance=after), replace(STATE, balance=before)
-    )
-    exact = Fraction(count * face_value_wei * win_prob, 2**256 - 1) - (after or 0) + (before or 0)
-    assert abs(fee - exact) <= Fraction(1, 2)
-    assert abs(fee) >= abs(exact) or abs(fee - exact) < Fraction(1, 2)
+def with_state(body: bytes, change: Callable[[PaymentState], PaymentState]) -> bytes:
+    """The same tickets with another state, signed by the signer's own key."""
+    document = json.loads(body)
+    state = encode_state(change(decode_state(decode_base64(document["state"]["State"]))))
+    document["state"] = {"State": encode_base64(state), "Sig": encode_base64(KEY.eth_sign(state))}
+    return json.dumps(document).encode()
+
+
+@settings(max_examples=150, deadline=None)
+@given(PLANS, st.integers(-SKEW_NS, SKEW_NS))
+def test_whatever_a_correct_signer_answers_is_accepted_with_the_fee_it_took(plan: Plan, ahead_ns: int) -> None:
+    """Every type, fresh parameters, falling prices, preloads, states in local time, and a clock off by up to 30 s."""
+    for answered in history_of(plan):
+        signed = verified(answered, ahead_ns=ahead_ns)
+        payment, before = signed.payment, answered.base.balance if answered.base is not None else None
+        assert signed.state.balance is not None
+        value = Fraction(signed.num_tickets * payment.face_value_wei * payment.win_prob, 2**256 - 1)
+        fee = value - signed.state.balance + (before or 0)
+        assert abs(signed.fee_wei - fee) <= Fraction(1, 2)
+        assert signed.fee_wei >= fee or signed.fee_wei > fee - Fraction(1, 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(PLANS, st.fractions(-(10**30), 10**30, max_denominator=10**40).filter(bool))
+def test_no_other_balance_is_accepted(plan: Plan, off_wei: Fraction) -> None:
+    for answered in history_of(plan):
+        for wei in (off_wei, Fraction(1), Fraction(-1)):
+            body = with_state(answered.body, lambda state, wei=wei: replace(state, balance=(state.balance or 0) + wei))  # type: ignore[misc]
+            with pytest.raises(SignerAnswerInvalid, match="another Balance"):
+                verified(answered, body)
+
+
+def history(job_type: str) -> list[Answered]:
+    step = Step(elapsed_ns=5 * S, in_pixels=500_000, refreshes=False, price_percent=100, zone_min=0)
+    answers = list(history_of(Plan(job_type, (10**9 + 7, 3), 300, 10**18 - 1, (step,) * 2)))
+    assert len(answers) == 2
+    return answers
+
+
+def moved(ns: int) -> Callable[[PaymentState], PaymentState]:
+    return lambda state: replace(state, last_update_unix_ns=(state.last_update_unix_ns or 0) + ns)
+
+
+CHANGES: dict[str, tuple[Callable[[PaymentState], PaymentState], str]] = {
+    "a numerator of 400 digits": (lambda state: replace(state, balance=Fraction(10**399)), "another Balance"),
+    "a denominator of 400 digits": (lambda state: replace(state, balance=Fraction(1, 10**399)), "another Balance"),
+    "digits beyond any balance": (lambda state: replace(state, balance=Fraction(10**801)), "cannot be read"),
+    "a negative balance": (lambda state: replace(state, balance=Fraction(-1)), "another Balance"),
+    "no balance": (lambda state: replace(state, balance=None), "no Balance"),
+    "another first price": (
+        lambda state: replace(state, initial_price=Price(state.initial_price.price_per_unit * 2, 6)),
+        "another InitialPrice",
+    ),
+    "no first price": (lambda state: replace(state, initial_price=Price(0, 0)), "another InitialPrice"),
+    "a clock of yesterday": (moved(-86_400 * S), "LastUpdate"),
+    "a clock of tomorrow": (moved(86_400 * S), "LastUpdate"),
+    "no time": (lambda state: replace(state, last_update_unix_ns=None), "no LastUpdate"),
+    "an expiry": (lambda state: replace(state, auth_expiry_unix_s=4_000_000_000), "another AuthExpiry"),
+}
+
+
+@pytest.mark.parametrize("job_type", ["live", "lv2v", "fixed", ""])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_state_that_does_not_follow_is_refused_by_name(name: str, job_type: str) -> None:
+    change, words = CHANGES[name]
+    for answered in history(job_type):
+        verified(answered)
+        with pytest.raises(SignerAnswerInvalid, match=words):
+            verified(answered, with_state(answered.body, change))
+
+
+@pytest.mark.parametrize("job_type", ["live", "lv2v"])
+def test_a_clock_that_ran_backward_is_refused_where_time_is_billed(job_type: str) -> None:
+    """The reference would bill its preload once more."""
+    _, second = history(job_type)
+    with pytest.raises(SignerAnswerInvalid, match="before the last payment's"):
+        verified(second, with_state(second.body, moved(-6 * S)))
+    with pytest.raises(SignerAnswerInvalid, match="another Balance"):  # within the skew, but billed for another time
+        verified(second, with_state(second.body, moved(-2 * S)))
+
+
+@pytest.mark.parametrize("job_type", ["fixed", ""])
+def test_the_clocks_of_two_signers_may_differ_where_no_time_is_billed(job_type: str) -> None:
+    _, second = history(job_type)
+    verified(second, with_state(second.body, moved(-6 * S)))
+
+
+@pytest.mark.parametrize("job_type", ["live", "lv2v", "fixed", ""])
+def test_the_clock_of_the_signer_may_be_half_a_minute_off_and_no_more(job_type: str) -> None:
+    for answered in history(job_type):
+        for ahead_ns in (-SKEW_NS, SKEW_NS):
+            verified(answered, ahead_ns=ahead_ns)
+        for ahead_ns in (-SKEW_NS - 1, SKEW_NS + 1):
+            with pytest.raises(SignerAnswerInvalid, match="30 s off"):
+                verified(answered, ahead_ns=ahead_ns)

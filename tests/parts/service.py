@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -201,13 +201,18 @@ async def running(
     serve_conninfo: str | None = None,
     request_deadline_s: float = DEADLINE_S,
     price_max_age_s: int = 300,
+    policy: Mapping[str, Any] | None = None,
+    escrow: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
-    `serve_conninfo` is another way to the same database, for the service alone.
+    `serve_conninfo` is another way to the same database, for the service alone. `policy` and `escrow` have settings of
+    these sections that differ from the defaults; the native signer's own limit on face values follows `policy`.
     """
+    policy = policy or {}
     signer = {
         "kind": "go_livepeer" if signer_urls else "native",
+        "native": {"deposit_multiplier_count": policy.get("face_value_divisor_count", 50)},
         "go_livepeer": {"urls": list(signer_urls), "timeout_s": SIGNER_TIMEOUT_S},
     }
     settings = Settings.model_validate(
@@ -218,7 +223,9 @@ async def running(
                 "last_initialized_round": CREATION_ROUND,
                 "last_initialized_round_block_hash": "0x" + keccak(b"round 3500").hex(),
                 "last_seen_l1_block": L1_BLOCK,
+                **(escrow or {}),
             },
+            "policy": policy,
             "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
             "limits": {"request_deadline_s": request_deadline_s},
         }

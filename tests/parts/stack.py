@@ -36,17 +36,20 @@ from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.api.answers import read_answer
 from clearinghouse.commits import GroupCommit
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+from clearinghouse.gates import Gates
 from clearinghouse.identity import gateways, keys
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.accounts import Standing, standing
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
+from clearinghouse.policy import Policy
+from clearinghouse.registry import DeclaredRecipients
 from clearinghouse.requests import PaymentRequest, decode_payment_request
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.native import NativeSigner
-from clearinghouse.signing import SignCall, SignedAnswer, Signing
+from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
 SIGNER_KEY = SigningKey(keccak(b"the ticket key of the stack"))
 PEPPER = bytes(range(32))
@@ -146,6 +149,7 @@ class Stack:
     metrics: Metrics
     lookups: Lookups
     sessions: SessionCache
+    gates: Gates
     authenticator: Authenticator
     prices: DeclaredPrices
     signer: Signer
@@ -196,8 +200,9 @@ class Stack:
         return Stream(offer(self.clock, tickets=tickets, orchestrator=orchestrator), **settings)
 
     async def pay(self, gateway: TestGateway, stream: Stream, **call: Any) -> SignedAnswer:
-        """The stream's next payment. `call` adds to SignCall: idempotency_key, end_user. Raises Refusal."""
-        signed = await self.signing.sign_ticket(SignCall(stream.request(), gateway.authorization, **call))
+        """The stream's next payment. `call` adds to Asked: idempotency_key, end_user. Raises Refusal."""
+        asked = Asked(stream.request(), **call)
+        signed = await self.signing.sign_ticket(SignCall(gateway.authorization, lambda: asked))
         stream.learn(signed.body)
         return signed
 
@@ -242,6 +247,7 @@ async def running_stack(
     conninfo: str,
     *,
     signer: Signer | None = None,
+    policy: Policy | None = None,
     clock: Clock | None = None,
     deadline_s: float = 10,
     remember_s: int = 5,
@@ -255,11 +261,13 @@ async def running_stack(
     engine = async_engine(in_role(conninfo, ADMIN_ROLE))
     authenticator = Authenticator(lookups, pepper=PEPPER, remember_s=remember_s)
     sessions = SessionCache(sessions_max_count=10_000)
+    gates = Gates(policy or Policy(), recipients=DeclaredRecipients([]), escrow=None)
     prices = DeclaredPrices({"USD": USD_PER_ETH, "EUR": Decimal(2800)}, declared_at=datetime.now(UTC))
     signing = Signing(
         authenticator=authenticator,
         lookups=lookups,
         sessions=sessions,
+        gates=gates,
         prices=prices,
         signer=signer,
         commits=commits,
@@ -275,6 +283,7 @@ async def running_stack(
             metrics=metrics,
             lookups=lookups,
             sessions=sessions,
+            gates=gates,
             authenticator=authenticator,
             prices=prices,
             signer=signer,

@@ -238,7 +238,7 @@ async def test_impossible_offers_are_refused(service: Service, gateway: TestGate
         for name, one in _offers().items()
         for job_type in ("fixed", "lv2v")
     }
-    await require_refused(service, gateway, bodies, path, statuses=(400, 402, 480, 481, 482))
+    await require_refused(service, gateway, bodies, path, statuses=(400, 402, 403, 480, 481, 482))
 
 
 async def test_tickets_that_win_never_are_nothing_due(service: Service, gateway: TestGateway) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from chain.rates import EthPrice, FreshPrices
 from clearinghouse.errors import PriceStale
-from clearinghouse.signing import SignCall, Signing
+from clearinghouse.signing import Asked, SignCall, Signing
 from tests.parts.client import CLIENT_TIMEOUT_S, Answer
 from tests.parts.database_link import database_link
 from tests.parts.service import Service, running
@@ -126,6 +126,7 @@ async def test_with_a_stale_price_nothing_is_signed_and_with_a_fresh_one_it_goes
             authenticator=stack.authenticator,
             lookups=stack.lookups,
             sessions=stack.sessions,
+            gates=stack.gates,
             prices=FreshPrices(feed, max_age_s=300),
             signer=stack.signer,
             commits=stack.commits,
@@ -133,7 +134,8 @@ async def test_with_a_stale_price_nothing_is_signed_and_with_a_fresh_one_it_goes
             deadline_s=4,
         )
         gateway = await stack.new_gateway()
-        call = SignCall(stack.new_stream().request(), gateway.authorization)
+        asked = Asked(stack.new_stream().request())
+        call = SignCall(gateway.authorization, lambda: asked)
         for feed.age in (timedelta(seconds=301), timedelta(seconds=-301), timedelta(days=3)):
             with pytest.raises(PriceStale) as refusal:
                 await signing.sign_ticket(call)

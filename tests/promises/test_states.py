@@ -193,6 +193,14 @@ def _cheaper(state: SignedState) -> SignedState:
     )
 
 
+def _without_price(state: SignedState) -> SignedState:
+    """Nothing can be divided by these pixels; nobody has signed them either."""
+    changed = decode_state(state.state)
+    return SignedState(
+        encode_state(replace(changed, initial_price=replace(changed.initial_price, pixels_per_unit=0))), state.sig
+    )
+
+
 def _earlier_nonce(state: SignedState) -> SignedState:
     return SignedState(encode_state(replace(decode_state(state.state), sender_nonce=0)), state.sig)
 
@@ -207,6 +215,7 @@ def _malleable(state: SignedState) -> SignedState:
 TAMPERED: list[Callable[[SignedState], SignedState]] = [
     _richer,
     _cheaper,
+    _without_price,
     _earlier_nonce,
     _malleable,
     lambda state: SignedState(state.state + b" ", state.sig),

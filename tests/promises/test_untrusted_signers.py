@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from chain.messages import Price
+from chain.payment_state import PaymentState
 from chain.pb import lp_rpc_pb2 as net
 from chain.signatures import SigningKey, keccak
 from clearinghouse.requests import decode_payment_request
@@ -19,7 +22,7 @@ from tests.parts.client import CLIENT_TIMEOUT_S
 from tests.parts.faulty_signer import Behaviour, FaultySigner
 from tests.parts.lying_signer import Lie, LyingSigner, lying_signer, with_document, with_payment, with_state
 from tests.parts.service import OURS, Service, our_body, running
-from tests.parts.stack import SIGNER_KEY, Clock, Stream, TestGateway, native_signer, offer
+from tests.parts.stack import SIGNER_KEY, TICKET_EV_WEI, Clock, Stream, TestGateway, native_signer, offer
 
 STRANGER = SigningKey(keccak(b"another sender"))
 
@@ -81,6 +84,18 @@ def _set(path: str, value: Any) -> Lie:
     return with_payment(change)
 
 
+def _off(wei: int) -> Callable[[PaymentState], Fraction]:
+    return lambda state: (state.balance or Fraction(0)) + wei
+
+
+def _clock_off(seconds: int) -> Callable[[PaymentState], int]:
+    return lambda state: (state.last_update_unix_ns or 0) + seconds * 10**9
+
+
+def _both(first: Lie, second: Lie) -> Lie:
+    return lambda body: second(first(body))
+
+
 LIES: dict[str, Lie] = {
     "another sender": _set("sender", STRANGER.address),
     "no sender": _set("sender", b""),
@@ -112,6 +127,23 @@ LIES: dict[str, Lie] = {
     "a nonce behind": with_state(sender_nonce=lambda state: state.sender_nonce - 1),
     "a nonce ahead": with_state(sender_nonce=lambda state: state.sender_nonce + 1),
     "a sequence of its own": with_state(sequence_number=7),
+    "a balance of 400 digits": with_state(balance=Fraction(10**399)),
+    "a balance of a 400th part": with_state(balance=Fraction(1, 10**399)),
+    "a balance of 800 digits": with_state(balance=Fraction(10**800)),
+    "a negative balance": with_state(balance=Fraction(-(10**30))),
+    "a balance one wei too high": with_state(balance=_off(1)),
+    "a balance one wei too low": with_state(balance=_off(-1)),
+    "no balance": with_state(balance=None),
+    "a ticket more than is due, rightly booked": _both(
+        with_payment(_one_more),
+        with_state(sender_nonce=lambda state: state.sender_nonce + 1, balance=_off(TICKET_EV_WEI)),
+    ),
+    "another first price": with_state(initial_price=Price(1, 1)),
+    "a first price for no pixels": with_state(initial_price=Price(1, 0)),
+    "a clock of yesterday": with_state(last_update_unix_ns=_clock_off(-86_400)),
+    "a clock of tomorrow": with_state(last_update_unix_ns=_clock_off(86_400)),
+    "no clock": with_state(last_update_unix_ns=None),
+    "an AuthExpiry": with_state(auth_expiry_unix_s=4_000_000_000),
     "no state": with_document(lambda document: document.pop("state")),
     "no state signature": with_document(lambda document: document["state"].pop("Sig")),
     "no payment": with_document(lambda document: document.pop("payment")),
@@ -160,6 +192,64 @@ async def test_no_lie_about_a_continued_session_is_charged_or_released(deceived:
     assert deceived.house.fingerprint() == before
     liar.lie = lambda honest: honest
     assert (await deceived.sign(gateway, body)).status == 200
+
+
+async def test_a_number_of_tickets_that_wrapped_around_is_neither_charged_nor_released(
+    deceived: Service, liar: LyingSigner
+) -> None:
+    """Spec 10-A15: fewer tickets than the fee needs, and the deficit rightly booked."""
+    gateway = await deceived.house.new_gateway()
+    liar.lie = _both(
+        with_payment(lambda payment: payment.ticket_sender_params.pop()),
+        with_state(sender_nonce=lambda state: state.sender_nonce - 1, balance=_off(-TICKET_EV_WEI)),
+    )
+    answer = await deceived.sign(gateway, deceived.new_stream(tickets=2).body())
+    assert (answer.status, answer.code) == (502, "signer_answer_invalid")
+    assert "fewer tickets than due" in answer.message
+    assert deceived.house.sums(gateway).issuances == 0
+
+
+async def test_a_state_id_that_two_sessions_of_two_gateways_share_mixes_nothing(
+    deceived: Service, liar: LyingSigner
+) -> None:
+    """Spec 10-A17: the reference's 32 bits collide after some 77,000 sessions. Ours are told apart by the AuthID."""
+    liar.lie = with_state(state_id="00000000")
+    gateways = [await deceived.house.new_gateway(tickets=10) for _ in range(2)]
+    streams = [deceived.new_stream(tickets=number) for number in (1, 2)]
+    for _ in range(3):
+        for gateway, stream in zip(gateways, streams, strict=True):
+            await deceived.pay(gateway, stream)
+    assert [deceived.house.sums(gateway).tickets for gateway in gateways] == [3, 6]
+    for gateway, stream in zip(gateways, reversed(streams), strict=True):
+        assert (await deceived.sign(gateway, stream.body())).status == 403
+    assert [deceived.house.sums(gateway).tickets for gateway in gateways] == [3, 6]
+
+
+async def test_what_another_session_left_under_a_shared_state_id_is_not_inherited(
+    deceived: Service, liar: LyingSigner
+) -> None:
+    """The reference keeps balances by StateID in memory: a new session would begin with the rest of another's."""
+    gateway = await deceived.house.new_gateway()
+    liar.lie = with_state(state_id="00000000", balance=_off(TICKET_EV_WEI // 2))
+    answer = await deceived.sign(gateway, deceived.new_stream().body())
+    assert (answer.status, answer.code) == (502, "signer_answer_invalid")
+    assert deceived.house.sums(gateway).issuances == 0
+
+
+async def test_a_signer_is_not_believed_a_time_it_did_not_bill(deceived: Service, liar: LyingSigner) -> None:
+    """The next call's seconds count from LastUpdate: a later one gives them away, an earlier one bills them twice."""
+    gateway = await deceived.house.new_gateway(tickets=1000)
+    stream = deceived.new_stream(job_type="live")
+    await deceived.pay(gateway, stream)
+    before = deceived.house.fingerprint()
+    for seconds, words in ((5, "another Balance"), (-5, "before the last payment's")):
+        liar.lie = with_state(last_update_unix_ns=_clock_off(seconds))
+        answer = await deceived.sign(gateway, stream.body())
+        assert (answer.status, answer.code) == (502, "signer_answer_invalid"), seconds
+        assert words in answer.message
+    assert deceived.house.fingerprint() == before
+    liar.lie = lambda honest: honest
+    await deceived.pay(gateway, stream)
 
 
 async def test_an_answer_to_another_request_is_neither_charged_nor_released(

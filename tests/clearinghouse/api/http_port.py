@@ -142,7 +142,15 @@ async def running_port(
         body_max_bytes=MAX_BODY_BYTES,
         read_timeout_s=1,
     )
-    listener = HttpListener(api, host="127.0.0.1", port=0, read_timeout_s=5, idle_timeout_s=5, shutdown_timeout_s=5)
+    listener = HttpListener(
+        api,
+        host="127.0.0.1",
+        port=0,
+        read_timeout_s=5,
+        idle_timeout_s=5,
+        shutdown_timeout_s=5,
+        hot=api.hot_routes(),
+    )
     number = await listener.start()
     try:
         yield HttpPort(number, openapi_document(management), stack)

@@ -396,6 +396,8 @@ def test_ensure_running_waits_for_a_crashed_backend_s_recovery_instead_of_restar
         pid = live_server(data_dir)
         with psycopg.connect(database.conninfo) as connection:
             os.kill(connection.info.backend_pid, signal.SIGKILL)
+        while "was terminated by signal 9" not in (data_dir / "postgres.log").read_text():
+            time.sleep(0.01)
         assert postgres.ensure_running() is False
         assert show(database.conninfo, "fsync") == "on"
         assert live_server(data_dir) == pid
@@ -408,6 +410,21 @@ def test_a_server_whose_socket_was_deleted_is_restarted(data_dir: Path) -> None:
         (database.socket_dir / ".s.PGSQL.5432").unlink()
         assert postgres.ensure_running() is True
         assert read(database.conninfo) == [1]
+
+
+def test_a_server_that_recovers_is_stopped_without_waiting_for_what_never_comes(data_dir: Path) -> None:
+    """PostgreSQL 18 asked for a fast stop at the wrong moment of a recovery stays for ever."""
+    for _ in range(4):
+        with EmbeddedPostgres(data_dir) as database:
+            write(database.conninfo, 1)
+            with psycopg.connect(database.conninfo) as connection:
+                os.kill(connection.info.backend_pid, signal.SIGKILL)
+            while "was terminated by signal 9" not in (data_dir / "postgres.log").read_text():
+                time.sleep(0.01)
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 45, "a second try after the first one's time-out at the latest"
+    with EmbeddedPostgres(data_dir) as database:
+        assert read(database.conninfo) == [1, 1, 1, 1]
 
 
 def test_a_stop_after_the_server_was_killed_is_quiet(data_dir: Path) -> None:

@@ -81,6 +81,8 @@ ESCROW = EscrowReading(
     last_seen_l1_block=L1_BLOCK,
     observed_at_unix_s=NOW_UNIX_NS // SECOND_NS,
     simulated=True,
+    previous_initialized_round=3500,
+    previous_initialized_round_block_hash=keccak(b"round 3500"),
 )
 
 

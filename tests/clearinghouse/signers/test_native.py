@@ -425,14 +425,16 @@ def vector() -> dict[str, Any]:
 
 
 def vector_signer(vector: dict[str, Any]) -> NativeSigner:
-    key = SigningKey(bytes.fromhex(vector["privateKey"]))
+    key, params = SigningKey(bytes.fromhex(vector["privateKey"])), vector["ticketParams"]
     escrow = DeclaredEscrow(
         sender=key.address,
         deposit_wei=10**18,
         reserve_wei=10**18,
         last_initialized_round=1,
         last_initialized_round_block_hash=keccak(b"another round"),
-        last_seen_l1_block=int(vector["ticketParams"]["expirationBlock"]) - 2,
+        previous_initialized_round=int(params["creationRound"]),
+        previous_initialized_round_block_hash=bytes.fromhex(params["creationRoundBlockHash"]),
+        last_seen_l1_block=int(params["expirationBlock"]) - 2,
     )
     return NativeSigner(key=key, escrow=escrow, now_unix_ns=lambda: NOW_UNIX_NS, new_state_id=lambda: "f1405ced")
 
@@ -556,6 +558,24 @@ def test_an_error_is_escaped_as_gos_encoder_escapes_it() -> None:
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("creation_round", "block_hash", "status"),
+    [
+        (3501, keccak(b"round 3501"), 200),
+        (3500, keccak(b"round 3500"), 200),
+        (3499, keccak(b"round 3499"), 480),
+        (3502, keccak(b"round 3502"), 480),
+        (3501, keccak(b"round 3500"), 480),
+    ],
+)
+def test_only_the_last_two_rounds_are_signed(creation_round: int, block_hash: bytes, status: int) -> None:
+    offer = info()
+    offer.ticket_params.expiration_params.creation_round = creation_round
+    offer.ticket_params.expiration_params.creation_round_block_hash = block_hash
+    answer = Bench().post(body(offer, inPixels=1))
+    assert (answer.status, answer.orchestrator_url) == (status, offer.transcoder if status == 480 else None)
 
 
 def test_fresh_params_restart_the_nonces_and_keep_the_session() -> None:

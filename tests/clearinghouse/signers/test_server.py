@@ -64,6 +64,16 @@ async def test_a_session_is_paid_over_http(url: str) -> None:
     assert Paid(SignerAnswer(second.status, second.body)).nonces == [2]
 
 
+async def test_a_query_changes_the_way_but_not_the_answer(url: str) -> None:
+    data = body(info(expires_in_s=0), inPixels=1)
+    answers = [await call(url, "POST", f"/generate-live-payment{query}", data) for query in ("", "?a=b")]
+    assert answers[0].status == answers[1].status == 480
+    assert answers[0].body == answers[1].body
+    assert {*answers[0].headers.items()} ^ {*answers[1].headers.items()} <= {
+        ("date", answer.headers["date"]) for answer in answers
+    }
+
+
 async def test_the_address_is_proven_whatever_the_body(url: str) -> None:
     for data in (None, b"", b"{}", b"\xff" * 200_000):
         answer = await call(url, "POST", "/sign-orchestrator-info", data)

@@ -1,0 +1,48 @@
+"""The policy applied to a request: asks the registry and the escrow for what the rules need, and lets them decide.
+
+The order is the published one (docs/api.md): recipient, round, face value, a ticket's expected value, price; then, when
+it is known how many tickets are due, the call's expected value and the nonces.
+"""
+
+from __future__ import annotations
+
+from chain.escrow import EscrowReading, EscrowUnknown, EscrowView
+from chain.messages import Price
+from clearinghouse.errors import Unavailable
+from clearinghouse.policy import Policy, require_call, require_price, require_recipient, require_round, require_ticket
+from clearinghouse.registry import Recipients
+from clearinghouse.requests import PaymentRequest
+from clearinghouse.sessions import ticket_params
+
+
+class Gates:
+    """What a request must pass before a signer is asked. `escrow` is None where the sender's cannot be read."""
+
+    def __init__(self, policy: Policy, *, recipients: Recipients, escrow: EscrowView | None) -> None:
+        self._policy = policy
+        self._recipients = recipients
+        self._escrow = escrow
+
+    def require_offer(self, request: PaymentRequest, initial_price: Price | None) -> None:
+        """`initial_price` is what a continued session is billed by. Raises a Refusal with the fact `rule`."""
+        params, price = ticket_params(request), request.info.price
+        assert price is not None, "requests without a price are refused when decoded"
+        require_recipient(params.recipient, self._recipients.find(params.recipient))
+        escrow = self._reading()
+        if escrow is not None:
+            require_round(params, escrow, url=request.info.transcoder)
+        require_ticket(self._policy, params, escrow.deposit_wei if escrow is not None else None)
+        require_price(self._policy, request.type, price, *([initial_price] if initial_price is not None else []))
+
+    def require_call(self, request: PaymentRequest, *, ev_wei: int, first_nonce: int, num_tickets: int) -> None:
+        """Of the quote, and again of what was signed: the signer's clock may have found one ticket more to be due."""
+        url = request.info.transcoder
+        require_call(self._policy, ev_wei=ev_wei, first_nonce=first_nonce, num_tickets=num_tickets, url=url)
+
+    def _reading(self) -> EscrowReading | None:
+        if self._escrow is None:
+            return None
+        try:
+            return self._escrow.read()
+        except EscrowUnknown as error:
+            raise Unavailable(f"No reading of the escrow to judge tickets by: {error}.", retry_after_s=10) from error

@@ -1,0 +1,125 @@
+"""A11: whoever may not sign makes a signer work, and burns its time before anybody says no."""
+
+from __future__ import annotations
+
+import asyncio
+
+from clearinghouse.identity.authenticate import UNKNOWN_KEYS
+from clearinghouse.identity.keys import list_keys, new_api_key
+from clearinghouse.identity.limits import set_gateway_limits, set_key_limits
+from tests.abuses.attack import GO_LIVEPEER, minimal
+from tests.parts import client
+from tests.parts.client import Answer
+from tests.parts.lying_signer import LyingSigner
+from tests.parts.service import Service, running
+from tests.parts.stack import TestGateway
+
+
+async def test_a_call_that_is_refused_never_reaches_a_signer(database: str, signer: LyingSigner) -> None:
+    policy = {"face_value_max_wei": 10**16, "price_fixed_max_wei_per_unit": "800000000000"}
+    async with running(database, signer_urls=[signer.url], policy=policy) as service:
+        gateway = await service.house.new_gateway()
+        poor, suspended = await service.house.new_gateway(tickets=0), await service.house.new_gateway()
+        await service.house.suspend(suspended)
+        for status, payer, body in (
+            (402, poor, service.new_stream().body()),
+            (403, suspended, service.new_stream().body()),
+            (403, gateway, _expensive(service)),
+            (480, gateway, _of_another_session(service, await _paid(service, gateway))),
+            (481, gateway, service.new_stream(tickets=101).body()),
+            (400, gateway, b"{}"),
+        ):
+            asked = signer.asked
+            answer = await service.sign(payer, body)
+            assert answer.status == status, (answer.status, answer.body)
+            assert signer.asked == asked, f"a call that was refused with {status} reached the signer"
+
+
+async def test_strangers_in_great_number_never_reach_a_signer(database: str, signer: LyingSigner) -> None:
+    """Every other one has a key in perfect form, which nobody has been given."""
+    async with running(database, signer_urls=[signer.url]) as service:
+        body = service.new_stream().body()
+        keys = [new_api_key()[0] if number % 2 else f"lpch_{number:090d}" for number in range(200)]
+        answers = await asyncio.gather(
+            *(client.post(service.port, GO_LIVEPEER, body, ("Authorization", f"Bearer {key}")) for key in keys)
+        )
+        assert {(answer.status, answer.code) for answer in answers} == {(401, "unauthenticated")}
+        assert signer.asked == 0
+
+
+async def test_a_stranger_s_body_is_not_decoded(service: Service) -> None:
+    """The key is judged first: a broken body of somebody without one is nobody's business."""
+    for route in (GO_LIVEPEER, "/v1/signTicket"):
+        answer = await client.post(service.port, route, b"{broken", ("Authorization", f"Bearer {new_api_key()[0]}"))
+        assert (answer.status, answer.code) == (401, "unauthenticated")
+
+
+async def test_keys_that_do_not_exist_cannot_make_us_look_them_up_for_ever(service: Service) -> None:
+    gateway = await service.house.new_gateway()
+    await service.pay(gateway, service.new_stream())
+    body = service.new_stream().body()
+    keys = [new_api_key()[0] for _ in range(3 * UNKNOWN_KEYS.burst_count)]
+    answers: list[Answer] = []
+    for start in range(0, len(keys), 100):
+        answers += await asyncio.gather(
+            *(
+                client.post(service.port, GO_LIVEPEER, body, ("Authorization", f"Bearer {key}"))
+                for key in keys[start : start + 100]
+            )
+        )
+    assert {(answer.status, answer.code) for answer in answers} == {(401, "unauthenticated"), (429, "limit_reached")}
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.header("clearinghouse-limit") == "key_lookups_per_s"
+    await service.pay(gateway, service.new_stream())
+
+
+async def test_a_gateway_that_calls_too_often_is_told_to_wait_before_anything_is_signed(
+    database: str, signer: LyingSigner
+) -> None:
+    async with running(database, signer_urls=[signer.url]) as service:
+        often, patient = await service.house.new_gateway(), await service.house.new_gateway()
+        async with service.house.engine.begin() as connection:
+            await set_gateway_limits(connection, often.id, {"requests_per_s": 1, "burst_count": 3})
+        bodies = [service.new_stream().body() for _ in range(8)]
+        answers = await asyncio.gather(*(service.sign(often, body) for body in bodies))
+        assert [answer.status for answer in answers].count(200) == 3
+        refused = [answer for answer in answers if answer.status != 200]
+        assert {(answer.status, answer.code) for answer in refused} == {(429, "limit_reached")}
+        assert {answer.header("clearinghouse-limit") for answer in refused} == {"requests_per_s"}
+        assert all(int(answer.header("retry-after") or 0) >= 1 for answer in refused)
+        assert signer.asked == 3
+        await service.pay(patient, service.new_stream())
+        await asyncio.sleep(1.1)
+        await service.pay(often, service.new_stream())
+
+
+async def test_a_key_has_a_rate_of_its_own_within_its_gateway_s(service: Service) -> None:
+    gateway = await service.house.new_gateway()
+    other_key = await service.house.new_key(gateway.id)
+    async with service.house.engine.begin() as connection:
+        (key,) = [key for key in await list_keys(connection, gateway.id) if key.public_id in gateway.api_key]
+        await set_key_limits(connection, key.id, {"requests_per_s": 1, "burst_count": 1})
+    answers = [await service.sign(gateway, service.new_stream().body()) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert answers[1].header("clearinghouse-limit") == "key_requests_per_s"
+    for _ in range(3):
+        await service.pay(other_key, service.new_stream())
+
+
+async def _paid(service: Service, gateway: TestGateway) -> bytes:
+    """The ticket parameters' commitment of a session that has been paid."""
+    stream = service.new_stream()
+    await service.pay(gateway, stream)
+    return stream.offer.ticket_params.recipient_rand_hash
+
+
+def _expensive(service: Service) -> bytes:
+    stream = service.new_stream()
+    stream.offer.ticket_params.face_value = minimal(10**16 + 1)
+    return stream.body()
+
+
+def _of_another_session(service: Service, rand_hash: bytes) -> bytes:
+    stream = service.new_stream()
+    stream.offer.ticket_params.recipient_rand_hash = rand_hash
+    return stream.body()

@@ -1,0 +1,84 @@
+"""Deadlines: what takes too long is cancelled, and nothing else is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from clearinghouse.deadlines import Deadlines
+
+
+async def test_work_in_time_gives_its_result_and_its_error() -> None:
+    deadlines = Deadlines(5)
+
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        if number < 0:
+            raise ValueError(number)
+        return 2 * number
+
+    assert await asyncio.gather(*(deadlines.run(double, number) for number in range(50))) == [*range(0, 100, 2)]
+    with pytest.raises(ValueError, match="-1"):
+        await deadlines.run(double, -1)
+
+
+async def test_work_that_takes_too_long_is_cancelled_and_its_task_goes_on() -> None:
+    deadlines, ended = Deadlines(0.05), []
+
+    async def hang(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async def call(name: str) -> str:
+        try:
+            await deadlines.run(hang, name)
+        except TimeoutError:
+            await asyncio.sleep(0)  # not cancelled any more
+            return f"{name} was late"
+        raise AssertionError
+
+    assert await asyncio.gather(call("a"), call("b")) == ["a was late", "b was late"]
+    assert ended == ["a", "b"]
+    assert await call("c") == "c was late", "the timer is set again"
+
+
+async def test_a_slow_call_does_not_end_those_that_began_later() -> None:
+    deadlines = Deadlines(0.1)
+
+    async def work(duration_s: float) -> float:
+        await asyncio.sleep(duration_s)
+        return duration_s
+
+    slow = asyncio.create_task(deadlines.run(work, 10))
+    await asyncio.sleep(0.06)
+    later = asyncio.create_task(deadlines.run(work, 0.07))
+    with pytest.raises(TimeoutError):
+        await slow
+    assert await later == 0.07
+
+
+async def test_cancelling_the_caller_stays_a_cancellation() -> None:
+    deadlines = Deadlines(5)
+    task = asyncio.create_task(deadlines.run(asyncio.sleep, 60))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_cancelled_by_both_is_cancelled() -> None:
+    deadlines = Deadlines(0.02)
+
+    async def stubborn(_: None) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    task = asyncio.create_task(deadlines.run(stubborn, None))
+    with pytest.raises(asyncio.CancelledError):
+        await task
