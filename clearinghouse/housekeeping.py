@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 TIDY_INTERVAL_S = 30
 CLOSE_SESSIONS_INTERVAL_S = 10
 SUPERVISE_INTERVAL_S = 0.5
+#: As many as the database function takes: fewer means that there are no more.
+FORGOTTEN_AT_ONCE_COUNT = 10_000
 
 
 class Housekeeping:
@@ -59,10 +61,7 @@ class Housekeeping:
             async with self._engine.begin() as connection:
                 await connection.execute(text("SET LOCAL lock_timeout = '1s'"))
                 await connection.execute(text("SELECT settle_due_lots()"))
-            async with self._engine.begin() as connection:
-                await connection.execute(
-                    text("SELECT forget_keyed_answers(:older_than)"), {"older_than": self._keyed_answers_kept}
-                )
+            await forget_keyed_answers(self._engine, older_than=self._keyed_answers_kept)
         except (DBAPIError, PoolTimeoutError) as error:
             log.warning("tidy_postponed", reason=type(error).__name__, retry_in_s=TIDY_INTERVAL_S)
 
@@ -77,6 +76,18 @@ class Housekeeping:
         if await asyncio.to_thread(self._embedded.ensure_running):
             self._metrics.embedded_database_restarted()
             log.error("embedded_database_restarted")
+
+
+async def forget_keyed_answers(engine: AsyncEngine, *, older_than: timedelta) -> int:
+    """Forgets what was kept for idempotency keys for so long, in transactions of a bounded size. Returns how many."""
+    query = text("SELECT forget_keyed_answers(:older_than)")
+    forgotten = 0
+    while True:
+        async with engine.begin() as connection:
+            count: int = (await connection.execute(query, {"older_than": older_than})).scalar_one()
+        forgotten += count
+        if count < FORGOTTEN_AT_ONCE_COUNT:
+            return forgotten
 
 
 async def close_idle_sessions(engine: AsyncEngine, *, idle: timedelta) -> int:
