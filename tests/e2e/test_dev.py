@@ -8,7 +8,7 @@ import signal
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -280,7 +280,8 @@ async def test_commands_and_the_service_see_the_same_books(shared: tuple[Home, S
     api_key, stream = new_gateway(home, "acme", tickets=100), new_stream(tickets=3)
     for _ in range(3):
         await pay(serving, api_key, stream)
-    assert home.json("balance", "acme") == await read(serving, api_key, "/v1/balance")
+    seen_by_gateway = await read(serving, api_key, "/v1/balance") | await read(serving, api_key, "/v1/limits")
+    assert home.json("balance", "acme") == seen_by_gateway
     assert home.json("balance", "acme")["available"] == str(91 * TICKET_CHARGE_USD)
     assert home.json("issuances", "acme")["items"] == (await read(serving, api_key, "/v1/issuances"))["items"]
     report = home.json("ledger", "verify")
@@ -394,21 +395,34 @@ def test_the_program_alone_and_a_group_alone_teach(tmp_path: Path) -> None:
 @asynccontextmanager
 async def commits_held(home: Home) -> AsyncIterator[Any]:
     """Nothing can be committed while the block runs. Gives a way to wait until a commit waits."""
-    async with await psycopg.AsyncConnection.connect(home.conninfo) as connection:
-        await connection.execute("LOCK TABLE issuance IN SHARE MODE")
+    holder = psycopg.AsyncConnection.connect(home.conninfo, autocommit=True, application_name="holder")
+    async with await holder as connection:
+        # Not by a lock, of which a commit soon has enough. It ends with this connection, whichever way that ends.
+        await connection.execute(_HOLD)
 
         async def until_calls_wait() -> None:
             async with (
                 asyncio.timeout(PATIENCE_S),
                 await psycopg.AsyncConnection.connect(home.conninfo, autocommit=True) as watcher,
             ):
-                waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
                 while await (await watcher.execute(waits)).fetchone() is None:
                     await asyncio.sleep(0.02)
 
         yield until_calls_wait
-        with suppress(psycopg.OperationalError):  # the server was stopped meanwhile, which ends the lock as well
-            await connection.rollback()
+
+
+_HOLD = """
+    CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        WHILE EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'holder') LOOP
+            PERFORM pg_sleep(0.02);
+            PERFORM pg_stat_clear_snapshot();
+        END LOOP;
+        RETURN NEW;
+    END $$;
+    CREATE OR REPLACE TRIGGER hold BEFORE INSERT ON issuance FOR EACH ROW EXECUTE FUNCTION hold()
+"""
 
 
 async def sign_by_grpc(serving: Serving, api_key: str, stream: Stream) -> Any:
