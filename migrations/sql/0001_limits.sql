@@ -11,8 +11,8 @@ ALTER TABLE account
     ADD spend_day_max    amount_max,
     ADD spend_month_max  amount_max,
     ADD ev_open_max_wei  wei,
-    ADD sessions_open_max                   count_max DEFAULT 5000,
-    ADD sessions_open_per_orchestrator_max  count_max DEFAULT 1000,
+    ADD sessions_open_max                   count_max DEFAULT 20000,
+    ADD sessions_open_per_orchestrator_max  count_max DEFAULT 5000,
     -- The counters have no domains: every commit would check them anew, and they are sums of what was checked.
     ADD usage_day        date NOT NULL DEFAULT '1970-01-01',  -- the day that the counters below are of
     ADD calls_day        bigint NOT NULL DEFAULT 0,

@@ -322,8 +322,8 @@ async def test_a_gateway_begins_with_a_limit_on_sessions_alone(service: Service)
     async with service.house.engine.connect() as connection:
         found = await limits.gateway_limits(connection, gateway.id)
     assert {str(use.limit): use.allowed for use in found.limits if use.allowed is not None} == {
-        "sessions_open": 5000,
-        "sessions_open_per_orchestrator": 1000,
+        "sessions_open": 20_000,
+        "sessions_open_per_orchestrator": 5000,
     }
 
 

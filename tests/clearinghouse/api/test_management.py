@@ -405,8 +405,8 @@ async def test_limits_on_what_is_used_are_set_taken_away_and_read(port: HttpPort
         "spend_per_day": ("25", str(TICKET_CHARGE_USD)),
         "spend_per_month": (None, str(TICKET_CHARGE_USD)),
         "ev_open": ("1000000000000000000", str(TICKET_EV_WEI)),
-        "sessions_open": ("5000", "1"),
-        "sessions_open_per_orchestrator": ("1000", "1"),
+        "sessions_open": ("20000", "1"),
+        "sessions_open_per_orchestrator": ("5000", "1"),
     }
     assert (lifted["burst_count"], lifted["requests_per_s"], lifted["keys"]) == (20, None, [])
     assert read == lifted == (await port.admin("GET", "/gateways/studio/limits")).json

@@ -167,8 +167,8 @@ def test_limits_are_set_and_shown_with_what_is_used(cli: Cli, conninfo: str, gat
         "spend_per_day": ("25", "2", "USD"),
         "spend_per_month": (None, "2", "USD"),
         "ev_open": ("5000000000000000", "1000000000000000", "wei"),
-        "sessions_open": ("5000", "1", "sessions"),
-        "sessions_open_per_orchestrator": ("1000", "1", "sessions"),
+        "sessions_open": ("20000", "1", "sessions"),
+        "sessions_open_per_orchestrator": ("5000", "1", "sessions"),
     }
     assert (limited["burst_count"], limited["limits"][0]["allowed"], limited["limits"][0]["used"]) == (4, "3", "1")
     for command in (("gateway", "show"), ("balance",)):
