@@ -148,15 +148,18 @@ class Lookups:
         return _in_order(len(wanted), await self._connection.fetch(_USAGES, columns), _usage)
 
 
+# Every look-up is LATERAL with OFFSET 0, so that it goes by its key: planned while a table was small, a join may read
+# all of it, and a connection keeps its plans for as long as it lives.
+
 _KEYS: LiteralString = """
     SELECT wanted.ord, api_key.id, api_key.gateway_id, api_key.secret_hmac, api_key.expires_at, api_key.revoked_at,
            gateway.status, gateway.status_reason, gateway.markup_bps, gateway.minimum_charge::numeric, account.currency,
            account.balance::numeric, account.credit_limit::numeric, gateway.requests_per_s::integer,
            gateway.burst_count::integer, api_key.requests_per_s::integer, api_key.burst_count::integer
       FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
-      JOIN api_key ON api_key.public_id = wanted.public_id
-      JOIN gateway ON gateway.id = api_key.gateway_id
-      JOIN account ON account.id = api_key.gateway_id
+     CROSS JOIN LATERAL (SELECT * FROM api_key WHERE public_id = wanted.public_id OFFSET 0) AS api_key
+     CROSS JOIN LATERAL (SELECT * FROM gateway WHERE id = api_key.gateway_id OFFSET 0) AS gateway
+     CROSS JOIN LATERAL (SELECT * FROM account WHERE id = api_key.gateway_id OFFSET 0) AS account
 """
 
 _SESSION_FIELDS = (
@@ -171,23 +174,26 @@ _SESSIONS: LiteralString = (
     + ", ".join([f"newest.{field}" for field in _SESSION_FIELDS])
     + """
       FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (session_id, hash, ord)
-      LEFT JOIN session ON session.id = wanted.session_id
-      LEFT JOIN recipient_rand AS rand ON rand.hash = wanted.hash AND rand.last_nonce > 0
-      LEFT JOIN session AS newest ON newest.id = rand.session_id
+      LEFT JOIN LATERAL (SELECT * FROM session WHERE id = wanted.session_id OFFSET 0) AS session ON true
+      LEFT JOIN LATERAL (SELECT * FROM recipient_rand AS rand WHERE rand.hash = wanted.hash AND rand.last_nonce > 0
+                         OFFSET 0) AS rand ON true
+      LEFT JOIN LATERAL (SELECT * FROM session WHERE id = rand.session_id OFFSET 0) AS newest ON true
 """
 )
 
 _ANSWERS: LiteralString = """
     SELECT wanted.ord, request_hash, issuance_id, answer
       FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS wanted (gateway_id, key, ord)
-      JOIN keyed_answer USING (gateway_id, key)
+     CROSS JOIN LATERAL (SELECT * FROM keyed_answer AS keyed
+                          WHERE keyed.gateway_id = wanted.gateway_id AND keyed.key = wanted.key OFFSET 0) AS keyed
 """
 
 _RECEIPTS: LiteralString = """
-    SELECT wanted.ord, id, session_id, num_tickets, ev_wei::numeric, fee_wei, charge::numeric, currency, price,
+    SELECT wanted.ord, issued.id, session_id, num_tickets, ev_wei::numeric, fee_wei, charge::numeric, currency, price,
            markup_bps, balance_after::numeric, created_at
       FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS wanted (gateway_id, id, ord)
-      JOIN issuance USING (gateway_id, id)
+     CROSS JOIN LATERAL (SELECT * FROM issuance
+                          WHERE issuance.gateway_id = wanted.gateway_id AND issuance.id = wanted.id OFFSET 0) AS issued
 """
 
 #: Of every limit, in its order: what is allowed and what was used.
@@ -200,10 +206,13 @@ _USAGES: LiteralString = """
            key.spend_month_max::numeric, key.spent_month,
            gateway.sessions_open_per_orchestrator_max::bigint, opened.sessions
       FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (gateway_id, key_id, orchestrator, ord)
-      JOIN gateway_usage AS gateway ON gateway.gateway_id = wanted.gateway_id
-      LEFT JOIN key_usage AS key ON key.gateway_id = wanted.gateway_id AND key.key_id = wanted.key_id
-      LEFT JOIN open_sessions AS opened
-             ON opened.gateway_id = wanted.gateway_id AND opened.orchestrator = wanted.orchestrator
+     CROSS JOIN LATERAL (SELECT * FROM gateway_usage WHERE gateway_id = wanted.gateway_id OFFSET 0) AS gateway
+      LEFT JOIN LATERAL (SELECT * FROM key_usage AS key
+                          WHERE key.gateway_id = wanted.gateway_id AND key.key_id = wanted.key_id
+                         OFFSET 0) AS key ON true
+      LEFT JOIN LATERAL (SELECT * FROM open_sessions AS opened
+                          WHERE opened.gateway_id = wanted.gateway_id AND opened.orchestrator = wanted.orchestrator
+                         OFFSET 0) AS opened ON true
 """
 
 
