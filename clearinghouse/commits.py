@@ -95,18 +95,29 @@ assert len(_TYPES) == len(Issuance._fields)
 _COMMIT: LiteralString = (
     "SELECT o_ord, o_code, o_balance, o_credit_limit, o_created_at, o_issuance_id, o_answer FROM commit_issuances("  # noqa: S608
     + ", ".join([f"%s::{kind}[]" for kind in _TYPES])
-    + ")"
+    + ", %s::boolean)"
 )
 
 
 class GroupCommit:
-    """Commits issuances in batches over one connection."""
+    """Commits issuances in batches.
+
+    There are two lanes, each with a connection. In the first a batch takes the accounts it can have at once and waits
+    for none: while it waited, it would keep the others' from everybody else. What it left out goes into the second,
+    where a batch is of one gateway and waits its turn.
+    """
 
     def __init__(self, conninfo: str, *, batch_rows_max_count: int, deadline_s: float, metrics: Metrics) -> None:
-        self._connection = HotConnection(conninfo)
+        self._connection, self._waiting_connection = HotConnection(conninfo), HotConnection(conninfo)
         self._deadline_s = deadline_s
         self._metrics = metrics
-        self._batcher = NaturalBatcher(self._execute, rows_max_count=batch_rows_max_count, exclusive=_touches)
+        self._batcher = NaturalBatcher(self._at_once, rows_max_count=batch_rows_max_count, exclusive=_touches)
+        self._waiting = NaturalBatcher(
+            self._in_turn,
+            rows_max_count=batch_rows_max_count,
+            exclusive=_touches,
+            group=lambda item: item.gateway_id.int,
+        )
         self._busy: dict[UUID, tuple[float, Outcome]] = {}
 
     async def commit(self, issuance: Issuance) -> Outcome:
@@ -114,6 +125,8 @@ class GroupCommit:
         if self._busy and (busy := self._busy_outcome(issuance.gateway_id)) is not None:
             return busy
         outcome = await self._batcher.submit(issuance)
+        if outcome.code == "account_busy":
+            outcome = await self._waiting.submit(issuance)
         if outcome.code == "account_busy":
             self._busy[issuance.gateway_id] = time.monotonic() + BUSY_REMEMBERED_S, outcome
         return outcome
@@ -130,12 +143,20 @@ class GroupCommit:
 
     async def close(self) -> None:
         await self._batcher.drain()
+        await self._waiting.drain()
         await self._connection.close()
+        await self._waiting_connection.close()
 
-    async def _execute(self, batch: list[Issuance]) -> Sequence[Outcome | Exception]:
+    async def _at_once(self, batch: list[Issuance]) -> Sequence[Outcome | Exception]:
+        return await self._execute(batch, waits=False)
+
+    async def _in_turn(self, batch: list[Issuance]) -> Sequence[Outcome | Exception]:
+        return await self._execute(batch, waits=True)
+
+    async def _execute(self, batch: list[Issuance], *, waits: bool) -> Sequence[Outcome | Exception]:
         started = time.perf_counter()
         try:
-            outcomes: Sequence[Outcome | Exception] = await self._until_known(lambda: self._call(batch))
+            outcomes: Sequence[Outcome | Exception] = await self._until_known(lambda: self._call(batch, waits=waits))
         except psycopg.OperationalError as error:  # the server's trouble, and everybody's
             log.exception("commit_failed", rows=len(batch), sqlstate=error.sqlstate)
             raise DatabaseUnavailable("The database did not carry out the commit.", retry_after_s=1) from error
@@ -143,7 +164,7 @@ class GroupCommit:
             if len(batch) == 1:
                 log.exception("commit_failed", issuance_id=str(batch[0].id), sqlstate=error.sqlstate)
                 return [error]
-            outcomes = [(await self._execute([issuance]))[0] for issuance in batch]  # one bad row, not all
+            outcomes = [(await self._execute([issuance], waits=waits))[0] for issuance in batch]  # one bad row, not all
         self._metrics.commit(rows=len(batch), elapsed_s=time.perf_counter() - started)
         return outcomes
 
@@ -165,15 +186,20 @@ class GroupCommit:
                     raise
                 self._metrics.commit_retried()
 
-    async def _call(self, batch: list[Issuance]) -> list[Outcome]:
+    async def _call(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
         columns = [array_literal(kind, column) for kind, column in zip(_TYPES, zip(*batch, strict=True), strict=True)]
-        rows = await self._connection.fetch(_COMMIT, columns)
+        connection = self._waiting_connection if waits else self._connection
+        rows = await connection.fetch(_COMMIT, [*columns, "t" if waits else "f"])
         outcomes: list[Outcome | None] = [None] * len(batch)
         for ordinal, *judgement in rows:
             outcomes[ordinal - 1] = Outcome(*judgement)
         known = [outcome for outcome in outcomes if outcome is not None]
         assert len(known) == len(batch), "commit_issuances judges every item"
         return known
+
+
+def _gateway_of(issuance: Issuance) -> Hashable:
+    return issuance.gateway_id.int
 
 
 def _touches(issuance: Issuance) -> Iterator[Hashable]:

@@ -30,6 +30,13 @@ CLOCK_STEP_S: Final = 0.001
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
+#: Where another protocol is offered, our parser ends the request with its head: what follows would be read as the next
+#: request, though the client meant it as this one's body.
+_NO_UPGRADE: Final = Reply(
+    400,
+    b"This port speaks HTTP/1.1 alone: leave out the Upgrade header.\n",
+    [(b"content-type", b"text/plain; charset=utf-8")],
+)
 _BUG: Final = Reply(500, b"Internal Server Error", [(b"content-type", b"text/plain; charset=utf-8")])
 #: What a header value cannot contain: with a line end in it, it would be a header of its own. A tab it may.
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {0x09})
@@ -99,6 +106,8 @@ class HttpConnection(HttpToolsProtocol):
         self._exchange: HotExchange | None = None  # the newest request, if it is hot
         self._head_bytes = 0
         self._is_reading_head = False
+        self._body_bytes = self._frame_bytes = 0  # of the request that is arriving: its body, and what is around that
+        self._is_deaf = False
         self._is_lost = False
         self._deadline_s = self.loop.time() + self.idle_timeout_s
         self._patrol: asyncio.TimerHandle = self.loop.call_later(self._patrol_s, self._watch_deadline)
@@ -120,11 +129,19 @@ class HttpConnection(HttpToolsProtocol):
             self._send_bug(exchange)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        delivered_bytes = self._body_bytes
         super().data_received(data)
         if self._is_reading_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_MAX_BYTES:
                 self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
+        elif self._is_reading_body:
+            self._frame_bytes += len(data) - (self._body_bytes - delivered_bytes)
+            # Trailers without end, or chunks of next to nothing.
+            if self._frame_bytes > HEAD_MAX_BYTES + self._body_bytes:
                 self.transport.close()
 
     def _watch_deadline(self) -> None:
@@ -137,6 +154,8 @@ class HttpConnection(HttpToolsProtocol):
     def _deadline_passed(self) -> None:
         exchange = self._exchange
         if exchange is None or exchange.outcome is not None or self._is_over():
+            if self.transport.get_write_buffer_size():  # which would be waited for, and nobody takes it
+                self.transport.abort()
             self.transport.close()
             return
         self._body_ended(exchange, InvalidRequest(f"request body did not arrive within {self.hot.body_timeout_s:g} s"))
@@ -148,28 +167,36 @@ class HttpConnection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._is_reading_head = True
+        self._is_reading_body = False
+        self._body_bytes = self._frame_bytes = 0
         self._deadline_s = self.loop.time() + self.read_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._is_reading_head:  # a trailer is no part of the head, and nobody asks for it
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._is_reading_head = False
+        self._is_reading_body = True
         self._head_bytes = 0
         self._deadline_s = math.inf
         handler = self.hot.handlers.get((self.parser.get_method(), self.url))
-        if handler is not None:
+        if self.parser.should_upgrade():
+            self._is_deaf = True
+            self._begin_hot_message(_refuse_upgrade)
+        elif handler is not None:
             self._begin_hot_message(handler)
         else:
             self._exchange = None
             self._begin_asgi_message()
             super().on_headers_complete()
-        self.headers = []  # for trailers, which nobody asks for: they are no part of the head
 
     def _begin_hot_message(self, handler: HotHandler) -> None:
         before = self.cycle
         self._exchange = exchange = HotExchange(
-            handler, self.headers, self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+            handler,
+            self.headers,
+            self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0" and not self._is_deaf,
         )
         self.cycle = cast("RequestResponseCycle", exchange)
         if before is None or before.response_complete:
@@ -186,6 +213,7 @@ class HttpConnection(HttpToolsProtocol):
         self.expect_100_continue = expects_continue(headers)
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         exchange = self._exchange
         if exchange is None:
             super().on_body(body)
@@ -197,6 +225,7 @@ class HttpConnection(HttpToolsProtocol):
                 )
 
     def on_message_complete(self) -> None:
+        self._is_reading_body = False
         exchange = self._exchange
         if exchange is None:
             super().on_message_complete()
@@ -237,7 +266,7 @@ class HttpConnection(HttpToolsProtocol):
         try:
             reply = await exchange.handler(request)
             if self.flow.write_paused:  # the client is slow to take what it asked for before
-                await self.flow.drain()
+                await self._taken()
             answer = self._rendered(reply, exchange)
         except BaseException as error:  # a cancellation too: the server's time to end in order is up
             self.logger.exception("Exception in a hot route")
@@ -248,6 +277,14 @@ class HttpConnection(HttpToolsProtocol):
             self._send(exchange, answer)
         finally:
             self.tasks.discard(exchange.task)  # cheaper than a callback of the task's
+
+    async def _taken(self) -> None:
+        """Returns when the client has taken most of its earlier answers, or when it has had time enough to."""
+        try:
+            async with asyncio.timeout(self.idle_timeout_s):
+                await self.flow.drain()
+        except TimeoutError:
+            self.transport.abort()
 
     def _send_bug(self, exchange: HotExchange) -> None:
         exchange.keep_alive = False
@@ -277,6 +314,10 @@ class HttpConnection(HttpToolsProtocol):
             self._start_asgi_task(*following)
         elif not self._is_reading_head:
             self._deadline_s = self.loop.time() + self.idle_timeout_s
+
+
+async def _refuse_upgrade(_: HotRequest) -> Reply:
+    return _NO_UPGRADE
 
 
 def http_answer(reply: Reply, server_headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:

@@ -68,6 +68,10 @@ class RequestRates:
         """Counts one request."""
         self._bucket((limit, whose), rate).tokens -= 1
 
+    def give_back(self, limit: str, whose: Hashable, rate: Rate) -> None:
+        """One request was counted that does not count after all."""
+        self._bucket((limit, whose), rate).tokens += 1
+
     def _bucket(self, name: Hashable, rate: Rate) -> _Bucket:
         now_s = self._now_s()
         bucket = self._buckets.get(name)

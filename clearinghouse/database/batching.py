@@ -96,6 +96,7 @@ class NaturalBatcher(Generic[Item, Result]):
 
     `execute` gives one result or exception per item, in order; if it raises, every item of the batch gets the error.
     `exclusive` names what at most one item of a batch may touch; an item that would be the second waits for the next.
+    `group`, where given, names what all items of a batch have in common.
     """
 
     def __init__(
@@ -104,10 +105,12 @@ class NaturalBatcher(Generic[Item, Result]):
         *,
         rows_max_count: int,
         exclusive: Callable[[Item], Iterable[Hashable]] = lambda _: (),
+        group: Callable[[Item], Hashable] | None = None,
     ) -> None:
         self._execute = execute
         self._rows_max_count = rows_max_count
         self._exclusive = exclusive
+        self._group = group
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -147,6 +150,9 @@ class NaturalBatcher(Generic[Item, Result]):
             entry = self._waiting.popleft()
             if entry[1].done():
                 continue  # its caller has gone and nothing was sent: a charge now would buy nothing
+            if self._group is not None and batch and self._group(entry[0]) != self._group(batch[0][0]):
+                postponed.append(entry)
+                continue
             keys = list(self._exclusive(entry[0]))
             if touched.isdisjoint(keys):
                 touched.update(keys)

@@ -29,7 +29,8 @@ REFUSAL_REMEMBERED_S = 1.0
 #: A commit confirms all that it judges by, but not the rates: a changed one holds after this long at the latest.
 RATES_REMEMBERED_S = 60
 #: Keys in proper form that do not exist cost a look-up each. Beyond so many, only callers who are remembered get in.
-UNKNOWN_KEYS = Rate(per_s=200, burst_count=400)
+#: High enough that a flood must nearly fill the process before it keeps out gateways that have not called lately.
+UNKNOWN_KEYS = Rate(per_s=2000, burst_count=4000)
 
 
 @dataclass(slots=True)
@@ -107,11 +108,13 @@ class Authenticator:
 
     async def _prove(self, authorization: str, digest: bytes) -> _Remembered:
         key = read_api_key(bearer(authorization))
-        if key.public_id not in self._remembered:
+        is_new_here = key.public_id not in self._remembered
+        if is_new_here:  # counted at once: while one look-up is under way, others come
             self._rates.require(KEY_LOOKUPS, None, UNKNOWN_KEYS)
-        known = await self._known(key.public_id)
-        if known is None:
             self._rates.take(KEY_LOOKUPS, None, UNKNOWN_KEYS)
+        known = await self._known(key.public_id)
+        if known is not None and is_new_here:
+            self._rates.give_back(KEY_LOOKUPS, None, UNKNOWN_KEYS)
         if known is None or not hmac.compare_digest(secret_hmac(self._pepper, key.secret), known.record.secret_hmac):
             raise Unauthenticated("The API key is not known.")
         self._proven[digest] = key.public_id, known.record.secret_hmac

@@ -2,7 +2,8 @@
 --
 -- Accounts are locked first, in the order of their ids; everything else an item may change belongs to its gateway or is
 -- a new recipientRandHash (claimed in sorted order), so two batches cannot deadlock and no gateway waits for another.
--- An account that somebody else holds for longer than lock_timeout is left out, so that the others need not wait on.
+-- An account that somebody else holds is left out, so that the others do not wait for it: its items come again by
+-- themselves, with a_waits, and then wait as long as lock_timeout lets them.
 -- A batch holds at most one item per session, per recipientRandHash and per idempotency key: the caller sees to that.
 --
 -- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
@@ -14,13 +15,13 @@ CREATE FUNCTION commit_issuances(
     a_recipient bytea[], a_orchestrator bytea[], a_ev numeric[], a_fee numeric[], a_charge numeric[], a_price numeric[],
     a_price_source text[], a_price_at timestamptz[], a_markup integer[], a_minimum numeric[], a_job_type text[],
     a_manifest text[], a_app text[], a_transcoder text[], a_pipeline text[], a_model text[], a_end_user text[],
-    a_issuance uuid[], a_answer bytea[]
+    a_issuance uuid[], a_answer bytea[], a_waits boolean
 ) RETURNS TABLE (
     o_ord bigint, o_code text, o_balance numeric, o_credit_limit numeric, o_created_at timestamptz,
     o_issuance_id uuid, o_answer bytea
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    held uuid[] := a_gateway;
+    held uuid[];
     item record;
     payers uuid[] := '{}';  -- the gateways whose items were applied so far, the last of them now
     spent numeric[] := '{}';  -- what they cost
@@ -31,11 +32,15 @@ DECLARE
     begun_at timestamptz;
     today date;
 BEGIN
-    BEGIN
-        PERFORM 1 FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE;
-    EXCEPTION WHEN lock_not_available THEN
+    IF a_waits THEN
+        BEGIN
+            held := ARRAY(SELECT id FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE);
+        EXCEPTION WHEN lock_not_available THEN
+            held := '{}';
+        END;
+    ELSE
         held := ARRAY(SELECT id FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED);
-    END;
+    END IF;
     begun_at := clock_timestamp();  -- after the locks: the entries of an account are in the order of their times
     today := (begun_at AT TIME ZONE 'UTC')::date;
     PERFORM refresh_account(id, today)

@@ -281,6 +281,42 @@ async def test_a_trailer_is_not_a_header(port: int) -> None:
 
 
 @WAYS
+@pytest.mark.parametrize("trailer", [b"x: y\r\n", b"x"], ids=["many", "one without end"])
+async def test_trailers_do_not_fill_the_memory(port: int, path: str, trailer: bytes) -> None:
+    endless = b"x: " if trailer == b"x" else b""
+    async with connected(port) as client:
+        with contextlib.suppress(ConnectionError):
+            await client.send(chunked(path, b"body")[:-2] + endless)
+            for _ in range(200):
+                await client.send(trailer * (HEAD_MAX_BYTES // 10 // len(trailer)))
+        with contextlib.suppress(ConnectionError):
+            assert await client.rest() == b"", "the connection was closed without an answer"
+
+
+@WAYS
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"anything"])
+async def test_an_offer_of_another_protocol_cannot_smuggle_a_request(
+    service: Service, port: int, path: str, protocol: bytes
+) -> None:
+    """To the parser such a request has no body, so that its body would be taken for the next request."""
+    smuggled = post(path, b"smuggled")
+    outer = post(path, smuggled, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + protocol)
+    for in_two_segments in (False, True):
+        async with connected(port) as client:
+            await client.send(outer[: -len(smuggled)] if in_two_segments else outer)
+            if in_two_segments:
+                await asyncio.sleep(0.05)
+                with contextlib.suppress(ConnectionError):
+                    await client.send(smuggled)
+            status, headers, body = await client.answer()
+            assert (status, headers[b"connection"]) == (400, b"close")
+            assert b"Upgrade" in body
+            with contextlib.suppress(ConnectionError):
+                assert await client.rest() == b""
+    assert service.began == []
+
+
+@WAYS
 async def test_a_client_that_waits_for_100_continue_is_told_when_its_turn_has_come(port: int, path: str) -> None:
     async with connected(port) as client:
         await client.send(post(path, b"slow") + post(path, b"12345", b"Expect: 100-Continue")[:-5])
@@ -421,6 +457,17 @@ async def test_answers_that_nobody_takes_stop_the_calls(service: Service, port: 
         for _ in range(30):
             assert len((await client.answer())[2]) == MEBIBYTE + 2
     assert len(service.began) == 30
+
+
+async def test_who_never_takes_its_answers_is_disconnected(service: Service) -> None:
+    async with listening(service) as port, connected(port) as client:
+        await client.send(b"".join(post("/hot", b"large %d" % n) for n in range(30)))
+        await asyncio.sleep(3)  # longer than the idle time-out, twice
+        begun = len(service.began)
+        with contextlib.suppress(ConnectionError):
+            while await asyncio.wait_for(client.reader.read(MEBIBYTE), 5):
+                pass
+        assert len(service.began) == begun < 20
 
 
 # --- the end of the server --------------------------------------------------------------------------------------------

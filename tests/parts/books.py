@@ -90,7 +90,7 @@ def commit_together(connection: Connection, calls: Sequence[Usage]) -> list[tupl
     """Record a batch, as the service does with calls that come at once. The outcomes in the order of the calls."""
     columns = [list(column) for column in zip(*map(_values, calls), strict=True)]
     parameters = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
-    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters}) ORDER BY o_ord"
+    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters}, true) ORDER BY o_ord"
     return [(code, balance) for code, balance in connection.execute(query.encode(), columns)]
 
 

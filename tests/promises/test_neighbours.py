@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import psycopg
 
 from tests.parts.client import CLIENT_TIMEOUT_S, Answer
-from tests.parts.service import Service
+from tests.parts.service import Service, running
 from tests.parts.stack import TestGateway
 
 PATIENCE_S = 10
@@ -42,6 +43,36 @@ async def test_a_locked_account_is_answered_busy_and_its_neighbours_are_paid_in_
     for body in bodies:
         await until_signed(service, held, body)
     assert service.house.sums(held).issuances == len(bodies)
+
+
+async def test_one_locked_account_keeps_no_other_gateway_out_of_four_processes(database: str) -> None:
+    """A batch that waits for it holds the accounts it has locked already, and others' batches wait for those."""
+    async with AsyncExitStack() as stack:
+        services = [await stack.enter_async_context(running(database)) for _ in range(4)]
+        house = services[0].house
+        held, *free = [await house.new_gateway(tickets=1000) for _ in range(5)]
+        with psycopg.connect(house.conninfo) as other:
+            other.execute("SELECT 1 FROM account WHERE id = %s FOR UPDATE", [held.id])
+            trying = [asyncio.create_task(_try_on_and_on(service, held)) for service in services]
+            await asyncio.gather(*(_pay_three_times(service, gateway) for service in services for gateway in free))
+            for task in trying:
+                task.cancel()
+            await asyncio.gather(*trying, return_exceptions=True)
+        assert house.sums(held).issuances == 0
+        assert [house.sums(gateway).issuances for gateway in free] == [3 * len(services)] * len(free)
+
+
+async def _try_on_and_on(service: Service, gateway: TestGateway) -> None:
+    while True:
+        answer = await service.sign(gateway, service.new_stream().body())
+        assert (answer.status, answer.code) == (503, "account_busy")
+        await asyncio.sleep(0.02)
+
+
+async def _pay_three_times(service: Service, gateway: TestGateway) -> None:
+    stream = service.new_stream()
+    for _ in range(3):
+        await service.pay(gateway, stream)
 
 
 async def test_a_transaction_that_its_client_forgot_is_ended_and_lets_go_of_the_account(service: Service) -> None:
