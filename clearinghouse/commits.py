@@ -116,7 +116,7 @@ class GroupCommit:
             self._in_turn,
             rows_max_count=batch_rows_max_count,
             exclusive=_touches,
-            group=lambda item: item.gateway_id.int,
+            group=_gateway_of,
         )
         self._busy: dict[UUID, tuple[float, Outcome]] = {}
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
+from typing import NamedTuple
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -130,15 +131,12 @@ async def running_service(
         prices = FreshPrices(
             DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
         )
+        recipients = DeclaredRecipients(map(parse_address, settings.policy.recipients))
         signing = Signing(
             authenticator=authenticator,
             lookups=lookups,
             sessions=SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT),
-            gates=Gates(
-                _policy(settings.policy),
-                recipients=DeclaredRecipients(map(parse_address, settings.policy.recipients)),
-                escrow=escrow,
-            ),
+            gates=Gates(_policy(settings.policy), recipients=recipients, escrow=escrow),
             prices=prices,
             signer=signer,
             commits=commits,
@@ -161,39 +159,49 @@ async def running_service(
         await housekeeping.start()
         stack.push_async_callback(housekeeping.stop)
 
-        management = management_app(
-            authenticator=authenticator,
-            engine=engine,
-            admin_engine=admin_engine,
-            pepper=secrets.api_key_pepper,
-            admin_token=_revealed(settings.api.admin_token),
-            metrics=metrics,
-            metrics_token=_revealed(settings.api.metrics_token),
-            readiness=readiness,
-            docs_enabled=settings.api.docs_enabled,
-            body_max_bytes=settings.listen.body_max_bytes,
-            read_timeout_s=settings.listen.read_timeout_s,
-        )
-        http = HttpApi(
-            signing=signing,
-            authenticator=authenticator,
-            signer=signer,
-            metrics=metrics,
-            management=management,
-            body_max_bytes=settings.listen.body_max_bytes,
-            read_timeout_s=settings.listen.read_timeout_s,
-        )
-        grpc_api = GrpcApi(
-            signing=signing,
-            authenticator=authenticator,
-            signer=signer,
-            engine=engine,
-            readiness=readiness,
-            metrics=metrics,
-        )
+        core = _Core(signing, authenticator, signer, engine, readiness, metrics)
+        http = _http_api(settings, secrets, core, admin_engine)
+        grpc_api = GrpcApi(**core._asdict())
         http_port, grpc_port = await _listen(stack, settings, http, grpc_api)
         _settle_memory()
         yield RunningService(http_port, grpc_port, checksum_address(signer.address), readiness)
+
+
+class _Core(NamedTuple):
+    """What every way in leads to."""
+
+    signing: Signing
+    authenticator: Authenticator
+    signer: Signer
+    engine: AsyncEngine
+    readiness: Readiness
+    metrics: Metrics
+
+
+def _http_api(settings: Settings, secrets: Secrets, core: _Core, admin_engine: AsyncEngine | None) -> HttpApi:
+    body_max_bytes, read_timeout_s = settings.listen.body_max_bytes, settings.listen.read_timeout_s
+    management = management_app(
+        authenticator=core.authenticator,
+        engine=core.engine,
+        admin_engine=admin_engine,
+        pepper=secrets.api_key_pepper,
+        admin_token=_revealed(settings.api.admin_token),
+        metrics=core.metrics,
+        metrics_token=_revealed(settings.api.metrics_token),
+        readiness=core.readiness,
+        docs_enabled=settings.api.docs_enabled,
+        body_max_bytes=body_max_bytes,
+        read_timeout_s=read_timeout_s,
+    )
+    return HttpApi(
+        signing=core.signing,
+        authenticator=core.authenticator,
+        signer=core.signer,
+        metrics=core.metrics,
+        management=management,
+        body_max_bytes=body_max_bytes,
+        read_timeout_s=read_timeout_s,
+    )
 
 
 def declared_escrow(sender: bytes, escrow: EscrowSettings) -> DeclaredEscrow:

@@ -210,14 +210,9 @@ class Signing:
         await self._limits.require(use)
         session_id = base.session_id if base is not None else uuid7()
         identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
-        answer = await self._signer.generate_payment(request, auth_id=identity)
-        stages.signed()
-        self._metrics.signer_answered(answer.status)
-        if answer.status != 200:
-            raise refusal_of(answer, request)
-
+        body = await self._ask_signer(request, identity, stages)
         signed = verify_answer(
-            answer.body,
+            body,
             request,
             sender=self._signer.address,
             auth_id=identity,
@@ -239,15 +234,11 @@ class Signing:
             signed=signed,
             charge=quote.charge if quote.ev_wei == signed.ev_wei else _charge(signed.ev_wei, caller, price),
             price=price,
-            body=answer.body,
+            body=body,
         )
         stages.done("verify")
 
-        outcome = await self._commits.commit(issuance)
-        while outcome.code == "terms_changed":  # since the caller was last read: the new ones hold
-            caller = await self._authenticator.refresh(caller)
-            issuance = _on_terms_of(caller, issuance, price)
-            outcome = await self._commits.commit(issuance)
+        caller, issuance, outcome = await self._commit(caller, issuance, price)
         stages.done("commit")
         if outcome.code == "replayed":
             return await self._stored(caller, outcome, stages.overhead_s())
@@ -258,6 +249,24 @@ class Signing:
             _refuse(outcome, request, caller, issuance.charge)
         self._authenticator.confirm(caller)
         return self._release(caller, issuance, outcome, signed, stages.overhead_s())
+
+    async def _ask_signer(self, request: PaymentRequest, identity: str, stages: Stages) -> bytes:
+        """The body of a 200. Raises the refusal that any other answer stands for."""
+        answer = await self._signer.generate_payment(request, auth_id=identity)
+        stages.signed()
+        self._metrics.signer_answered(answer.status)
+        if answer.status != 200:
+            raise refusal_of(answer, request)
+        return answer.body
+
+    async def _commit(self, caller: Caller, issuance: Issuance, price: EthPrice) -> tuple[Caller, Issuance, Outcome]:
+        """The outcome, on the terms that hold at the commit, which may be newer than the caller's."""
+        outcome = await self._commits.commit(issuance)
+        while outcome.code == "terms_changed":
+            caller = await self._authenticator.refresh(caller)
+            issuance = _on_terms_of(caller, issuance, price)
+            outcome = await self._commits.commit(issuance)
+        return caller, issuance, outcome
 
     async def _decide(self, asked: Asked, caller: Caller, request_hash: bytes, base: _Base | None) -> Replay | Proceed:
         if asked.idempotency_key:
