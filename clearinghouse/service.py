@@ -61,8 +61,8 @@ from clearinghouse.signers.native import NativeSigner, SignerLimits
 from clearinghouse.signers.pool import PAYMENT_BUDGET, Budget, SignerPool
 from clearinghouse.signing import Signing
 
-#: A revoked key is seen by the gates after this time, and by the commit at once. Changed terms (markup, minimum charge)
-#: hold for calls after this time.
+#: How long a key and its terms are taken as they were last read or confirmed by a commit. It bounds only how long a
+#: revoked key may still read: the commit compares key, gateway and terms with the database each time.
 CALLERS_REMEMBER_S = 30
 #: About 3 KiB each.
 SESSIONS_REMEMBERED_MAX_COUNT = 20_000

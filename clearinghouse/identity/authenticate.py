@@ -2,7 +2,8 @@
 
 Keys are remembered, so that a known caller costs no round trip. That memory only ever lets a caller go on: the commit
 asks the database again before anything is debited or released, and whoever would be refused from memory is looked up
-first. So a revocation, a suspension and its end hold for the next call.
+first, or was less than a second ago. So a revocation and a suspension hold for the next call, and their end within a
+second.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from clearinghouse.ledger.money import show_amount
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-TransferKind = Literal["grant", "withdrawal", "usage", "expiry"]
+TransferKind = Literal["grant", "withdrawal", "expiry"]
 
 _KEY: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
 #: The database keys expiries by their lot. A key taken by somebody else would block the account's next charge.
