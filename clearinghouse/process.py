@@ -24,10 +24,10 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         loop = asyncio.get_running_loop()
 
         def ask_to_stop(number: signal.Signals) -> None:
-            log.info("stopping", signal=number.name)
             stop.set()
             for each in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(each)
+            log.info("stopping", signal=number.name)  # who reads this may ask again, and is heard
 
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, ask_to_stop, each)
