@@ -32,6 +32,7 @@ from chain.signatures import SigningKey, checksum_address, parse_address
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi
 from clearinghouse.api.management import management_app
+from clearinghouse.charging import Charging
 from clearinghouse.commits import GroupCommit
 from clearinghouse.config import (
     WEBHOOK_NOT_IN_PROCESS,
@@ -132,14 +133,14 @@ async def running_service(
             DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
         )
         recipients = DeclaredRecipients(map(parse_address, settings.policy.recipients))
+        charging = Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups)
         signing = Signing(
             authenticator=authenticator,
             lookups=lookups,
             sessions=SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT),
             gates=Gates(_policy(settings.policy), recipients=recipients, escrow=escrow),
-            prices=prices,
+            charging=charging,
             signer=signer,
-            commits=commits,
             metrics=metrics,
             deadline_s=settings.limits.request_deadline_s,
         )

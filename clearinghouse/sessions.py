@@ -47,6 +47,17 @@ class RandUse(NamedTuple):
     last_nonce: int
 
 
+class Pins(NamedTuple):
+    """What of a call its session must have begun with. None: this call does not say, and so breaks nothing."""
+
+    orchestrator: bytes
+    app: str
+    job_type: str
+    recipient: bytes | None
+    transcoder: str | None
+    manifest_id: str | None
+
+
 class Replay(NamedTuple):
     """The request was answered before: this is the answer."""
 
@@ -108,7 +119,7 @@ def decide(
     if base is not None:
         if session is None or session.gateway_id != gateway_id:
             raise SessionNotYours("The session of this state is not known here.")
-        require_pins(request, session)
+        require_pins(pins_of(request), session)
     used = rand.last_nonce if rand is not None else 0
     if rand is not None and used and (session is None or rand.session_id != session.id):
         raise refresh(request, "These ticket parameters are already used by another session.")
@@ -126,30 +137,36 @@ def first_nonce(request: PaymentRequest, base: PaymentState | None) -> int:
     return 1
 
 
-def require_pins(request: PaymentRequest, session: Session) -> None:
+def pins_of(request: PaymentRequest) -> Pins:
+    """A payment request says all of it."""
+    info = request.info
+    recipient = ticket_params(request).recipient
+    return Pins(info.address, request.app, request.type, recipient, info.transcoder, request.manifest_id)
+
+
+def require_pins(pins: Pins, session: Session) -> None:
     """A session keeps what it began with: orchestrator, app, type, recipient, transcoder, and the manifest once named.
 
     The first three are go-livepeer's own checks and keep its status and words (spec 1.2, steps 7c to 7e).
     """
-    if session.orchestrator != request.info.address:
+    if session.orchestrator != pins.orchestrator:
         raise InvalidRequest("orchestratorAddress mismatch")
-    if session.app != request.app:
+    if session.app != pins.app:
         raise InvalidRequest("app mismatch")
-    if session.job_type != request.type:
+    if session.job_type != pins.job_type:
         raise InvalidRequest("job type mismatch")
-    recipient = ticket_params(request).recipient
-    if session.recipient != recipient:
+    if pins.recipient is not None and session.recipient != pins.recipient:
         raise SessionMismatch(
             f"recipient mismatch: the session pays {checksum_address(session.recipient)}, "
-            f"these ticket parameters pay {checksum_address(recipient)}"
+            f"these ticket parameters pay {checksum_address(pins.recipient)}"
         )
-    if session.transcoder != request.info.transcoder:
+    if pins.transcoder is not None and session.transcoder != pins.transcoder:
         raise SessionMismatch(
-            f"transcoder mismatch: the session has {session.transcoder!r}, this call has {request.info.transcoder!r}"
+            f"transcoder mismatch: the session has {session.transcoder!r}, this call has {pins.transcoder!r}"
         )
-    if session.manifest_id is not None and session.manifest_id != request.manifest_id:
+    if pins.manifest_id is not None and session.manifest_id not in (None, pins.manifest_id):
         raise SessionMismatch(
-            f"ManifestID mismatch: the session has {session.manifest_id!r}, this call has {request.manifest_id!r}"
+            f"ManifestID mismatch: the session has {session.manifest_id!r}, this call has {pins.manifest_id!r}"
         )
 
 

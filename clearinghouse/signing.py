@@ -11,36 +11,21 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 from uuid import UUID
 
 from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
 from chain.payment_state import PaymentState, StateError, decode_state
-from chain.rates import EthPrice, PriceSource, PriceUnknown
 from chain.tickets import batch_ev_wei, ticket_ev
-from clearinghouse import pricing
-from clearinghouse.commits import GroupCommit, Issuance, Outcome
+from clearinghouse.charging import CHAIN_CODES, LIMITS, Charging, Quote, charge
+from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
-from clearinghouse.errors import (
-    AccountBusy,
-    DeadlineExceeded,
-    IdempotencyConflict,
-    InvalidRequest,
-    OutOfCredit,
-    PriceStale,
-    Refusal,
-    SessionMismatch,
-    SessionNotYours,
-    Suspended,
-    Unauthenticated,
-)
+from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
-from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Lookups, Receipt, SessionFinding, SessionLookup
 from clearinghouse.metrics import Metrics, Stages
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
@@ -49,7 +34,6 @@ from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, re
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
-from clearinghouse.usage import Limit, UsageLimits, Use
 from clearinghouse.verification import SignedPayment, verify_answer
 
 IDEMPOTENCY_KEY_MAX_CHARS = 255
@@ -57,7 +41,6 @@ END_USER_MAX_CHARS = 255
 LABEL_MAX_CHARS = 256
 #: Of the answers in a running session, one in so many has its signatures recovered.
 SIGNATURE_SAMPLE = 16
-_LIMITS = frozenset(map(str, Limit))
 
 
 class Asked(NamedTuple):
@@ -107,13 +90,6 @@ class _Due(NamedTuple):
     ev_wei: int
 
 
-class _Quote(NamedTuple):
-    """What a call should cost, in the caller's currency."""
-
-    ev_wei: int
-    charge: Decimal
-
-
 class Signing:
     """The core that every way in shares."""
 
@@ -124,9 +100,8 @@ class Signing:
         lookups: Lookups,
         sessions: SessionCache,
         gates: Gates,
-        prices: PriceSource,
+        charging: Charging,
         signer: Signer,
-        commits: GroupCommit,
         metrics: Metrics,
         deadline_s: float,
         unix_ns: Callable[[], int] = time.time_ns,
@@ -135,14 +110,12 @@ class Signing:
         self._lookups = lookups
         self._sessions = sessions
         self._gates = gates
-        self._prices = prices
+        self._charging = charging
         self._signer = signer
-        self._commits = commits
         self._metrics = metrics
         self._deadlines = Deadlines(deadline_s)
         self._unix_ns = unix_ns
         self._turns = Turns()
-        self._limits = UsageLimits(lookups)
 
     async def sign_ticket(self, call: SignCall) -> SignedAnswer:
         """Raises a Refusal, and then nothing was debited by this call; a SignerRefusal carries the signer's bytes."""
@@ -202,12 +175,11 @@ class Signing:
         due = self._due(request, base)
         self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
         stages.done("gates")
-        price = self._price(caller)
-        caller, quote = await self._require_credit(caller, price, due.ev_wei)
+        caller, quote = await self._charging.quote(
+            caller, ev_wei=due.ev_wei, orchestrator=request.info.address, is_new_session=base is None
+        )
         stages.done("quote")
 
-        use = Use(caller.gateway_id, caller.key_id, request.info.address, base is None, quote.charge, quote.ev_wei)
-        await self._limits.require(use)
         session_id = base.session_id if base is not None else uuid7()
         identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
         body = await self._ask_signer(request, identity, stages)
@@ -232,22 +204,17 @@ class Signing:
             base=base,
             session_id=session_id,
             signed=signed,
-            charge=quote.charge if quote.ev_wei == signed.ev_wei else _charge(signed.ev_wei, caller, price),
-            price=price,
+            quote=quote,
             body=body,
         )
         stages.done("verify")
 
-        caller, issuance, outcome = await self._commit(caller, issuance, price)
+        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price)
         stages.done("commit")
         if outcome.code == "replayed":
             return await self._stored(caller, outcome, stages.overhead_s())
-        if outcome.code in _LIMITS:
-            raise await self._limits.passed(outcome.code, use._replace(charge=issuance.charge, ev_wei=issuance.ev_wei))
         if outcome.code is not None:
-            self._forget(caller, base)
-            _refuse(outcome, request, caller, issuance.charge)
-        self._authenticator.confirm(caller)
+            raise await self._refusal(caller, issuance, outcome, quote, request)
         return self._release(caller, issuance, outcome, signed, stages.overhead_s())
 
     async def _ask_signer(self, request: PaymentRequest, identity: str, stages: Stages) -> bytes:
@@ -259,14 +226,14 @@ class Signing:
             raise refusal_of(answer, request)
         return answer.body
 
-    async def _commit(self, caller: Caller, issuance: Issuance, price: EthPrice) -> tuple[Caller, Issuance, Outcome]:
-        """The outcome, on the terms that hold at the commit, which may be newer than the caller's."""
-        outcome = await self._commits.commit(issuance)
-        while outcome.code == "terms_changed":
-            caller = await self._authenticator.refresh(caller)
-            issuance = _on_terms_of(caller, issuance, price)
-            outcome = await self._commits.commit(issuance)
-        return caller, issuance, outcome
+    async def _refusal(
+        self, caller: Caller, issuance: Issuance, outcome: Outcome, quote: Quote, request: PaymentRequest
+    ) -> Refusal:
+        if outcome.code not in LIMITS:
+            self._sessions.forget(issuance.session_id)
+        if outcome.code in CHAIN_CODES:
+            return refresh(request, "Tickets with these parameters were issued meanwhile.")
+        return await self._charging.refusal(caller, issuance, outcome, quote)
 
     async def _decide(self, asked: Asked, caller: Caller, request_hash: bytes, base: _Base | None) -> Replay | Proceed:
         if asked.idempotency_key:
@@ -295,7 +262,8 @@ class Signing:
             try:
                 return judge(remembered)
             except Refusal:
-                self._forget(caller, base)  # another process may know better
+                if base is not None:
+                    self._sessions.forget(base.session_id)  # another process may know better
         return judge(await self._lookups.session(lookup))
 
     def _due(self, request: PaymentRequest, base: _Base | None) -> _Due:
@@ -317,24 +285,6 @@ class Signing:
         count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
         return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count))
 
-    def _price(self, caller: Caller) -> EthPrice:
-        try:
-            return self._prices.price(caller.currency)
-        except PriceUnknown as error:
-            raise PriceStale(str(error), retry_after_s=30) from error
-
-    async def _require_credit(self, caller: Caller, price: EthPrice, quote_wei: int) -> tuple[Caller, _Quote]:
-        """Refuses a caller without credit before any signing work is done. The commit has the last word."""
-        if not quote_wei:
-            return caller, _Quote(0, Decimal(0))
-        charge = _charge(quote_wei, caller, price)
-        if caller.available < charge:
-            caller = await self._authenticator.refresh(caller)
-            charge = _charge(quote_wei, caller, price)
-            if caller.available < charge:
-                raise _out_of_credit(caller, charge)
-        return caller, _Quote(quote_wei, charge)
-
     async def _stored(self, caller: Caller, outcome: Outcome, overhead_s: float) -> SignedAnswer:
         assert outcome.stored_issuance_id is not None, "a replay comes with its issuance"
         assert outcome.stored_answer is not None, "a replay comes with its answer"
@@ -344,7 +294,6 @@ class Signing:
     def _release(
         self, caller: Caller, issuance: Issuance, outcome: Outcome, signed: SignedPayment, overhead_s: float
     ) -> SignedAnswer:
-        caller.available = outcome.balance + outcome.credit_limit
         session = Session(
             id=issuance.session_id,
             gateway_id=issuance.gateway_id,
@@ -360,25 +309,8 @@ class Signing:
             answer=issuance.answer,
         )
         self._sessions.remember(session, issuance.recipient_rand_hash, signed.payment.nonces[-1])
-        receipt = Receipt(
-            issuance_id=issuance.id,
-            session_id=issuance.session_id,
-            num_tickets=issuance.num_tickets,
-            ev_wei=issuance.ev_wei,
-            fee_wei=issuance.fee_wei,
-            charge=issuance.charge,
-            currency=caller.currency,
-            price=issuance.price,
-            markup_bps=issuance.markup_bps,
-            balance=outcome.balance,
-            created_at=outcome.created_at,
-        )
+        receipt = self._charging.receipt(caller, issuance, outcome)
         return SignedAnswer(issuance.answer, receipt, False, overhead_s)
-
-    def _forget(self, caller: Caller, base: _Base | None) -> None:
-        self._authenticator.forget(caller)
-        if base is not None:
-            self._sessions.forget(base.session_id)
 
 
 def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
@@ -410,11 +342,10 @@ def _issuance(
     base: _Base | None,
     session_id: UUID,
     signed: SignedPayment,
-    charge: Decimal,
-    price: EthPrice,
+    quote: Quote,
     body: bytes,
 ) -> Issuance:
-    request, payment = asked.request, signed.payment
+    request, payment, price, use = asked.request, signed.payment, quote.price, quote.use
     pipeline, model = _attribution(request)
     return Issuance(
         gateway_id=caller.gateway_id,
@@ -437,7 +368,7 @@ def _issuance(
         orchestrator=request.info.address,
         ev_wei=signed.ev_wei,
         fee_wei=signed.fee_wei,
-        charge=charge,
+        charge=use.charge if use.ev_wei == signed.ev_wei else charge(signed.ev_wei, caller, price),
         price=price.value,
         price_source=price.source,
         price_observed_at=price.observed_at,
@@ -455,14 +386,6 @@ def _issuance(
     )
 
 
-def _on_terms_of(caller: Caller, issuance: Issuance, price: EthPrice) -> Issuance:
-    return issuance._replace(
-        markup_bps=caller.markup_bps,
-        minimum_charge=caller.minimum_charge,
-        charge=_charge(issuance.ev_wei, caller, price),
-    )
-
-
 def _attribution(request: PaymentRequest) -> tuple[str, str]:
     """Pipeline and model, where the capabilities name exactly one and its name can be recorded."""
     if not request.capabilities:
@@ -472,41 +395,3 @@ def _attribution(request: PaymentRequest) -> tuple[str, str]:
     except MessageError:
         return "", ""
     return (pipeline, model) if len(model) <= LABEL_MAX_CHARS and model.isprintable() else (pipeline, "")
-
-
-def _charge(ev_wei: int, caller: Caller, price: EthPrice) -> Decimal:
-    return pricing.charge(ev_wei, price=price, markup_bps=caller.markup_bps, minimum_charge=caller.minimum_charge)
-
-
-def _out_of_credit(caller: Caller, wanted: Decimal) -> OutOfCredit:
-    return OutOfCredit(
-        f"This call costs {show_amount(wanted)} {caller.currency}; "
-        f"{show_amount(caller.available)} {caller.currency} are available.",
-        charge=show_amount(wanted),
-        available=show_amount(caller.available),
-        currency=caller.currency,
-    )
-
-
-def _refuse(outcome: Outcome, request: PaymentRequest, caller: Caller, wanted: Decimal) -> NoReturn:
-    """The database's refusals, in the vocabulary of all refusals."""
-    match outcome.code:
-        case "unauthenticated":
-            raise Unauthenticated("The API key was revoked or has expired.")
-        case "gateway_suspended":
-            raise Suspended("The gateway is suspended.")
-        case "account_busy":
-            raise AccountBusy("Somebody else is changing the account.", retry_after_s=1)
-        case "idempotency_conflict":
-            raise IdempotencyConflict("This idempotency key was used with another request.")
-        case "session_not_yours":
-            raise SessionNotYours("The session of this state is not known here.")
-        case "session_mismatch":
-            raise SessionMismatch("This call does not keep what its session began with.")
-        case "rand_of_other_session" | "state_not_newest" | "nonce_used":
-            raise refresh(request, "Tickets with these parameters were issued meanwhile.")
-        case "out_of_credit":
-            caller.available = outcome.balance + outcome.credit_limit
-            raise _out_of_credit(caller, wanted)
-        case code:
-            raise AssertionError(f"commit_issuances gave an unknown code: {code}")

@@ -28,6 +28,7 @@ ABOVE = {
 MONEY_PLACES = (
     "chain",
     "clearinghouse/ledger",
+    "clearinghouse/charging.py",
     "clearinghouse/commits.py",
     "clearinghouse/derivation.py",
     "clearinghouse/gates.py",

@@ -34,6 +34,7 @@ from chain.rates import DeclaredPrices
 from chain.signatures import SigningKey, keccak
 from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.api.answers import read_answer
+from clearinghouse.charging import Charging
 from clearinghouse.commits import GroupCommit
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
 from clearinghouse.gates import Gates
@@ -268,9 +269,8 @@ async def running_stack(
         lookups=lookups,
         sessions=sessions,
         gates=gates,
-        prices=prices,
+        charging=Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups),
         signer=signer,
-        commits=commits,
         metrics=metrics,
         deadline_s=deadline_s,
         unix_ns=clock,

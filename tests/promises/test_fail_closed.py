@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chain.rates import EthPrice, FreshPrices
+from clearinghouse.charging import Charging
 from clearinghouse.errors import PriceStale
 from clearinghouse.signing import Asked, SignCall, Signing
 from tests.parts.client import CLIENT_TIMEOUT_S, Answer
@@ -127,9 +128,13 @@ async def test_with_a_stale_price_nothing_is_signed_and_with_a_fresh_one_it_goes
             lookups=stack.lookups,
             sessions=stack.sessions,
             gates=stack.gates,
-            prices=FreshPrices(feed, max_age_s=300),
+            charging=Charging(
+                authenticator=stack.authenticator,
+                prices=FreshPrices(feed, max_age_s=300),
+                commits=stack.commits,
+                usage=stack.lookups,
+            ),
             signer=stack.signer,
-            commits=stack.commits,
             metrics=stack.metrics,
             deadline_s=4,
         )
