@@ -76,7 +76,7 @@ async def _api_key(connection: AsyncConnection, gateway: gateways.Gateway, setti
     if path.exists():
         kept = path.read_text(encoding="utf-8").strip()
         try:
-            record = await keys.find(connection, keys.read_api_key(kept).public_id)
+            record = await keys.find(connection, keys.API_KEY.read(kept).public_id)
         except Refusal:
             record = None  # from another database, or damaged: replaced below
         if record is not None and record.status == "active" and record.gateway_id == gateway.id:

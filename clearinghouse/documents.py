@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from chain.signatures import checksum_address
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from clearinghouse.identity.gateways import Gateway
     from clearinghouse.identity.keys import ApiKey, NewApiKey
     from clearinghouse.identity.limits import GatewayLimits, KeyLimits, LimitUse
+    from clearinghouse.identity.webhook_signers import NewWebhookSecret, RegisteredSigner, WebhookSecret
     from clearinghouse.ledger.accounts import Standing
     from clearinghouse.ledger.transfers import Transfer
     from clearinghouse.ledger.verify import Report
@@ -108,6 +110,36 @@ def key_document(key: ApiKey) -> Document:
 def new_key_document(new: NewApiKey) -> Document:
     """With the key itself, as `api_key`: shown once, when it is made."""
     return {"api_key": new.api_key, **key_document(new.key)}
+
+
+def webhook_signer_document(registered: RegisteredSigner) -> Document:
+    """A signer that asks our webhook, with all secrets it ever had, newest first."""
+    signer = registered.signer
+    return {
+        "webhook_signer_id": show("whs", signer.id),
+        "name": signer.name,
+        "sender": checksum_address(signer.sender),
+        "face_value_max_wei": None if signer.face_value_max_wei is None else str(signer.face_value_max_wei),
+        "status": "active" if registered.revoked_at is None else "revoked",
+        "created_at": rfc3339(registered.created_at),
+        "revoked_at": _maybe(registered.revoked_at),
+        "secrets": [_webhook_secret_document(secret) for secret in registered.secrets],
+    }
+
+
+def new_webhook_secret_document(new: NewWebhookSecret) -> Document:
+    """With the secret itself, as `webhook_secret`: shown once, when it is made."""
+    return {"webhook_secret": new.webhook_secret, **webhook_signer_document(new.registered)}
+
+
+def _webhook_secret_document(secret: WebhookSecret) -> Document:
+    return {
+        "public_id": secret.public_id,
+        "status": secret.status,
+        "created_at": rfc3339(secret.created_at),
+        "expires_at": _maybe(secret.expires_at),
+        "revoked_at": _maybe(secret.revoked_at),
+    }
 
 
 def transfer_document(transfer: Transfer, standing: Standing) -> Document:

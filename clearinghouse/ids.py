@@ -14,10 +14,11 @@ import time
 from typing import Final, Literal, get_args
 from uuid import UUID
 
-Kind = Literal["gw", "key", "ses", "iss", "tr"]
+Kind = Literal["gw", "key", "ses", "iss", "tr", "whs"]
 
 _THINGS: Final[dict[Kind, str]] = {
     "gw": "a gateway", "key": "an API key", "ses": "a session", "iss": "an issuance", "tr": "a transfer",
+    "whs": "a webhook signer",
 }  # fmt: skip
 _SHOWN: Final = re.compile(r"([a-z]{2,3})_([0-9a-f]{32})", re.ASCII)
 

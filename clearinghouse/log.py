@@ -26,7 +26,8 @@ _SECRET_NAME: Final = re.compile(
 #: An identifier, a count or a place may be shown: `api_key_id`, `token_count`, `pepper_file`.
 _SHOWN_NAME: Final = re.compile(r"_(id|count|file|name)$", re.IGNORECASE)
 _SECRET_TEXTS: Final = (
-    (re.compile(r"\b(lpch_[0-9A-Za-z]+_)[0-9A-Za-z_-]+"), rf"\1{REDACTED}"),  # the public part of an API key stays
+    # The public part stays, of an API key and of a webhook secret.
+    (re.compile(r"\b((?:lpch|lpws)_[0-9A-Za-z]+_)[0-9A-Za-z_-]+"), rf"\1{REDACTED}"),
     (re.compile(r"//[^/@\s]+@"), f"//{REDACTED}@"),
     (re.compile(r"\b(Bearer|Basic)\s+[^\s\"',]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\b(password\s*=\s*)('[^']*'|[^\s'\"]+)", re.IGNORECASE), rf"\1{REDACTED}"),
@@ -100,7 +101,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def without_secrets(text: str) -> str:
-    """The text, with what looks like a secret of ours taken out: API keys, bearer tokens, passwords in URLs."""
+    """The text, without what looks like a secret of ours: keys, webhook secrets, bearer tokens, passwords in URLs."""
     for pattern, replacement in _SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     return text

@@ -40,6 +40,20 @@ class KeyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSecretRecord:
+    """A webhook secret with its signer, as they were when read."""
+
+    secret_hmac: bytes
+    expires_at: datetime | None
+    #: Of the secret or of its signer, whichever came first.
+    revoked_at: datetime | None
+    signer_id: UUID
+    name: str
+    sender: bytes
+    face_value_max_wei: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeyedAnswer:
     """What was answered to a request with an idempotency key."""
 
@@ -95,9 +109,14 @@ class Lookups:
         self._answers = batched(self._read_answers)
         self._receipts = batched(self._read_receipts)
         self._usages = batched(self._read_usages)
+        self._webhook_secrets = batched(self._read_webhook_secrets)
 
     async def key(self, public_id: str) -> KeyRecord | None:
         record: KeyRecord | None = await self._keys.submit(public_id)
+        return record
+
+    async def webhook_secret(self, public_id: str) -> WebhookSecretRecord | None:
+        record: WebhookSecretRecord | None = await self._webhook_secrets.submit(public_id)
         return record
 
     async def session(self, lookup: SessionLookup) -> SessionFinding:
@@ -120,13 +139,19 @@ class Lookups:
         return usage
 
     async def close(self) -> None:
-        for batcher in (self._keys, self._sessions, self._answers, self._receipts, self._usages):
+        for batcher in (
+            self._keys, self._sessions, self._answers, self._receipts, self._usages, self._webhook_secrets,
+        ):  # fmt: skip
             await batcher.drain()
         await self._connection.close()
 
     async def _read_keys(self, public_ids: list[str]) -> list[KeyRecord | None]:
         rows = await self._connection.fetch(_KEYS, [array_literal("text", public_ids)])
         return _in_order(len(public_ids), rows, lambda row: KeyRecord(*row))
+
+    async def _read_webhook_secrets(self, public_ids: list[str]) -> list[WebhookSecretRecord | None]:
+        rows = await self._connection.fetch(_WEBHOOK_SECRETS, [array_literal("text", public_ids)])
+        return _in_order(len(public_ids), rows, _webhook_secret)
 
     async def _read_sessions(self, lookups: list[SessionLookup]) -> list[SessionFinding]:
         sessions, rands = zip(*lookups, strict=True)
@@ -160,6 +185,14 @@ _KEYS: LiteralString = """
      CROSS JOIN LATERAL (SELECT * FROM api_key WHERE public_id = wanted.public_id OFFSET 0) AS api_key
      CROSS JOIN LATERAL (SELECT * FROM gateway WHERE id = api_key.gateway_id OFFSET 0) AS gateway
      CROSS JOIN LATERAL (SELECT * FROM account WHERE id = api_key.gateway_id OFFSET 0) AS account
+"""
+
+_WEBHOOK_SECRETS: LiteralString = """
+    SELECT wanted.ord, secret.secret_hmac, secret.expires_at, least(secret.revoked_at, signer.revoked_at),
+           signer.id, signer.name, signer.sender, signer.face_value_max_wei::numeric
+      FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
+     CROSS JOIN LATERAL (SELECT * FROM webhook_secret WHERE public_id = wanted.public_id OFFSET 0) AS secret
+     CROSS JOIN LATERAL (SELECT * FROM webhook_signer WHERE id = secret.signer_id OFFSET 0) AS signer
 """
 
 _SESSION_FIELDS = (
@@ -226,6 +259,11 @@ def _in_order(count: int, rows: list[tuple[Any, ...]], read: Callable[[tuple[Any
 def _usage(row: tuple[Any, ...]) -> Usage:
     read_at, day, currency, *numbers = row
     return Usage(read_at, day, currency, allowances(zip(numbers[::2], numbers[1::2], strict=True)))
+
+
+def _webhook_secret(row: tuple[Any, ...]) -> WebhookSecretRecord:
+    face_value_max_wei = None if row[-1] is None else int(row[-1])
+    return WebhookSecretRecord(*(*row[:-1], face_value_max_wei))
 
 
 def _finding(row: tuple[Any, ...]) -> SessionFinding:

@@ -7,11 +7,11 @@ keeps one caller from taking the others' share of this process, before anything 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from math import ceil
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from clearinghouse.errors import LimitReached
 
@@ -23,6 +23,9 @@ REQUESTS: Final = "requests_per_s"
 KEY_REQUESTS: Final = "key_requests_per_s"
 KEY_LOOKUPS: Final = "key_lookups_per_s"
 RATES: Final = (REQUESTS, KEY_REQUESTS, KEY_LOOKUPS)
+
+
+Found = TypeVar("Found")
 
 
 class Rate(NamedTuple):
@@ -68,9 +71,16 @@ class RequestRates:
         """Counts one request."""
         self._bucket((limit, whose), rate).tokens -= 1
 
-    def give_back(self, limit: str, whose: Hashable, rate: Rate) -> None:
-        """One request was counted that does not count after all."""
-        self._bucket((limit, whose), rate).tokens += 1
+    async def count_misses(
+        self, limit: str, rate: Rate, look_up: Callable[[], Awaitable[Found | None]]
+    ) -> Found | None:
+        """What `look_up` finds; only what it does not find counts. Raises LimitReached, without looking."""
+        self.require(limit, None, rate)
+        self.take(limit, None, rate)  # at once: while one look-up is under way, others come
+        found = await look_up()
+        if found is not None:
+            self._bucket((limit, None), rate).tokens += 1
+        return found
 
     def _bucket(self, name: Hashable, rate: Rate) -> _Bucket:
         now_s = self._now_s()

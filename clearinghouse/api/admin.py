@@ -6,7 +6,6 @@ id or its name, a key by its id or public id.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -242,10 +241,9 @@ async def rotate_key(
     key: KeyRef, wanted: Annotated[Rotation, json_body(Rotation)], books: Books, wired: Wired
 ) -> NewKeyAnswer:
     """Make a new key in place of an active one, which goes on working for `grace_s`."""
-    grace = keys.DEFAULT_GRACE if wanted.grace_s is None else _seconds(wanted.grace_s)
     async with books.begin() as connection:
         return new_key_answer(
-            await keys.rotate(connection, key, pepper=wired.pepper, grace=grace, expires_at=wanted.expires_at)
+            await keys.rotate(connection, key, pepper=wired.pepper, grace=wanted.grace(), expires_at=wanted.expires_at)
         )
 
 
@@ -289,11 +287,3 @@ def _idempotency_key(request: Request, wanted: Withdrawal) -> str | None:
     if header and wanted.idempotency_key is not None and header != wanted.idempotency_key:
         raise InvalidRequest("the Idempotency-Key header and idempotency_key in the body differ: send one")
     return header or wanted.idempotency_key
-
-
-def _seconds(grace_s: int) -> timedelta:
-    """InvalidRequest for what no calendar holds; keys.rotate judges the rest."""
-    try:
-        return timedelta(seconds=grace_s)
-    except OverflowError:
-        raise InvalidRequest("grace_s: the grace period must be between nothing and 100 years") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request
@@ -13,6 +13,7 @@ from clearinghouse.api.wiring import Wired
 from clearinghouse.asgi import read_body
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.identity.gateways import DEFAULT_CURRENCY
+from clearinghouse.identity.secret_texts import DEFAULT_GRACE
 from clearinghouse.instants import parse_rfc3339
 from clearinghouse.strict_json import Number, kind_of, parse_object, refuse_unknown
 
@@ -128,11 +129,37 @@ class NewKey(Body):
     expires_at: Instant | None = Field(default=None, description="Without it, the key does not expire.")
 
 
-class Rotation(Body):
+class SecretRotation(Body):
     grace_s: Whole | None = Field(
-        default=None, description="Seconds the old key goes on working; 86400 if not given.", examples=[3600]
+        default=None, description="Seconds the old one goes on working; 86400 if not given.", examples=[3600]
     )
+
+    def grace(self) -> timedelta:
+        """InvalidRequest for what no calendar holds; whoever rotates judges the rest."""
+        try:
+            return DEFAULT_GRACE if self.grace_s is None else timedelta(seconds=self.grace_s)
+        except OverflowError:
+            raise InvalidRequest("grace_s: the grace period must be between nothing and 100 years") from None
+
+
+class Rotation(SecretRotation):
     expires_at: Instant | None = Field(default=None, description="Of the new key.")
+
+
+class NewWebhookSigner(Body):
+    name: Text = Field(description="Letters, digits, '.', '_' and '-'; unique.", examples=["signer-1"])
+    sender: Text = Field(
+        description="Address that signs its tickets.", examples=["0x70997970C51812dc3A010C7d01b50e0d17dc79C8"]
+    )
+    face_value_max_wei: Amount | None = Field(
+        default=None, description="Largest face value it signs, as set at the signer; the webhook is not shown any."
+    )
+
+
+class SecretRevocation(Body):
+    secret: Text | None = Field(
+        default=None, description="Public id of one secret. Without it the signer is revoked, with all its secrets."
+    )
 
 
 class Nothing(Body):
@@ -141,7 +168,7 @@ class Nothing(Body):
 
 BODIES: Final[tuple[type[Body], ...]] = (
     NewGateway, Suspension, NewCreditLimit, NewPricing, NewGatewayLimits, NewKeyLimits, Withdrawal, Grant, NewKey,
-    Rotation, Nothing,
+    Rotation, SecretRotation, NewWebhookSigner, SecretRevocation, Nothing,
 )  # fmt: skip
 
 Model = TypeVar("Model", bound=Body)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clearinghouse.documents import key_limits_document, limits_document
+from clearinghouse.documents import (
+    key_limits_document,
+    limits_document,
+    new_webhook_secret_document,
+    webhook_signer_document,
+)
 from clearinghouse.identity.gateways import Gateway
 from clearinghouse.identity.keys import ApiKey, NewApiKey
 from clearinghouse.identity.limits import GatewayLimits, KeyLimits
+from clearinghouse.identity.webhook_signers import NewWebhookSecret, RegisteredSigner
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.accounts import CreditLot, Standing
@@ -177,6 +183,39 @@ class LimitsAnswer(Answer):
     keys: list[KeyLimitsAnswer] = Field(description="Only keys that have limits of their own.")
 
 
+class WebhookSecretAnswer(Answer):
+    """What is known of a webhook secret, which is never the secret."""
+
+    public_id: str
+    status: str = Field(description="active, expired or revoked.", examples=["active"])
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class WebhookSignerAnswer(Answer):
+    """A signer that asks `POST /webhooks/remote-signer` before it releases a payment."""
+
+    webhook_signer_id: str
+    name: str
+    sender: str = Field(examples=["0x70997970C51812dc3A010C7d01b50e0d17dc79C8"])
+    face_value_max_wei: str | None = Field(description="Null where none was set.")
+    status: str = Field(description="active or revoked.", examples=["active"])
+    created_at: str
+    revoked_at: str | None
+    secrets: list[WebhookSecretAnswer] = Field(description="Newest first; at most two are active.")
+
+
+class NewWebhookSecretAnswer(WebhookSignerAnswer):
+    """A signer with a secret just made."""
+
+    webhook_secret: str = Field(description="The whole secret. It is shown here and never again.")
+
+
+class WebhookSignerList(Answer):
+    items: list[WebhookSignerAnswer] = Field(description="In the order of their names.")
+
+
 class CheckAnswer(Answer):
     name: str
     ok: bool
@@ -261,6 +300,14 @@ def limits_answer(limits: GatewayLimits) -> LimitsAnswer:
 
 def key_limits_answer(limits: KeyLimits) -> KeyLimitsAnswer:
     return KeyLimitsAnswer.model_validate(key_limits_document(limits))
+
+
+def webhook_signer_answer(registered: RegisteredSigner) -> WebhookSignerAnswer:
+    return WebhookSignerAnswer.model_validate(webhook_signer_document(registered))
+
+
+def new_webhook_secret_answer(new: NewWebhookSecret) -> NewWebhookSecretAnswer:
+    return NewWebhookSecretAnswer.model_validate(new_webhook_secret_document(new))
 
 
 def ready_answer(checks: list[Check]) -> ReadyAnswer:

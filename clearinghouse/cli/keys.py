@@ -38,6 +38,8 @@ KeyName = Annotated[str, typer.Argument(metavar="KEY", help="Key id (key_…) or
 ExpiresIn = Annotated[str | None, typer.Option(metavar="SPAN", help="Ends after 90s, 30m, 12h, 30d or 2w.")]
 ExpiresAt = Annotated[str | None, typer.Option(metavar="TIME", help="Ends at a time, such as 2027-01-31T00:00:00Z.")]
 
+Grace = Annotated[str, typer.Option(metavar="SPAN", help="How long the old one still works; 0 for not at all.")]
+
 
 @app.command()
 def create(
@@ -92,9 +94,7 @@ def list_all(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = F
 def rotate(
     key: KeyName,
     *,
-    grace: Annotated[
-        str, typer.Option(metavar="SPAN", help="How long the old key still works; 0 for not at all.")
-    ] = "24h",
+    grace: Grace = "24h",
     expires_in: ExpiresIn = None,
     expires_at: ExpiresAt = None,
     data_dir: DataDir = None,
@@ -110,11 +110,10 @@ def rotate(
     from clearinghouse.identity import keys  # noqa: PLC0415
 
     expiry = expiry_of(expires_in, expires_at)
-    grace_span = timedelta(0) if grace == "0" else parse_span(grace)
     settings = settings_of(data_dir)
 
     async def work(connection: AsyncConnection) -> NewApiKey:
-        return await keys.rotate(connection, key, pepper=pepper_of(settings), grace=grace_span, expires_at=expiry)
+        return await keys.rotate(connection, key, pepper=pepper_of(settings), grace=grace_of(grace), expires_at=expiry)
 
     _print_new(in_transaction(settings, work), as_json)
 
@@ -191,6 +190,11 @@ def expiry_of(expires_in: str | None, expires_at: str | None) -> datetime | None
     if expires_at is not None:
         return parse_rfc3339(expires_at)
     return None if expires_in is None else datetime.now(UTC) + parse_span(expires_in)
+
+
+def grace_of(grace: str) -> timedelta:
+    """The span a --grace option means."""
+    return timedelta(0) if grace == "0" else parse_span(grace)
 
 
 def _print_new(new: NewApiKey, as_json: bool) -> None:

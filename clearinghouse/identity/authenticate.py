@@ -20,7 +20,8 @@ from time import monotonic
 from uuid import UUID
 
 from clearinghouse.errors import Suspended, Unauthenticated
-from clearinghouse.identity.keys import read_api_key, secret_hmac
+from clearinghouse.identity.keys import API_KEY
+from clearinghouse.identity.secret_texts import secret_hmac
 from clearinghouse.lookups import KeyRecord, Lookups
 from clearinghouse.request_rates import KEY_LOOKUPS, KEY_REQUESTS, REQUESTS, Rate, RequestRates, rate_of
 
@@ -108,14 +109,11 @@ class Authenticator:
             self._rates.take(KEY_REQUESTS, caller.key_id.int, caller.key_rate)
 
     async def _prove(self, authorization: str, digest: bytes) -> _Remembered:
-        key = read_api_key(bearer(authorization))
-        is_new_here = key.public_id not in self._remembered
-        if is_new_here:  # counted at once: while one look-up is under way, others come
-            self._rates.require(KEY_LOOKUPS, None, UNKNOWN_KEYS)
-            self._rates.take(KEY_LOOKUPS, None, UNKNOWN_KEYS)
-        known = await self._known(key.public_id)
-        if known is not None and is_new_here:
-            self._rates.give_back(KEY_LOOKUPS, None, UNKNOWN_KEYS)
+        key = API_KEY.read(bearer(authorization))
+        if key.public_id in self._remembered:
+            known = await self._known(key.public_id)
+        else:
+            known = await self._rates.count_misses(KEY_LOOKUPS, UNKNOWN_KEYS, lambda: self._known(key.public_id))
         if known is None or not hmac.compare_digest(secret_hmac(self._pepper, key.secret), known.record.secret_hmac):
             raise Unauthenticated("The API key is not known.")
         self._proven[digest] = key.public_id, known.record.secret_hmac

@@ -136,15 +136,15 @@ async def set_pricing(
     return await _update(connection, gateway_id, **changes)
 
 
-def check_name(name: str) -> None:
-    """InvalidRequest says which rule a gateway's name breaks. Names go into URLs, file names and command lines."""
+def check_name(name: str, *, of: str = "a gateway", id_prefix: str = "gw_") -> None:
+    """InvalidRequest says which rule a name breaks. Names go into URLs, file names and command lines."""
     if not 1 <= len(name) <= NAME_CHARS_MAX:
-        raise InvalidRequest(f"a gateway's name has 1 to {NAME_CHARS_MAX} characters, not {len(name)}")
-    if name.startswith("gw_"):
-        raise InvalidRequest("a gateway's name cannot begin with gw_, which marks ids")
+        raise InvalidRequest(f"{of}'s name has 1 to {NAME_CHARS_MAX} characters, not {len(name)}")
+    if name.startswith(id_prefix):
+        raise InvalidRequest(f"{of}'s name cannot begin with {id_prefix}, which marks ids")
     if _NAME.fullmatch(name) is None:
         raise InvalidRequest(
-            "a gateway's name has only the letters a to z and A to Z, digits, '.', '_' and '-', and begins with a "
+            f"{of}'s name has only the letters a to z and A to Z, digits, '.', '_' and '-', and begins with a "
             f"letter or digit: {name!r} does not"
         )
 

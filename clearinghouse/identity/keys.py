@@ -1,22 +1,11 @@
-"""API keys: how they are made, read, kept, rotated and revoked.
+"""API keys: how they are made, found, rotated and revoked. Their form is that of every secret_texts.SecretForm.
 
-    lpch_4f0c9a1be2d37705_<64 hex digits>6b1f02ce
-    |    |                |               |
-    |    |                |               CRC-32 of all before it: a mistyped key is told from a wrong one, offline
-    |    |                256 random bits: the secret
-    |    public id, 64 random bits: may be shown, names the key in lists and logs
-    prefix, for people and secret scanners
-
-Of the secret only an HMAC-SHA256 under the pepper is kept. The pepper never enters the database, so a stolen copy of
-the database cannot even check guesses. The whole key is shown once, when it is made.
+Every function runs in the caller's transaction, in role clearinghouse_admin.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
-import secrets
-import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -25,86 +14,19 @@ from uuid import UUID
 from sqlalchemy import text
 
 from clearinghouse import ids
-from clearinghouse.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from clearinghouse.errors import Conflict, InvalidRequest, NotFound
 from clearinghouse.identity.limits import give_same_limits
+from clearinghouse.identity.secret_texts import DEFAULT_GRACE, SecretForm, check_grace, secret_hmac
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-PREFIX: Final = "lpch_"
-DEFAULT_GRACE: Final = timedelta(hours=24)
-PEPPER_BYTES_MIN: Final = 32
-
-_PUBLIC_ID_BYTES: Final = 8
-_SECRET_BYTES: Final = 32
-_CHECKSUM_CHARS: Final = 8
-_PUBLIC_ID_END: Final = len(PREFIX) + 2 * _PUBLIC_ID_BYTES
-_SECRET_START: Final = _PUBLIC_ID_END + 1
-_SECRET_END: Final = _SECRET_START + 2 * _SECRET_BYTES
-_KEY_CHARS: Final = _SECRET_END + _CHECKSUM_CHARS
-_KEY: Final = re.compile(r"lpch_[0-9a-f]{16}_[0-9a-f]{72}", re.ASCII)
-assert len(PREFIX) + 16 + 1 + 72 == _KEY_CHARS
+API_KEY: Final = SecretForm("lpch_", "API key", "an API key")
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
-_LIFE_MAX: Final = timedelta(days=36_525)
 
 KeyStatus = Literal["active", "expired", "revoked"]
-
-
-# The pure part.
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKeyText:
-    """A key as its holder sends it, taken apart. Proves nothing yet: the secret must match the stored HMAC."""
-
-    public_id: str
-    secret: bytes = field(repr=False)
-
-
-def new_api_key() -> tuple[str, str, bytes]:
-    """The full text, its public id, its 32 secret bytes."""
-    public_id = secrets.token_hex(_PUBLIC_ID_BYTES)
-    secret = secrets.token_bytes(_SECRET_BYTES)
-    body = f"{PREFIX}{public_id}_{secret.hex()}"
-    return body + _checksum(body), public_id, secret
-
-
-def read_api_key(key: str) -> ApiKeyText:
-    """Take a key apart and check its form and checksum, without a database.
-
-    Unauthenticated says what is wrong with the form and never quotes the key: refusals reach logs.
-    """
-    if _KEY.fullmatch(key) is None:
-        raise Unauthenticated(_what_is_wrong(key))
-    if key[_SECRET_END:] != _checksum(key[:_SECRET_END]):  # a checksum is public: nothing to hide in the time it takes
-        raise Unauthenticated("The API key is mistyped: its checksum does not match.")
-    return ApiKeyText(key[len(PREFIX) : _PUBLIC_ID_END], bytes.fromhex(key[_SECRET_START:_SECRET_END]))
-
-
-def secret_hmac(pepper: bytes, secret: bytes) -> bytes:
-    """What is stored of a secret: HMAC-SHA256 under the pepper, 32 bytes. Compare with `hmac.compare_digest`."""
-    if len(pepper) < PEPPER_BYTES_MIN:
-        raise ValueError(f"the pepper has {len(pepper)} bytes; it needs at least {PEPPER_BYTES_MIN}")
-    return hmac.digest(pepper, secret, "sha256")
-
-
-def _checksum(body: str) -> str:
-    return f"{zlib.crc32(body.encode('ascii')):08x}"
-
-
-def _what_is_wrong(key: str) -> str:
-    if not key:
-        return "There is no API key."
-    if not key.startswith(PREFIX):
-        return f"This is not an API key of the clearinghouse: keys begin with {PREFIX}."
-    if len(key) != _KEY_CHARS:
-        return f"The API key is incomplete or too long: {len(key)} characters instead of {_KEY_CHARS}."
-    return "The API key is malformed: after the prefix it has only digits and the letters a to f, in two parts."
-
-
-# The stored part. Every function runs in the caller's transaction, in role clearinghouse_admin.
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +63,7 @@ async def create(
     """A further key for the gateway, valid at once beside the others. InvalidRequest for a bad name or expiry."""
     _check_name(name)
     _check_expiry(expires_at)
-    api_key, public_id, secret = new_api_key()
+    api_key, public_id, secret = API_KEY.new()
     row = await _one(
         connection,
         f"""INSERT INTO api_key (id, gateway_id, public_id, secret_hmac, name, expires_at)
@@ -182,8 +104,7 @@ async def rotate(
     The new key does not expire unless `expires_at` says so. Conflict if the old one is revoked or expired already:
     whoever holds it must not be handed a new one by mistake.
     """
-    if not timedelta(0) <= grace <= _LIFE_MAX:
-        raise InvalidRequest("the grace period must be between nothing and 100 years")
+    check_grace(grace)
     old = await _find(connection, key, locked=True)
     if old.status != "active":
         raise Conflict(f"key {old.public_id} is {old.status}; create a new key instead of rotating it")
@@ -209,11 +130,7 @@ async def revoke(connection: AsyncConnection, key: str) -> ApiKey:
 
 
 async def _find(connection: AsyncConnection, key: str, *, locked: bool) -> ApiKey:
-    if len(key) >= _KEY_CHARS and key.startswith(PREFIX):
-        raise InvalidRequest(
-            "this is a whole API key, and a secret: name it by its public id, the 16 digits after lpch_, and treat it "
-            "as seen by others (argument lists are visible to every user of a machine)"
-        )
+    API_KEY.refuse_whole(key)
     condition, value = _naming(key)
     suffix = "FOR NO KEY UPDATE" if locked else ""
     row = await _one(connection, f"SELECT {_COLUMNS} FROM api_key WHERE {condition} {suffix}", value=value)  # noqa: S608
@@ -224,7 +141,7 @@ async def _find(connection: AsyncConnection, key: str, *, locked: bool) -> ApiKe
 
 def _naming(key: str) -> tuple[str, object]:
     if not key.startswith("key_"):
-        return "public_id = :value", key.removeprefix(PREFIX)
+        return "public_id = :value", key.removeprefix(API_KEY.prefix)
     try:
         return "id = :value", ids.parse("key", key)
     except ValueError as error:

@@ -36,3 +36,6 @@ GRANT INSERT (id, gateway_id, public_id, secret_hmac, name, expires_at),
 GRANT INSERT (id, gateway_id, name, currency, credit_limit),
       UPDATE (credit_limit, calls_day_max, spend_day_max, spend_month_max, ev_open_max_wei, sessions_open_max,
               sessions_open_per_orchestrator_max) ON account TO clearinghouse_admin;
+GRANT INSERT (id, name, sender, face_value_max_wei), UPDATE (revoked_at) ON webhook_signer TO clearinghouse_admin;
+GRANT INSERT (id, signer_id, public_id, secret_hmac), UPDATE (expires_at, revoked_at) ON webhook_secret
+    TO clearinghouse_admin;

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from clearinghouse.identity import authenticate
-from clearinghouse.identity.keys import list_keys, new_api_key
+from clearinghouse.identity.keys import API_KEY, list_keys
 from clearinghouse.identity.limits import set_gateway_limits, set_key_limits
 from clearinghouse.request_rates import Rate
 from tests.abuses.attack import GO_LIVEPEER, minimal
@@ -42,7 +42,7 @@ async def test_strangers_in_great_number_never_reach_a_signer(database: str, sig
     """Every other one has a key in perfect form, which nobody has been given."""
     async with running(database, signer_urls=[signer.url]) as service:
         body = service.new_stream().body()
-        keys = [new_api_key()[0] if number % 2 else f"lpch_{number:090d}" for number in range(200)]
+        keys = [API_KEY.new()[0] if number % 2 else f"lpch_{number:090d}" for number in range(200)]
         answers = await asyncio.gather(
             *(client.post(service.port, GO_LIVEPEER, body, ("Authorization", f"Bearer {key}")) for key in keys)
         )
@@ -53,7 +53,7 @@ async def test_strangers_in_great_number_never_reach_a_signer(database: str, sig
 async def test_a_stranger_s_body_is_not_decoded(service: Service) -> None:
     """The key is judged first: a broken body of somebody without one is nobody's business."""
     for route in (GO_LIVEPEER, "/v1/signTicket"):
-        answer = await client.post(service.port, route, b"{broken", ("Authorization", f"Bearer {new_api_key()[0]}"))
+        answer = await client.post(service.port, route, b"{broken", ("Authorization", f"Bearer {API_KEY.new()[0]}"))
         assert (answer.status, answer.code) == (401, "unauthenticated")
 
 
@@ -64,7 +64,7 @@ async def test_keys_that_do_not_exist_cannot_make_us_look_them_up_for_ever(
     gateway = await service.house.new_gateway()
     await service.pay(gateway, service.new_stream())
     body = service.new_stream().body()
-    keys = [new_api_key()[0] for _ in range(4 * few.burst_count)]
+    keys = [API_KEY.new()[0] for _ in range(4 * few.burst_count)]
     answers: list[Answer] = []
     for start in range(0, len(keys), 100):
         answers += await asyncio.gather(

@@ -13,10 +13,12 @@ from clearinghouse.documents import (
     gateway_document,
     key_document,
     new_key_document,
+    new_webhook_secret_document,
     report_document,
     transfer_document,
+    webhook_signer_document,
 )
-from clearinghouse.identity import gateways, keys
+from clearinghouse.identity import gateways, keys, webhook_signers
 from clearinghouse.ids import show
 from clearinghouse.ledger import accounts, transfers
 from clearinghouse.ledger.verify import verify
@@ -31,9 +33,13 @@ async def test_the_command_line_and_the_api_show_the_same(admin: AsyncEngine) ->
             connection, gateway.id, Decimal("5.00"), reason="a test", actor="test", key="k", expires_at=in_a_day
         )
         now = await accounts.standing(connection, gateway.id)
+        secret = await webhook_signers.create(connection, "signer-1", sender=bytes(20), pepper=b"p" * 32)
     assert gateway_document(gateway) == shapes.gateway_answer(gateway).model_dump()
     assert balance_document(now) == shapes.balance_answer(now).model_dump()
     assert transfer_document(booked, now) == shapes.transfer_answer(booked, now).model_dump()
+    assert new_webhook_secret_document(secret) == shapes.new_webhook_secret_answer(secret).model_dump()
+    registered = shapes.webhook_signer_answer(secret.registered)
+    assert webhook_signer_document(secret.registered) == registered.model_dump()
     for document, answer in (
         (key_document(new.key), shapes.key_answer(new.key)),
         (new_key_document(new), shapes.new_key_answer(new)),

@@ -40,7 +40,7 @@ def test_identifiers_rise_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyP
 
 def test_what_is_shown_is_read_back() -> None:
     made = ids.uuid7()
-    for kind in ("gw", "key", "ses", "iss", "tr"):
+    for kind in ("gw", "key", "ses", "iss", "tr", "whs"):
         assert ids.parse(kind, ids.show(kind, made)) == made
 
 

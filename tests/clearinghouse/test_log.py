@@ -18,6 +18,7 @@ from clearinghouse.log import configure_logging, without_secrets
 
 API_KEY = "lpch_4f0c9a1be2d37705_" + "ab" * 32 + "6b1f02ce"
 API_KEY_SECRET = "ab" * 32
+WEBHOOK_SECRET = "lpws_" + API_KEY.removeprefix("lpch_")
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,7 @@ def test_what_looks_like_a_secret_is_taken_out_wherever_it_stands(form: str) -> 
     log = Log(format=form)
     texts = [
         f"key {API_KEY} is unknown",
+        f"secret {WEBHOOK_SECRET} is unknown",
         "postgresql://clearinghouse:hunter2@db/books",
         "Authorization: Bearer hunter2hunter2",
         "host=db password=hunter2 dbname=books",
@@ -130,6 +132,7 @@ def test_what_looks_like_a_secret_is_taken_out_wherever_it_stands(form: str) -> 
     assert "hunter2" not in log.text
     assert API_KEY_SECRET not in log.text
     assert "lpch_4f0c9a1be2d37705_[redacted]" in log.text, "the public part says whose key it was"
+    assert "lpws_4f0c9a1be2d37705_[redacted]" in log.text
 
 
 def test_an_objects_own_text_is_searched_too() -> None:

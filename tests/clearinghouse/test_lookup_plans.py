@@ -16,7 +16,10 @@ from clearinghouse.database.connect import hot_conninfo
 from clearinghouse.identity import gateways, keys
 from tests.parts.books import commit, usage
 
-QUERIES = {name: getattr(lookups, name) for name in ("_KEYS", "_SESSIONS", "_ANSWERS", "_RECEIPTS", "_USAGES")}
+QUERIES = {
+    name: getattr(lookups, name)
+    for name in ("_KEYS", "_SESSIONS", "_ANSWERS", "_RECEIPTS", "_USAGES", "_WEBHOOK_SECRETS")
+}
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import zlib
 from datetime import UTC, datetime, timedelta
 
 from clearinghouse.identity.authenticate import REFUSAL_REMEMBERED_S
-from clearinghouse.identity.keys import new_api_key
+from clearinghouse.identity.keys import API_KEY
 from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.lying_signer import lying_signer
@@ -30,7 +30,7 @@ def basic(user: str, password: str) -> tuple[str, str]:
 async def test_a_call_without_a_valid_key_is_refused_and_never_told_why_more_than_is_safe(service: Service) -> None:
     gateway = await service.house.new_gateway()
     key = gateway.api_key
-    other_secret = new_api_key()[0]
+    other_secret = API_KEY.new()[0]
     mixed = key[:22] + other_secret[22:]
     wrong: dict[str, list[tuple[str, str]]] = {
         "no header": [],

@@ -17,12 +17,14 @@ from clearinghouse.api.hot_shapes import LivePaymentRequest, Receipt, SignTicket
 from clearinghouse.api.sign_ticket_json import REQUEST_KEYS
 from clearinghouse.database.connect import async_engine
 from clearinghouse.errors import Refusal
+from clearinghouse.identity.webhook_signers import WEBHOOK_SECRET
 from clearinghouse.readiness import NotReady
 from clearinghouse.requests import MAX_BODY_BYTES
 from clearinghouse.strict_json import parse_object
 from tests.clearinghouse.api.http_port import ADMIN, ADMIN_TOKEN, HttpPort, fine, running_port
 from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stack, running_stack
 
+SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 NOBODY = "lpch_" + "0" * 16 + "_" + "0" * 64
 
 
@@ -336,7 +338,7 @@ def next_body(stack: Stack) -> dict[str, Any]:
 async def test_every_admin_route_asks_for_the_token_before_anything_else(port: HttpPort, authorization: str) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     routes = [(method, path) for path, item in port.document["paths"].items() for method in item if "/admin/" in path]
-    assert len(routes) == 16
+    assert len(routes) == 21
 
     for method, path in routes:
         answer = await port.call(method.upper(), re.sub(r"\{\w+\}", "x", path), b"{not json", headers=headers)
@@ -528,6 +530,33 @@ async def test_keys_are_made_rotated_and_revoked(port: HttpPort, stack: Stack) -
         assert secret.encode() not in listed.body
 
 
+async def test_webhook_signers_are_registered_rotated_and_revoked(port: HttpPort) -> None:
+    wanted = {"name": "signer-1", "sender": SENDER, "face_value_max_wei": "1000000000000000000"}
+    made = await port.admin("POST", "/webhook-signers", wanted)
+    assert (made.status, made.headers["cache-control"]) == (201, "no-store")
+    (await port.admin("POST", "/webhook-signers", wanted)).problem(409, "conflict")
+
+    rotated = await port.admin("POST", "/webhook-signers/signer-1/rotate", {"grace_s": 3600})
+    assert rotated.status == 201
+    assert [secret["status"] for secret in rotated.json["secrets"]] == ["active", "active"]
+    (await port.admin("POST", "/webhook-signers/signer-1/rotate")).problem(409, "conflict")
+    old, new = (WEBHOOK_SECRET.read(answer.json["webhook_secret"]).public_id for answer in (made, rotated))
+    one = await port.admin("POST", "/webhook-signers/signer-1/revoke", {"secret": old})
+    assert [(found["public_id"], found["status"]) for found in one.json["secrets"]] == [
+        (new, "active"), (old, "revoked"),
+    ]  # fmt: skip
+    (await port.admin("POST", "/webhook-signers/signer-1/revoke", {"secret": "0" * 16})).problem(404, "not_found")
+
+    signer_id = made.json["webhook_signer_id"]
+    revoked = await port.admin("POST", f"/webhook-signers/{signer_id}/revoke")
+    assert (revoked.status, revoked.json["status"]) == (200, "revoked")
+    (await port.admin("POST", f"/webhook-signers/{signer_id}/rotate")).problem(409, "conflict")
+    listed = await port.admin("GET", "/webhook-signers")
+    assert listed.json["items"] == [revoked.json] == [(await port.admin("GET", "/webhook-signers/signer-1")).json]
+    for answer in (made, rotated):
+        assert answer.json["webhook_secret"].encode() not in listed.body
+
+
 async def test_a_key_may_be_made_to_expire(port: HttpPort) -> None:
     await new_gateway(port)
     soon = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
@@ -583,6 +612,15 @@ BAD_BODIES: list[tuple[str, str, object, str]] = [
     ("POST", "/keys/key_1/rotate", {"grace_s": -1}, "between nothing and 100 years"),
     ("POST", "/keys/key_1/revoke", {}, "not the id of an API key"),
     ("POST", "/keys/lpch_" + "0" * 16 + "_" + "0" * 72 + "/revoke", {}, "this is a whole API key"),
+    ("POST", "/webhook-signers", {"name": "a"}, "sender is missing"),
+    ("POST", "/webhook-signers", {"name": "a", "sender": "0x7"}, "sender: "),
+    ("POST", "/webhook-signers", {"name": "a", "sender": SENDER, "face_value_max_wei": "1.5"}, "a whole number of wei"),
+    ("POST", "/webhook-signers", {"name": "a", "sender": SENDER, "face_value_max_wei": 5}, 'write "5" in quotes'),
+    ("POST", "/webhook-signers", {"name": "whs_1", "sender": SENDER}, "cannot begin with whs_"),
+    ("POST", "/webhook-signers/whs_1/rotate", {}, "not the id of a webhook signer"),
+    ("POST", "/webhook-signers/x/rotate", {"grace_s": 10**30}, "between nothing and 100 years"),
+    ("POST", "/webhook-signers/x/rotate", {"expires_at": "2030-01-01T00:00:00Z"}, "unknown key"),
+    ("POST", "/webhook-signers/lpws_" + "0" * 16 + "_" + "0" * 72 + "/revoke", {}, "this is a whole webhook secret"),
     ("GET", "/gateways/gw_1", None, "not the id of a gateway"),
     ("GET", "/gateways/%00", None, "gateway: "),
     ("GET", "/gateways/" + "a" * 200, None, "gateway: "),
@@ -609,6 +647,8 @@ async def test_bad_input_is_refused_precisely_and_changes_nothing(port: HttpPort
         ("POST", "/gateways/nobody/credit/grants", {"amount": "1", "reason": "x"}),
         ("POST", "/keys/key_" + "0" * 32 + "/revoke", {}),
         ("POST", "/keys/0123456789abcdef/rotate", {}),
+        ("GET", "/webhook-signers/nobody", None),
+        ("POST", "/webhook-signers/whs_" + "0" * 32 + "/rotate", {}),
     ],
 )
 async def test_what_does_not_exist_is_not_found(port: HttpPort, method: str, path: str, body: object) -> None:

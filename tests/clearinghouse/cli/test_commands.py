@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,15 +22,19 @@ from typer.testing import CliRunner
 from clearinghouse.cli import app
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
-from clearinghouse.identity.keys import read_api_key, secret_hmac
+from clearinghouse.identity.keys import API_KEY
+from clearinghouse.identity.secret_texts import secret_hmac
+from clearinghouse.identity.webhook_signers import WEBHOOK_SECRET
 from clearinghouse.ids import parse, uuid7
 from tests.parts.books import commit, usage
 
 COMMANDS = [
     "gateway create", "gateway list", "gateway show", "gateway suspend", "gateway resume", "gateway set-limit",
     "gateway set-pricing", "gateway set-limits", "key create", "key list", "key rotate", "key revoke", "key set-limits",
+    "webhook-signer create", "webhook-signer list", "webhook-signer rotate", "webhook-signer revoke",
     "credit grant", "credit withdraw", "balance", "issuances", "ledger verify",
 ]  # fmt: skip
+SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def test_from_nothing_to_a_gateway_with_credit_and_a_key(cli: Cli, conninfo: str
     assert granted["actor"].startswith("cli:")
 
     new = cli("key", "create", made["gateway_id"], "--name", "production", "--json").json()
-    read = read_api_key(new["api_key"])
+    read = API_KEY.read(new["api_key"])
     pepper = (cli.data_dir / "secrets" / "api_key_pepper").read_text().strip().encode()
     with psycopg.connect(conninfo) as owner:
         row = owner.execute("SELECT secret_hmac FROM api_key WHERE public_id = %s", [read.public_id]).fetchone()
@@ -203,6 +208,37 @@ def test_keys_are_rotated_and_revoked(cli: Cli, gateway: str) -> None:
     assert listed[old["public_id"]]["status"] == "expired"
 
 
+def test_a_webhook_signer_is_given_its_options_and_its_secret_is_replaced(cli: Cli, conninfo: str) -> None:
+    made = cli("webhook-signer", "create", "signer-1", "--sender", SENDER, "--face-value-max-wei", "5", "--json").json()
+    read = WEBHOOK_SECRET.read(made["webhook_secret"])
+    pepper = (cli.data_dir / "secrets" / "api_key_pepper").read_text().strip().encode()
+    with psycopg.connect(conninfo) as owner:
+        row = owner.execute("SELECT secret_hmac FROM webhook_secret WHERE public_id = %s", [read.public_id]).fetchone()
+    assert row == (secret_hmac(pepper, read.secret),)
+    assert (made["sender"], made["face_value_max_wei"], made["status"]) == (SENDER, "5", "active")
+
+    rotated = cli("webhook-signer", "rotate", "signer-1", "--grace", "2h")
+    options = re.fullmatch(
+        r"-remoteSignerWebhookUrl http://127\.0\.0\.1:8080/webhooks/remote-signer\n"
+        r"-remoteSignerWebhookHeaders 'Authorization:Bearer (lpws_\w+)'\n",
+        rotated.out[rotated.out.index("-remote") :],
+    )
+    assert options is not None
+    new = WEBHOOK_SECRET.read(options[1])
+    assert "shown only now" in rotated.err
+    assert f"secret {new.public_id}  active\n" in rotated.out
+    assert f"secret {read.public_id}  active until 20" in rotated.out
+    third = cli("webhook-signer", "rotate", "signer-1")
+    assert (third.exit_code, third.err.partition(":")[0]) == (1, "conflict")
+
+    revoked = cli("webhook-signer", "revoke", "signer-1", "--secret", read.public_id, "--json").json()
+    assert [secret["status"] for secret in revoked["secrets"]] == ["active", "revoked"]
+    assert cli("webhook-signer", "list", "--json").json()["items"] == [revoked]
+    assert f"{new.public_id}  active" in cli("webhook-signer", "list").out
+    ended = cli("webhook-signer", "revoke", made["webhook_signer_id"])
+    assert re.search(r"^status +revoked$", ended.out, re.MULTILINE)
+
+
 def test_issuances_come_in_pages(cli: Cli, conninfo: str, gateway: str) -> None:
     cli("gateway", "set-limit", gateway, "100", "--json").json()
     key = cli("key", "create", gateway, "--json").json()
@@ -237,6 +273,11 @@ def test_issuances_come_in_pages(cli: Cli, conninfo: str, gateway: str) -> None:
           "2099-01-01T00:00:00Z"], "invalid_request", "give one of them"),
         (["key", "create", "GATEWAY", "--expires-in", "1y"], "invalid_request", "a span of time"),
         (["key", "revoke", "0000000000000000"], "not_found", "there is no API key"),
+        (["webhook-signer", "rotate", "nobody"], "not_found", "there is no webhook signer nobody"),
+        (["webhook-signer", "create", "a b", "--sender", SENDER], "invalid_request", "a webhook signer's name"),
+        (["webhook-signer", "create", "a", "--sender", "0x7"], "invalid_request", "sender: "),
+        (["webhook-signer", "create", "a", "--sender", SENDER, "--face-value-max-wei", "0"], "invalid_request",
+         "a whole number of wei above 0"),
         (["issuances", "GATEWAY", "--limit", "0"], "invalid_request", "1 to 1000"),
         (["issuances", "GATEWAY", "--session", "x"], "invalid_request", "--session"),
     ],
@@ -259,6 +300,11 @@ def test_a_whole_key_on_the_command_line_is_refused_and_not_repeated(cli: Cli, g
     assert answer.exit_code == 1
     assert "a whole API key" in answer.err
     assert api_key[30:60] not in answer.err
+    secret = WEBHOOK_SECRET.new()[0]
+    for arguments in (["revoke", secret], ["rotate", secret], ["revoke", "signer-1", "--secret", secret]):
+        answer = cli("webhook-signer", *arguments)
+        assert answer.exit_code == 1
+        assert secret[30:60] not in answer.err
 
 
 def test_the_audit_fails_when_the_books_do_not_agree(cli: Cli, conninfo: str, gateway: str) -> None:
@@ -293,7 +339,7 @@ def test_a_command_line_that_cannot_be_understood_exits_2(cli: Cli, arguments: l
     assert answer.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["gateway"], ["key"], ["credit"], ["ledger"]])
+@pytest.mark.parametrize("arguments", [[], ["gateway"], ["key"], ["webhook-signer"], ["credit"], ["ledger"]])
 def test_without_arguments_help_is_shown(cli: Cli, arguments: list[str]) -> None:
     answer = cli(*arguments)
     assert "Usage:" in answer.out + answer.err
@@ -324,7 +370,7 @@ def test_a_database_of_ones_own_is_used_as_it_is(cli: Cli, database: str, tmp_pa
     made = cli("key", "create", "theirs", "--json", **elsewhere, CLEARINGHOUSE_API_KEY_PEPPER_FILE=str(pepper_file))
     with psycopg.connect(database) as owner:
         row = owner.execute("SELECT secret_hmac FROM api_key").fetchone()
-    assert row == (secret_hmac(b"ab" * 32, read_api_key(made.json()["api_key"]).secret),)
+    assert row == (secret_hmac(b"ab" * 32, API_KEY.read(made.json()["api_key"]).secret),)
     assert not (tmp_path / "unused").exists()
 
 
