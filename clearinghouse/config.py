@@ -400,6 +400,22 @@ class PolicySettings(Section):
     price_untyped_max_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price of jobs without a type, in wei per pixel."
     )
+    crosscheck: Literal["off", "warn", "refuse"] = Field(
+        default="off",
+        description="Whether an orchestrator is asked, before the first ticket of a session, if it makes the offer: if "
+        "not, or if it gives no answer, that is counted and logged (warn), or the call gets 403 or 503 (refuse).",
+    )
+    crosscheck_timeout_s: Seconds = Field(
+        default=1, le=10, description="How long such a call may wait for its orchestrator."
+    )
+    crosscheck_remember_s: Annotated[Whole, Field(ge=10, le=86_400)] = Field(
+        default=600, description="How long what an orchestrator told is remembered; no answer is remembered for 10."
+    )
+    crosscheck_private_hosts_allowed: bool = Field(
+        default=False,
+        description="Whether orchestrators in private networks and on this machine are asked: callers then choose "
+        "which of your own hosts are connected to.",
+    )
 
 
 class PriceSettings(Section):
@@ -483,6 +499,11 @@ class Settings(Section):
             raise ValueError(
                 f"signer.go_livepeer.timeout_s ({self.signer.go_livepeer.timeout_s}) must be below "
                 f"limits.request_deadline_s ({self.limits.request_deadline_s}): recording the answer takes time too"
+            )
+        if self.policy.crosscheck != "off" and self.policy.crosscheck_timeout_s >= self.limits.request_deadline_s:
+            raise ValueError(
+                f"policy.crosscheck_timeout_s ({self.policy.crosscheck_timeout_s}) must be below "
+                f"limits.request_deadline_s ({self.limits.request_deadline_s}): signing and recording take time too"
             )
         return self
 

@@ -134,6 +134,11 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
             "policy.face_value_max_wei is not set, and the deposit of a go-livepeer signer is not known here: one "
             "winning ticket may take all of it; set it to a fiftieth of the deposit"
         )
+    if settings.policy.crosscheck != "off" and settings.policy.crosscheck_private_hosts_allowed:
+        found.append(
+            "policy.crosscheck_private_hosts_allowed: callers choose which hosts of your own network are connected to; "
+            "leave it out unless your orchestrators are there and all gateways are yours"
+        )
     return found
 
 

@@ -169,6 +169,12 @@ class RegistryUnknown(Unavailable):
     code = "registry_unknown"
 
 
+class OrchestratorUnknown(Unavailable):
+    """Whether an orchestrator makes the offer that was presented cannot be told at present."""
+
+    code = "orchestrator_unknown"
+
+
 class SignersUnavailable(Unavailable):
     code = "signers_unavailable"
 

@@ -60,11 +60,26 @@ class Stage(StrEnum):
     LOOKUP = "lookup"
     GATES = "gates"
     QUOTE = "quote"
+    CROSSCHECK = "crosscheck"
     SIGN = "sign"
     VERIFY = "verify"
     COMMIT = "commit"
     OVERHEAD = "overhead"
     TOTAL = "total"
+
+
+class CrossCheckOutcome(StrEnum):
+    """What came of asking an orchestrator about its offer (orchestrators.py)."""
+
+    AGREED = "agreed"
+    DIFFERED = "differed"
+    #: No usable answer: unreachable, too late, or without an offer.
+    UNANSWERED = "unanswered"
+    #: Not the URL of an https server: nobody is asked.
+    URL_REFUSED = "url_refused"
+    #: The name leads into a private network, and nobody is asked. A caller is told the same as of UNANSWERED: what our
+    #: name servers know of our own network is not for strangers.
+    HOST_REFUSED = "host_refused"
 
 
 #: Statuses a remote signer can give (remote-signer protocol, section 1).
@@ -129,6 +144,8 @@ class Metrics:
             "signer_member_standing", "1 for what a member of the pool is believed to be.", ["member", "standing"]
         )
 
+        crosschecks = counter("crosschecks", "New sessions whose orchestrator was to confirm its offer.", ["outcome"])
+        self._crosschecks = {outcome: crosschecks.labels(outcome) for outcome in CrossCheckOutcome}
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _PriceAges()
         registry.register(self._price_ages)
@@ -162,6 +179,9 @@ class Metrics:
 
     def replayed(self) -> None:
         self._replays.inc()
+
+    def cross_checked(self, outcome: CrossCheckOutcome) -> None:
+        self._crosschecks[outcome].inc()
 
     # --- commits ---
 

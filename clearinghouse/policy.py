@@ -37,6 +37,7 @@ class Rule(StrEnum):
     PRICE = "price"
     CALL_EV = "call_ev"
     NONCES = "nonces"
+    CROSSCHECK = "crosscheck"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.listener import HttpListener
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
+from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.policy import Policy
 from clearinghouse.readiness import NotReady, Probe, Readiness
 from clearinghouse.registry import DeclaredRecipients
@@ -143,6 +144,7 @@ async def running_service(
             signer=signer,
             metrics=metrics,
             deadline_s=settings.limits.request_deadline_s,
+            crosscheck=_crosscheck(stack, settings.policy, signer, metrics),
         )
         readiness = Readiness(
             {
@@ -252,6 +254,21 @@ def _policy(policy: PolicySettings) -> Policy:
         face_value_max_wei=policy.face_value_max_wei,
         price_max_wei_per_unit={job_type: price for job_type, price in ceilings.items() if price is not None},
     )
+
+
+def _crosscheck(stack: AsyncExitStack, policy: PolicySettings, signer: Signer, metrics: Metrics) -> CrossCheck | None:
+    if policy.crosscheck == "off":
+        return None
+    crosscheck = CrossCheck(
+        signer,
+        mode=policy.crosscheck,
+        timeout_s=policy.crosscheck_timeout_s,
+        remember_s=policy.crosscheck_remember_s,
+        private_hosts_allowed=policy.crosscheck_private_hosts_allowed,
+        metrics=metrics,
+    )
+    stack.callback(crosscheck.close)
+    return crosscheck
 
 
 async def _signer(

@@ -28,6 +28,7 @@ from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
 from clearinghouse.lookups import Lookups, Receipt, SessionFinding, SessionLookup
 from clearinghouse.metrics import Metrics, Stages
+from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
@@ -104,6 +105,7 @@ class Signing:
         signer: Signer,
         metrics: Metrics,
         deadline_s: float,
+        crosscheck: CrossCheck | None = None,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._authenticator = authenticator
@@ -113,6 +115,7 @@ class Signing:
         self._charging = charging
         self._signer = signer
         self._metrics = metrics
+        self._crosscheck = crosscheck
         self._deadlines = Deadlines(deadline_s)
         self._unix_ns = unix_ns
         self._turns = Turns()
@@ -180,6 +183,9 @@ class Signing:
         )
         stages.done("quote")
 
+        if self._crosscheck is not None and base is None:
+            await self._crosscheck.require(request, caller.gateway_id)
+            stages.done("crosscheck")
         session_id = base.session_id if base is not None else uuid7()
         identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
         body = await self._ask_signer(request, identity, stages)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Iterator
+
+import pytest
 
 from chain.signatures import checksum_address
-from tests.abuses.attack import refused_everywhere
+from tests.abuses.attack import metrics_page, refused_everywhere
 from tests.parts.lying_signer import LyingSigner
+from tests.parts.orchestrator import Orchestrator, running_orchestrator
 from tests.parts.service import running
-from tests.parts.stack import TestGateway
+from tests.parts.stack import Stream, TestGateway
 
 LISTED, UNLISTED = b"\x0a" * 20, b"\x0b" * 20
+CROSSCHECK = {"crosscheck": "refuse", "crosscheck_private_hosts_allowed": True}
 POLICY = {"recipients": [checksum_address(LISTED), checksum_address(b"\x0c" * 20)]}
 
 
@@ -59,3 +65,69 @@ async def test_what_was_paid_for_stays_available_when_the_list_changes(database:
         assert (await after.sign(gateway, body)).body == paid.body
         refused = await after.sign(gateway, after.new_stream().body())
         assert (refused.status, refused.code) == (403, "ticket_not_allowed")
+
+
+@pytest.fixture
+def orchestrator() -> Iterator[Orchestrator]:
+    """An honest one, in whose name the attacker makes offers."""
+    with running_orchestrator() as orchestrator:
+        yield orchestrator
+
+
+def offered(orchestrator: Orchestrator) -> Stream:
+    return Stream(
+        orchestrator.quote(b"\x01" * 20, job_type="lv2v", session_id="session", route="test"), job_type="lv2v"
+    )
+
+
+async def test_an_offer_forged_in_the_name_of_an_honest_orchestrator_is_refused_before_a_signer_hears_of_it(
+    database: str, signer: LyingSigner, orchestrator: Orchestrator
+) -> None:
+    async with running(database, signer_urls=[signer.url], policy=CROSSCHECK) as service:
+        gateway = await service.house.new_gateway(tickets=1000)
+        forged = offered(orchestrator)
+        forged.offer.ticket_params.recipient = UNLISTED
+        said = await refused_everywhere(service, gateway, forged, 403, "ticket_not_allowed", rule="crosscheck")
+        assert checksum_address(UNLISTED) in said
+        assert signer.asked == 0
+        honest = offered(orchestrator)
+        await service.pay(gateway, honest)
+        honest.offer.CopyFrom(offered(orchestrator).offer)
+        await service.pay(gateway, honest)
+        assert [quote.route for quote in orchestrator.books.quotes].count("GetOrchestrator") == 1
+
+
+async def test_the_url_of_an_offer_does_not_lead_into_our_own_network(
+    database: str, orchestrator: Orchestrator
+) -> None:
+    connections = 0
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    ours = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = ours.sockets[0].getsockname()[1]
+    try:
+        async with running(database, policy={"crosscheck": "refuse"}) as service:
+            gateway = await service.house.new_gateway(tickets=1000)
+            stream = offered(orchestrator)
+            for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0", "[::1]"):
+                stream.offer.transcoder = f"https://{host}:{port}"
+                await refused_everywhere(service, gateway, stream, 503, "orchestrator_unknown", rule="crosscheck")
+            for url in (f"http://127.0.0.1:{port}", f"https://user@127.0.0.1:{port}", "file:///etc/passwd"):
+                stream.offer.transcoder = url
+                await refused_everywhere(service, gateway, stream, 403, "ticket_not_allowed", rule="crosscheck")
+    finally:
+        ours.close()
+    assert connections == 0
+
+
+async def test_one_that_only_warns_pays_and_counts(database: str, orchestrator: Orchestrator) -> None:
+    async with running(database, policy={**CROSSCHECK, "crosscheck": "warn"}) as service:
+        gateway = await service.house.new_gateway(tickets=1000)
+        forged = offered(orchestrator)
+        forged.offer.ticket_params.recipient = UNLISTED
+        await service.pay(gateway, forged)
+        assert b'clearinghouse_crosschecks_total{outcome="differed"} 1.0' in await metrics_page(service)

@@ -336,6 +336,22 @@ def test_a_webhook_that_hears_credentials_in_the_clear_is_warned_about(url: str,
     assert [text.split()[0] for text in warnings_about(settings)] == ["signer.native.webhook_url"] * is_overheard
 
 
+@pytest.mark.parametrize(("mode", "warns"), [("off", False), ("warn", True), ("refuse", True)])
+def test_callers_who_may_name_hosts_of_our_own_network_are_warned_about(mode: str, warns: bool) -> None:
+    environment = {
+        "CLEARINGHOUSE_POLICY__CROSSCHECK": mode,
+        "CLEARINGHOUSE_POLICY__CROSSCHECK_PRIVATE_HOSTS_ALLOWED": "true",
+    }
+    warnings = warnings_about(load_settings(environment=environment))
+    assert ["policy.crosscheck_private_hosts_allowed" in text for text in warnings] == [True] * warns
+
+
+def test_a_crosscheck_that_leaves_no_time_to_sign_is_refused() -> None:
+    slow = {"CLEARINGHOUSE_POLICY__CROSSCHECK_TIMEOUT_S": "5"}
+    load_settings(environment=slow)
+    assert "policy.crosscheck_timeout_s" in error_of({**slow, "CLEARINGHOUSE_POLICY__CROSSCHECK": "warn"})
+
+
 def test_what_serving_needs_is_told_for_each_way_of_running() -> None:
     assert missing_for_serving(Settings()) == []
     own_database = load_settings(environment={"CLEARINGHOUSE_DATABASE_URL": DATABASE_URL})
