@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the whole run, and an empty database of its own for every test that asks for one."""
+"""A real PostgreSQL and a real chain for the whole run; an empty database and an untouched chain for every test."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
+from tests.parts.devnet import DEV_CHAIN_ID, AnvilMissing, Devnet, anvil_program, running_anvil
 
 TEMPLATE_NAME = "test_template"
 
@@ -57,6 +58,24 @@ def database(postgres: EmbeddedDatabase, database_template: str, _database_numbe
     _execute(postgres, copy.format(name, sql.Identifier(database_template)))
     yield make_conninfo(postgres.conninfo, dbname=name.as_string().strip('"'))
     _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture(scope="session")
+def _devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """One node for the run, with the contracts on it."""
+    try:
+        anvil_program()
+    except AnvilMissing as reason:
+        pytest.skip(f"THE CHAIN IS NOT TESTED: {reason}")
+    with running_anvil(tmp_path_factory.mktemp("anvil"), chain_id=DEV_CHAIN_ID) as anvil:
+        yield Devnet.deployed_on(anvil.url)
+
+
+@pytest.fixture
+def devnet(_devnet: Devnet) -> Iterator[Devnet]:
+    """A chain on which nothing has happened yet: what a test does to it is undone."""
+    with _devnet.undone():
+        yield _devnet
 
 
 def _execute(postgres: EmbeddedDatabase, statement: sql.Composed) -> None:

@@ -27,13 +27,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from chain.fees import MaxPrice, PriceFormatError, parse_max_price
+from chain.http_client import ExchangeError, HttpAnswer, HttpClient
 from chain.payment_state import PaymentState, encode_state
 from chain.shallow_json import require_shallow
 from clearinghouse.errors import Refusal, SignerAnswerInvalid, SignerFailed, SignersUnavailable
 from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.envelope import error_envelope, go_string
-from clearinghouse.signers.http_client import ExchangeError, HttpAnswer, HttpClient
 from clearinghouse.signers.native import (
     NativeSigner,
     continued_auth_id,

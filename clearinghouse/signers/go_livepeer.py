@@ -22,9 +22,7 @@ from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from chain import shallow_json
-from chain.signatures import checksum_address, keccak, recover_eth_signer
-from clearinghouse.signers.base import SignerAnswer
-from clearinghouse.signers.http_client import (
+from chain.http_client import (
     ClosedError,
     ConnectError,
     ExchangeError,
@@ -35,6 +33,8 @@ from clearinghouse.signers.http_client import (
     TooLargeError,
     TruncatedError,
 )
+from chain.signatures import checksum_address, keccak, recover_eth_signer
+from clearinghouse.signers.base import SignerAnswer
 
 PAYMENT_PATH: Final = "/generate-live-payment"
 IDENTITY_PATH: Final = "/sign-orchestrator-info"

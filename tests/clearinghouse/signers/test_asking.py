@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from chain.http_client import HttpAnswer
 from chain.pb import lp_rpc_pb2 as pb
 from chain.tickets import recipient_rand_hash
 from clearinghouse.errors import SignerFailed
 from clearinghouse.signers import asking
 from clearinghouse.signers.asking import AskingSigner, Webhook, go_headers, webhook_body
 from clearinghouse.signers.base import SignerAnswer
-from clearinghouse.signers.http_client import HttpAnswer
 from clearinghouse.signers.native import NativeSigner, SignerLimits
 from clearinghouse.signers.server import signer_served
 from tests.clearinghouse.signers.calls import (

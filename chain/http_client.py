@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
     """One connection. httptools calls the `on_` methods while it is fed."""
 
     def __init__(self, connections: set[_Connection], body_max_bytes: int) -> None:
-        self.idle_since_s = 0.0
+        self.idle_since_s: float = 0
         self.is_usable = True
         self._connections = connections
         self._body_max_bytes = body_max_bytes

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from clearinghouse.signers.http_client import (
+from chain.http_client import (
     HEAD_MAX_BYTES,
     ClosedError,
     ConnectError,

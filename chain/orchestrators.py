@@ -1,0 +1,110 @@
+"""Who orchestrates: the pool of the BondingManager with everybody's service URI, read once a round.
+
+Who is active changes only when a round begins: whoever joins the pool is active from the next round, and whoever leaves
+it is active until this one ends. So one list answers for a whole round. It is made of the pool as it stands, and of
+whoever was on the list before, each asked about at the same block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from chain import abi
+from chain.contracts import Contracts
+from chain.quorum import Call, NoDecision, Quorum
+
+GET_FIRST: Final = abi.selector("getFirstTranscoderInPool()")
+GET_NEXT: Final = abi.selector("getNextTranscoderInPool(address)")
+IS_ACTIVE: Final = abi.selector("isActiveTranscoder(address)")
+IS_REGISTERED: Final = abi.selector("isRegisteredTranscoder(address)")
+GET_SERVICE_URI: Final = abi.selector("getServiceURI(address)")
+CURRENT_ROUND: Final = abi.selector("currentRound()")
+#: Ten times the pool of today: a chain that answers with more is not Livepeer's.
+POOL_MAX_COUNT: Final = 1000
+_NOBODY: Final = bytes(20)
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """`uri` is its own word, of any length and with anything in it; empty where it gave none."""
+
+    address: bytes
+    uri: str
+    is_active: bool
+    is_registered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrators:
+    """Everybody who was asked about in `round`, by address."""
+
+    round: int
+    by_address: Mapping[bytes, Orchestrator]
+
+    def is_active(self, address: bytes) -> bool:
+        found = self.by_address.get(address)
+        return found is not None and found.is_active
+
+    def active_count(self) -> int:
+        return sum(each.is_active for each in self.by_address.values())
+
+
+async def read_orchestrators(
+    quorum: Quorum, contracts: Contracts, block_hash: bytes, *, before: Orchestrators | None
+) -> Orchestrators:
+    """The list as of this block. `before` is the last one that was read: it also spares most of the requests.
+
+    Raises NoDecision.
+    """
+    known = list(before.by_address) if before is not None else []
+    try:
+        pool = await _pool(quorum, contracts.bonding_manager, block_hash, known)
+        everybody = list(dict.fromkeys([*pool, *known]))
+        calls = [Call(contracts.rounds_manager, CURRENT_ROUND)]
+        for address in everybody:
+            calls += _about(contracts, address)
+        round_, *said = (await quorum.read(block_hash, calls)).results
+        found = [_orchestrator(each, said[3 * i : 3 * i + 3]) for i, each in enumerate(everybody)]
+        current_round = abi.uint(round_)
+    except abi.AbiError:
+        raise NoDecision("the BondingManager or the ServiceRegistry gives no answer of its kind") from None
+    kept = {each.address: each for each in found if each.is_active or each.address in set(pool)}
+    return Orchestrators(current_round, MappingProxyType(kept))
+
+
+async def _pool(quorum: Quorum, bonding_manager: bytes, block_hash: bytes, known: Iterable[bytes]) -> list[bytes]:
+    """The linked list, walked. Whoever comes after somebody known is asked for at once: most are, from the second time.
+
+    Raises NoDecision, AbiError.
+    """
+    guessed = [Call(bonding_manager, GET_FIRST)]
+    guessed += [Call(bonding_manager, abi.calldata(GET_NEXT, address)) for address in known]
+    first, *nexts = (await quorum.read(block_hash, guessed)).results
+    after = {address: abi.address(next_) for address, next_ in zip(known, nexts, strict=True)}
+    pool: dict[bytes, None] = {}
+    at = abi.address(first)
+    while at != _NOBODY:
+        if at in pool or len(pool) == POOL_MAX_COUNT:
+            raise NoDecision("the list of orchestrators has no end")
+        pool[at] = None
+        if at not in after:
+            agreed = await quorum.read(block_hash, [Call(bonding_manager, abi.calldata(GET_NEXT, at))])
+            after[at] = abi.address(agreed.results[0])
+        at = after[at]
+    return list(pool)
+
+
+def _about(contracts: Contracts, address: bytes) -> list[Call]:
+    return [
+        Call(contracts.bonding_manager, abi.calldata(IS_ACTIVE, address)),
+        Call(contracts.bonding_manager, abi.calldata(IS_REGISTERED, address)),
+        Call(contracts.service_registry, abi.calldata(GET_SERVICE_URI, address)),
+    ]
+
+
+def _orchestrator(address: bytes, said: list[bytes]) -> Orchestrator:
+    is_active, is_registered, uri = said
+    return Orchestrator(address, abi.text(uri), abi.flag(is_active), abi.flag(is_registered))

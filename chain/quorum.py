@@ -1,0 +1,298 @@
+"""Several endpoints that must say the same about one block, or nothing is known.
+
+Everything that money depends on is read at one block, named by its hash (EIP-1898), from as many endpoints as the
+quorum has. The block is one that the endpoints called their newest when they were asked the time before: by then all
+of them know it, although blocks come four times a second and no two endpoints see one at the same instant. So a steady
+poll is one request to each endpoint of the quorum:
+
+    poll n      A: newest? + calls at block X      B: newest? + calls at block X      X agreed, lower newest is Y
+    poll n+1    A: newest? + calls at block Y      B: newest? + calls at block Y      …
+
+An endpoint that fails is left alone for a while and another is asked in its place. Endpoints that answer differently
+about the same block make no decision: nobody can tell from here which of them lies. Which endpoints are asked first
+goes round, so that a liar among three is met, and counted, and does not hide the two others for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from chain.rpc import Failure, MemberFailed, RpcCall, RpcEndpoint, RpcError
+
+logger = logging.getLogger(__name__)
+
+#: Of one request; providers refuse batches beyond some hundreds.
+CALLS_PER_BATCH_MAX: Final = 100
+_BACKOFF_FIRST_S: Final = 1
+_BACKOFF_MAX_S: Final = 15
+_UINT_DIGITS_MAX: Final = 64
+
+
+class NoDecision(Exception):
+    """Nothing is known now. The text says why, for the operator; it has no URL and no amounts."""
+
+
+class Disagreement(NoDecision):
+    """Endpoints gave different answers about the same block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`l1_number` is the L1 block that the chain's contracts see as their own number (protocol, section 8.4)."""
+
+    hash: bytes
+    number: int
+    l1_number: int
+    time_unix_s: int
+
+
+class Call(NamedTuple):
+    """A reading function of a contract: its address and its calldata."""
+
+    to: bytes
+    data: bytes
+
+
+class Agreed(NamedTuple):
+    """What the quorum says of one block: raw return data, in the order of the calls."""
+
+    block: Block
+    results: tuple[bytes, ...]
+
+
+class QuorumObserver(Protocol):
+    """What metrics need to hear. Called from the event loop: it must not wait, and must not raise."""
+
+    def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None:
+        """`outcome` is "ok" or a Failure value."""
+        ...
+
+    def rpc_disagreed(self) -> None: ...
+
+
+class SilentObserver:
+    """Hears nothing."""
+
+    def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None: ...
+
+    def rpc_disagreed(self) -> None: ...
+
+
+@dataclass(eq=False)
+class _Member:
+    """One endpoint and how it has fared."""
+
+    endpoint: RpcEndpoint
+    failures_in_a_row: int = 0
+    last_failure: Failure | None = None
+    asked_again_from_s: float = 0
+
+    def answered(self) -> None:
+        if self.last_failure is not None:
+            logger.info("rpc endpoint %s answers again", self.endpoint.name)
+        self.failures_in_a_row, self.last_failure = 0, None
+
+    def failed(self, error: RpcError, now_s: float) -> None:
+        if error.failure is not self.last_failure:
+            logger.warning("rpc endpoint %s failed: %s", self.endpoint.name, error.failure.value)
+        self.last_failure = error.failure
+        if error.failure is Failure.UNKNOWN_BLOCK:
+            return  # a block that was never seen again, or not yet: the next one may be known
+        backoff_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(self.failures_in_a_row, 10))
+        self.failures_in_a_row += 1
+        self.asked_again_from_s = now_s + (error.retry_after_s or backoff_s)
+
+
+class _Answer(NamedTuple):
+    """`pinned` is what the endpoints must agree on; None where nothing but the newest block was asked for."""
+
+    newest: Block
+    pinned: Agreed | None
+
+
+class Quorum:
+    """Reads blocks of one chain. Belongs to one event loop, and serves one reading at a time.
+
+    `count` endpoints must agree; an endpoint whose newest block is older than `head_age_max_s` does not count.
+    Raises ValueError where there are fewer endpoints than that.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[RpcEndpoint],
+        *,
+        chain_id: int,
+        count: int,
+        timeout_s: float,
+        head_age_max_s: int,
+        observer: QuorumObserver | None = None,
+        unix_s: Callable[[], int] = lambda: int(time.time()),
+    ) -> None:
+        if not 1 <= count <= len(endpoints):
+            raise ValueError(f"a quorum of {count} needs as many endpoints, and there are {len(endpoints)}")
+        self._members = [_Member(endpoint) for endpoint in endpoints]
+        self._chain_id, self._count = chain_id, count
+        self._timeout_s, self._head_age_max_s = timeout_s, head_age_max_s
+        self._observer = observer or SilentObserver()
+        self._unix_s = unix_s
+        self._turn = 0
+        self._newest: bytes | None = None
+
+    async def newest_block_hash(self) -> bytes:
+        """Of a block that was the newest of all endpoints a moment ago. Asks them only where that is not known.
+
+        A poll begins here, and with it another endpoint's turn to be asked first.
+        """
+        self._turn = (self._turn + 1) % len(self._members)
+        if self._newest is None:
+            answers = await self._ask([], None)
+            self._newest = _lowest(answers)
+        return self._newest
+
+    async def read(self, block_hash: bytes, calls: Sequence[Call]) -> Agreed:
+        """The agreed answers at this block, more than CALLS_PER_BATCH_MAX of them in several requests.
+
+        Raises NoDecision or Disagreement; the next reading then begins with another block.
+        """
+        try:
+            first = await self._agreed(block_hash, calls[:CALLS_PER_BATCH_MAX])
+            results = list(first.results)
+            for start in range(CALLS_PER_BATCH_MAX, len(calls), CALLS_PER_BATCH_MAX):
+                results += (await self._agreed(block_hash, calls[start : start + CALLS_PER_BATCH_MAX])).results
+        except NoDecision:
+            self._newest = None
+            raise
+        return Agreed(first.block, tuple(results))
+
+    async def close(self) -> None:
+        """May be called twice."""
+        await asyncio.gather(*(member.endpoint.close() for member in self._members))
+
+    async def _agreed(self, block_hash: bytes, calls: Sequence[Call]) -> Agreed:
+        answers = await self._ask(calls, block_hash)
+        said = [answer.pinned for answer in answers.values()]
+        first = said[0]
+        assert first is not None, "a block was asked about"
+        if any(other != first for other in said[1:]):
+            self._observer.rpc_disagreed()
+            names = ", ".join(member.endpoint.name for member in answers)
+            logger.error("rpc endpoints disagree about block 0x%s: %s", block_hash.hex(), names)
+            raise Disagreement(f"the endpoints {names} disagree about block 0x{block_hash.hex()}")
+        self._newest = _lowest(answers)
+        return first
+
+    async def _ask(self, calls: Sequence[Call], block_hash: bytes | None) -> dict[_Member, _Answer]:
+        """As many answers as the quorum has. An endpoint that fails is replaced by one that was not asked yet."""
+        spare = self._askable()
+        answers: dict[_Member, _Answer] = {}
+        while (missing_count := self._count - len(answers)) > 0:
+            asked, spare = spare[:missing_count], spare[missing_count:]
+            if len(asked) < missing_count:  # not worth a request: the quorum cannot be had
+                raise NoDecision(f"fewer than {self._count} endpoints answer: {self._complaints()}")
+            outcomes = await asyncio.gather(*(self._ask_one(member, calls, block_hash) for member in asked))
+            answers |= {member: said for member, said in zip(asked, outcomes, strict=True) if said is not None}
+        return answers
+
+    def _askable(self) -> list[_Member]:
+        """All but those that are left alone, in the order of this poll."""
+        now_s = time.monotonic()
+        in_turn = self._members[self._turn :] + self._members[: self._turn]
+        return [member for member in in_turn if member.asked_again_from_s <= now_s]
+
+    def _complaints(self) -> str:
+        failing = [f"{m.endpoint.name} {m.last_failure.value}" for m in self._members if m.last_failure is not None]
+        return ", ".join(failing)
+
+    async def _ask_one(self, member: _Member, calls: Sequence[Call], block_hash: bytes | None) -> _Answer | None:
+        """None where it failed: `member` has the reason."""
+        started_s = time.monotonic()
+        outcome = "cancelled"
+        try:
+            results = await member.endpoint.batch(_batch(calls, block_hash), timeout_s=self._timeout_s)
+            answer = self._read_answer(results, block_hash)
+        except RpcError as error:
+            outcome = error.failure.value
+            member.failed(error, time.monotonic())
+            return None
+        else:
+            outcome = "ok"
+            member.answered()
+            return answer
+        finally:
+            self._observer.rpc_ended(member.endpoint.name, outcome, time.monotonic() - started_s)
+
+    def _read_answer(self, results: Sequence[Any], block_hash: bytes | None) -> _Answer:
+        chain_id, newest, *pinned = results
+        if _uint(chain_id) != self._chain_id:
+            raise RpcError(Failure.WRONG_CHAIN)
+        head = _block(newest)
+        if self._unix_s() - head.time_unix_s > self._head_age_max_s:
+            raise RpcError(Failure.STALE_HEAD)
+        if block_hash is None:
+            return _Answer(head, None)
+        block_result, *call_results = pinned
+        if block_result is None or isinstance(block_result, MemberFailed):
+            raise RpcError(Failure.UNKNOWN_BLOCK)
+        block = _block(block_result)
+        if block.hash != block_hash:
+            raise RpcError(Failure.MALFORMED)
+        return _Answer(head, Agreed(block, tuple(_return_data(result) for result in call_results)))
+
+
+def _batch(calls: Sequence[Call], block_hash: bytes | None) -> list[RpcCall]:
+    batch = [RpcCall("eth_chainId", []), RpcCall("eth_getBlockByNumber", ["latest", False])]
+    if block_hash is not None:
+        pin = {"blockHash": f"0x{block_hash.hex()}"}
+        batch.append(RpcCall("eth_getBlockByHash", [pin["blockHash"], False]))
+        batch += [RpcCall("eth_call", [{"to": f"0x{to.hex()}", "data": f"0x{data.hex()}"}, pin]) for to, data in calls]
+    return batch
+
+
+def _lowest(answers: dict[_Member, _Answer]) -> bytes:
+    """The newest block of the endpoint that is furthest behind: the others know it too."""
+    return min((answer.newest for answer in answers.values()), key=lambda block: block.number).hash
+
+
+def _block(result: Any) -> Block:
+    """Arbitrum's headers have the L1 block beside their own number; other chains are their own L1."""
+    if isinstance(result, MemberFailed):
+        raise RpcError(Failure.CALL_FAILED)
+    if not isinstance(result, dict):
+        raise RpcError(Failure.MALFORMED)
+    number = _uint(result.get("number"))
+    l1_number = _uint(result["l1BlockNumber"]) if "l1BlockNumber" in result else number
+    hash_ = _data(result.get("hash"))
+    if len(hash_) != 32:
+        raise RpcError(Failure.MALFORMED)
+    return Block(hash_, number, l1_number, _uint(result.get("timestamp")))
+
+
+def _return_data(result: Any) -> bytes:
+    if isinstance(result, MemberFailed):
+        raise RpcError(Failure.CALL_FAILED)
+    return _data(result)
+
+
+def _uint(result: Any) -> int:
+    if isinstance(result, MemberFailed):
+        raise RpcError(Failure.CALL_FAILED)
+    if not isinstance(result, str) or not result.startswith("0x") or len(result) > 2 + _UINT_DIGITS_MAX:
+        raise RpcError(Failure.MALFORMED)
+    try:
+        return int(result[2:], 16)
+    except ValueError:
+        raise RpcError(Failure.MALFORMED) from None
+
+
+def _data(result: Any) -> bytes:
+    if not isinstance(result, str) or not result.startswith("0x"):
+        raise RpcError(Failure.MALFORMED)
+    try:
+        return bytes.fromhex(result[2:])
+    except ValueError:
+        raise RpcError(Failure.MALFORMED) from None

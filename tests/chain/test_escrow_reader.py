@@ -1,0 +1,414 @@
+"""Escrow, rounds and orchestrators as read from a real node, over ways that break: what is known, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from chain.escrow import EscrowUnknown
+from chain.escrow_reader import EscrowReader, Lock
+from chain.networks import ARBITRUM_ONE, DEV, Network
+from chain.orchestrators import Orchestrators, read_orchestrators
+from chain.quorum import Disagreement, NoDecision, Quorum
+from chain.rpc import Failure, RpcEndpoint
+from tests.parts.devnet import FIRST_ROUND, Devnet, FaultProxy, fault_proxy, round_hash
+from tests.parts.devnet.fault_proxy import (
+    API_KEY,
+    Fault,
+    changed,
+    half_a_batch,
+    hanging,
+    honest,
+    lying_l1_block,
+    one_of_the_batch_fails,
+    stale_head,
+    status,
+    wrong_chain_id,
+)
+
+SENDER = b"\x51" * 20
+ETHER = 10**18
+TIMEOUT_S = 0.4
+STALE_MAX_S = 60
+
+
+@dataclass
+class Heard:
+    """What the metrics would be told."""
+
+    ended: list[tuple[str, str]] = field(default_factory=list)
+    disagreements: int = 0
+
+    def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None:
+        assert elapsed_s >= 0
+        self.ended.append((endpoint, outcome))
+
+    def rpc_disagreed(self) -> None:
+        self.disagreements += 1
+
+
+@dataclass
+class Watched:
+    """A reader over three ways to one node, of which two must agree."""
+
+    devnet: Devnet
+    proxies: list[FaultProxy]
+    quorum: Quorum
+    reader: EscrowReader
+    heard: Heard
+
+    async def poll_twice(self) -> None:
+        """The second poll reads a block that the first has seen."""
+        await self.reader.poll()
+        await self.reader.poll()
+
+    def requests(self) -> int:
+        return sum(len(proxy.requests) for proxy in self.proxies)
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+async def make(devnet: Devnet) -> AsyncIterator[Make]:
+    async with AsyncExitStack() as stack:
+
+        async def made(count: int = 2, *, quorum: int = 2, network: Network = DEV, **how: Any) -> Watched:
+            proxies = [await stack.enter_async_context(fault_proxy(devnet.url)) for _ in range(count)]
+            heard = Heard()
+            of_chain = Quorum(
+                [RpcEndpoint(proxy.url, name=f"rpc-{number}") for number, proxy in enumerate(proxies, 1)],
+                chain_id=how.pop("chain_id", network.chain_id),
+                count=quorum,
+                timeout_s=TIMEOUT_S,
+                head_age_max_s=STALE_MAX_S,
+                observer=heard,
+            )
+            stack.push_async_callback(of_chain.close)
+            reader = EscrowReader(of_chain, network, SENDER, stale_max_s=STALE_MAX_S, **how)
+            return Watched(devnet, proxies, of_chain, reader, heard)
+
+        yield made
+
+
+# --- what is read ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_reading_has_the_escrow_the_rounds_and_the_block_it_is_of(make: Make, devnet: Devnet) -> None:
+    devnet.fund(SENDER, deposit_wei=3 * ETHER, reserve_wei=2 * ETHER)
+    devnet.join(b"\x0a" * 20)
+    devnet.next_round()
+    watched = await make()
+    reading = await watched.reader.poll()
+    view = watched.reader.read()
+    assert (view.sender, view.deposit_wei, view.reserve_wei) == (SENDER, 3 * ETHER, 2 * ETHER)
+    assert (view.claimed_in_round_wei, view.withdraw_round, view.simulated) == (0, 0, False)
+    assert (view.last_initialized_round, view.last_initialized_round_block_hash) == (3501, round_hash(3501))
+    assert (view.previous_initialized_round, view.previous_initialized_round_block_hash) == (3500, round_hash(3500))
+    block = devnet.rpc("eth_getBlockByHash", "0x" + reading.block.hash.hex(), False)
+    assert (reading.block.number, reading.block.time_unix_s) == (int(block["number"], 16), int(block["timestamp"], 16))
+    assert view.last_seen_l1_block == reading.block.l1_number == reading.block.number
+    assert (reading.pool_size, reading.rounds.validity_rounds, reading.rounds.unlock_period_rounds) == (1, 2, 2)
+    assert reading.contracts.ticket_broker == devnet.contracts["TicketBroker"]
+    assert reading.lock is Lock.LOCKED
+
+
+async def test_the_escrow_is_followed_and_a_poll_is_one_request_to_each_of_the_quorum(
+    make: Make, devnet: Devnet
+) -> None:
+    watched = await make()
+    await watched.poll_twice()
+    requests = watched.requests()
+    for _ in range(5):
+        await watched.reader.poll()
+    assert watched.requests() == requests + 5 * 2
+    devnet.fund(SENDER, deposit_wei=ETHER)
+    await watched.poll_twice()
+    assert watched.reader.read().deposit_wei == ETHER
+    devnet.next_round()
+    await watched.poll_twice()
+    assert watched.reader.read().last_initialized_round == FIRST_ROUND + 1
+
+
+async def test_everything_is_read_at_one_block_named_by_its_hash(make: Make) -> None:
+    watched = await make()
+    await watched.poll_twice()
+    for proxy in watched.proxies:
+        calls = proxy.requests[-1]
+        asked = [call["params"][0] for call in calls if call["method"] == "eth_getBlockByHash"]
+        pins = {call["params"][1]["blockHash"] for call in calls if call["method"] == "eth_call"}
+        assert pins == set(asked)
+        assert len(pins) == 1
+
+
+async def test_the_lock_is_shown_while_the_sender_unlocks_and_after_a_withdrawal(make: Make, devnet: Devnet) -> None:
+    devnet.fund(SENDER, deposit_wei=ETHER, reserve_wei=ETHER)
+    watched = await make()
+    with devnet.acting_as(SENDER):
+        devnet.send("TicketBroker", "unlock()", sender=SENDER)
+        await watched.poll_twice()
+        assert (watched.reader.newest().lock, watched.reader.read().withdraw_round) == (Lock.UNLOCKING, 3502)
+        devnet.next_round()
+        devnet.next_round()
+        devnet.send("TicketBroker", "withdraw()", sender=SENDER)
+    await watched.poll_twice()
+    assert (watched.reader.newest().lock, watched.reader.read().deposit_wei) == (Lock.UNLOCKED, 0)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_the_round_before_counts_only_while_its_tickets_can_be_redeemed(
+    make: Make, devnet: Devnet, has_begun: bool
+) -> None:
+    devnet.next_round()
+    if has_begun:
+        devnet.begin_round()
+    watched = await make()
+    await watched.reader.poll()
+    view = watched.reader.read()
+    assert view.last_initialized_round == FIRST_ROUND + 1
+    assert view.previous_initialized_round == (None if has_begun else FIRST_ROUND)
+
+
+async def test_a_round_that_was_skipped_or_has_no_hash_is_no_previous_round(make: Make, devnet: Devnet) -> None:
+    devnet.round += 1
+    devnet.next_round()
+    watched = await make()
+    await watched.reader.poll()
+    assert watched.reader.read().previous_initialized_round is None
+
+
+async def test_rounds_are_read_and_not_computed_from_block_numbers(make: Make, devnet: Devnet) -> None:
+    """Arbitrum's headers have the L1 block beside their own number, and the two drift apart."""
+    watched = await make()
+    for proxy in watched.proxies:
+        proxy.fault = lying_l1_block(20_000_000)
+    reading = await watched.reader.poll()
+    assert reading.block.l1_number == reading.block.number + 20_000_000
+    assert watched.reader.read().last_seen_l1_block == reading.block.l1_number
+    assert reading.rounds.current == FIRST_ROUND
+
+
+# --- what is not known ----------------------------------------------------------------------------------------------
+
+
+def another_deposit(result: str, parameters: list[Any]) -> str:
+    """The first word of getSenderInfo's answer is one wei more."""
+    if not parameters[0]["data"].startswith("0xe1a589da"):
+        return result
+    return "0x" + format(int(result[2:66], 16) + 1, "064x") + result[66:]
+
+
+LIES: dict[str, Fault] = {
+    "deposit": changed("eth_call", another_deposit),
+    "l1 block": lying_l1_block(7),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_endpoints_that_disagree_about_a_block_make_no_decision(
+    make: Make, lie: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = await make()
+    await watched.reader.poll()
+    before = watched.reader.read()
+    watched.proxies[1].fault = lie
+    for count in (1, 2):
+        with pytest.raises(Disagreement, match=r"rpc-1.*rpc-2|rpc-2.*rpc-1"):
+            await watched.reader.poll()
+        assert watched.heard.disagreements == count
+    assert watched.reader.read() == before, "what was agreed before holds until it is too old"
+    assert "disagree" in caplog.text
+    watched.proxies[1].fault = honest
+    await watched.reader.poll()
+
+
+async def test_a_liar_among_three_is_met_and_does_not_hide_the_other_two(make: Make, devnet: Devnet) -> None:
+    watched = await make(3)
+    watched.proxies[2].fault = LIES["deposit"]
+    devnet.fund(SENDER, deposit_wei=5)
+    outcomes = []
+    for _ in range(6):
+        try:
+            outcomes.append((await watched.reader.poll()).deposit_wei)
+        except Disagreement:
+            outcomes.append(None)
+    assert outcomes.count(5) >= 2, "the two honest ones agree whenever they meet"
+    assert set(outcomes) == {5, None}, "and the lie is never agreed upon"
+    assert watched.heard.disagreements == outcomes.count(None)
+
+
+FAULTS: dict[str, tuple[Fault, Failure]] = {
+    "429": (status(429, ("Retry-After", "1")), Failure.RATE_LIMITED),
+    "limit in the answer": (status(200, body=b'{"error":{"code":-32005,"message":"slow down"}}'), Failure.RATE_LIMITED),
+    "wrong key": (status(401), Failure.HTTP_STATUS),
+    "error page": (status(200, body=b"<html>"), Failure.MALFORMED),
+    "hangs": (hanging(), Failure.TIMED_OUT),
+    "no answer": (status(0), Failure.CONNECTION_FAILED),
+    "half a batch": (half_a_batch(), Failure.MALFORMED),
+    "a member fails": (one_of_the_batch_fails(), Failure.CALL_FAILED),
+    "another chain": (wrong_chain_id(), Failure.WRONG_CHAIN),
+    "no number": (changed("eth_chainId", lambda _result, _parameters: "0xnone"), Failure.MALFORMED),
+    "block unknown": (changed("eth_getBlockByHash", lambda _result, _parameters: None), Failure.UNKNOWN_BLOCK),
+}
+
+
+@pytest.mark.parametrize(("fault", "failure"), FAULTS.values(), ids=FAULTS)
+async def test_an_endpoint_that_fails_is_replaced_by_another(make: Make, fault: Fault, failure: Failure) -> None:
+    watched = await make(3)
+    watched.proxies[0].fault = fault
+    for _ in range(3):
+        await watched.reader.poll()
+    assert ("rpc-1", failure.value) in watched.heard.ended
+    assert ("rpc-1", "ok") not in watched.heard.ended or failure is Failure.UNKNOWN_BLOCK
+
+
+@pytest.mark.parametrize(("fault", "failure"), FAULTS.values(), ids=FAULTS)
+async def test_without_another_nothing_is_decided_and_it_recovers(make: Make, fault: Fault, failure: Failure) -> None:
+    watched = await make()
+    await watched.reader.poll()
+    watched.proxies[0].fault = fault
+    with pytest.raises(NoDecision, match=rf"rpc-1 {failure.value}"):
+        await watched.poll_twice()
+    watched.proxies[0].fault = honest
+    async with asyncio.timeout(10):
+        while not await recovered(watched):
+            await asyncio.sleep(0.1)
+
+
+async def recovered(watched: Watched) -> bool:
+    try:
+        await watched.reader.poll()
+    except NoDecision:
+        return False
+    return True
+
+
+async def test_an_endpoint_that_stands_still_is_not_counted(make: Make, devnet: Devnet) -> None:
+    watched = await make(3)
+    old = devnet.rpc("eth_getBlockByNumber", "0x1", False)
+    old["timestamp"] = hex(int(old["timestamp"], 16) - 2 * STALE_MAX_S)
+    watched.proxies[0].fault = stale_head(old)
+    for _ in range(3):
+        await watched.reader.poll()
+    assert ("rpc-1", "stale_head") in watched.heard.ended
+
+
+async def test_a_made_up_newest_block_holds_nobody_up_for_long(make: Make, devnet: Devnet) -> None:
+    watched = await make(3)
+    made_up = devnet.rpc("eth_getBlockByNumber", "latest", False) | {"hash": "0x" + "77" * 32, "number": "0x1"}
+    watched.proxies[0].fault = stale_head(made_up)
+    decided = [await recovered(watched) for _ in range(6)]
+    assert decided.count(True) >= 2
+
+
+async def test_a_reading_that_grows_old_is_no_reading(make: Make) -> None:
+    clock = [0]
+    watched = await make(unix_s=lambda: clock[0])
+    with pytest.raises(EscrowUnknown, match="not read yet"):
+        watched.reader.read()
+    block_time = (await watched.reader.poll()).block.time_unix_s
+    for late_s in (STALE_MAX_S, -STALE_MAX_S, STALE_MAX_S + 1, -STALE_MAX_S - 1):
+        clock[0] = block_time + late_s
+        assert watched.reader.age_s() == late_s
+        if abs(late_s) <= STALE_MAX_S:
+            watched.reader.read()
+            continue
+        with pytest.raises(EscrowUnknown, match="s old"):
+            watched.reader.read()
+
+
+async def test_contracts_elsewhere_than_known_or_nowhere_are_not_believed(make: Make, devnet: Devnet) -> None:
+    known = Network(DEV.name, DEV.chain_id, DEV.controller, ARBITRUM_ONE.known)
+    with pytest.raises(NoDecision, match="known is 0xa8bB618B1520E284046F3dFc448851A1Ff26e41B"):
+        await (await make(network=known)).reader.poll()
+    nowhere = Network(DEV.name, DEV.chain_id, b"\x01\x02" * 10)
+    with pytest.raises(NoDecision, match="there is no Controller of dev"):
+        await (await make(network=nowhere)).reader.poll()
+    devnet.send("Controller", "setContract(string,address)", "BondingManager", bytes(20))
+    with pytest.raises(NoDecision, match="knows no BondingManager"):
+        await (await make()).reader.poll()
+
+
+async def test_a_key_in_a_url_is_in_no_error_log_or_repr(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    watched = await make(2)
+    said = []
+    for fault in (status(401, body=API_KEY.encode()), status(0), hanging(), LIES["deposit"]):
+        watched.proxies[0].fault = fault
+        watched.quorum._members[0].asked_again_from_s = 0  # not after its pause
+        with pytest.raises(NoDecision) as caught:
+            await watched.poll_twice()
+        said += [repr(caught.value), str(caught.value.__context__), str(caught.value.__cause__)]
+    said += [caplog.text, repr(watched.quorum._members[0])]
+    for wrong in (f"ftp://{API_KEY}", f"http://host:x/{API_KEY}", f"https://ho st/{API_KEY}", f"https:///{API_KEY}é"):
+        with pytest.raises(ValueError) as refused:
+            RpcEndpoint(wrong, name="rpc-9")
+        said += [str(refused.value), str(refused.value.__cause__)]
+    assert caplog.text
+    assert API_KEY not in "\n".join(said)
+
+
+# --- orchestrators --------------------------------------------------------------------------------------------------
+
+POOL = [bytes([number]) * 20 for number in range(1, 6)]
+
+
+async def listed(watched: Watched, before: Orchestrators | None = None) -> Orchestrators:
+    reading = await watched.reader.poll()
+    return await read_orchestrators(watched.quorum, reading.contracts, reading.block.hash, before=before)
+
+
+async def test_who_joined_is_active_from_the_next_round_with_its_uri(make: Make, devnet: Devnet) -> None:
+    devnet.join(*POOL[:3], uri="https://one.test:8935")
+    watched = await make()
+    found = await listed(watched)
+    assert (found.round, found.active_count(), set(found.by_address)) == (FIRST_ROUND, 0, set(POOL[:3]))
+    devnet.next_round()
+    await watched.reader.poll()
+    found = await listed(watched, found)
+    assert (found.round, found.active_count()) == (FIRST_ROUND + 1, 3)
+    assert found.is_active(POOL[0])
+    assert not found.is_active(POOL[4])
+    assert {each.uri for each in found.by_address.values()} == {"https://one.test:8935"}
+    assert all(each.is_registered for each in found.by_address.values())
+
+
+async def test_who_leaves_is_active_until_the_round_ends_and_is_then_forgotten(make: Make, devnet: Devnet) -> None:
+    devnet.join(*POOL)
+    devnet.next_round()
+    watched = await make()
+    before = await listed(watched)
+    devnet.leave(POOL[2])
+    await watched.reader.poll()
+    during = await listed(watched, before)
+    assert during.is_active(POOL[2])
+    devnet.next_round()
+    await watched.reader.poll()
+    after = await listed(watched, during)
+    assert set(after.by_address) == {*POOL} - {POOL[2]}
+
+
+async def test_a_list_that_is_known_takes_two_requests_and_a_new_one_a_request_for_each(
+    make: Make, devnet: Devnet
+) -> None:
+    devnet.join(*POOL)
+    watched = await make()
+    found = await listed(watched)
+    for before, requests in ((None, 2 + len(POOL)), (found, 2)):
+        reading = await watched.reader.poll()
+        asked = watched.requests()
+        await read_orchestrators(watched.quorum, reading.contracts, reading.block.hash, before=before)
+        assert watched.requests() == asked + 2 * requests
+
+
+async def test_a_list_that_bites_its_tail_is_no_list(make: Make, devnet: Devnet) -> None:
+    devnet.join(*POOL[:2])
+    devnet.join(POOL[0])
+    with pytest.raises(NoDecision, match="no end"):
+        await listed(await make())
