@@ -43,8 +43,8 @@ MONEY_PLACES = (
     "clearinghouse/signing.py",
     "clearinghouse/verification.py",
 )
-#: Go rounds a duration through a float64, and the native signer must round as it does.
-FLOATS_ON_PURPOSE = {"chain/go_duration.py"}
+#: Go rounds a duration through a float64, and the native signer must round as it does. A probability is no amount.
+FLOATS_ON_PURPOSE = {"chain/go_duration.py", "chain/payouts.py"}
 UNITS = (
     "_s", "_ms", "_hours", "_days", "_bytes", "_rows", "_count", "_port", "_wei", "_wei_per_unit", "_bps", "_round",
     "_block",
