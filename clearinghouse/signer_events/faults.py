@@ -172,9 +172,12 @@ _CHECKS: Final = {
         SELECT id::text, happened_at,
                format('%s ticket(s) of %s wei each to 0x%s, signed by 0x%s', num_tickets, face_value_wei,
                       encode(recipient, 'hex'), encode(sender, 'hex'))
-          FROM signer_payment
+          FROM signer_payment AS made
          WHERE happened_at >= :begins_at AND happened_at < :ends_at
-           AND (sender <> CAST(:sender AS bytea) OR face_value_wei > CAST(:face_value_max_wei AS numeric)
+           AND (sender <> CAST(:sender AS bytea)
+                AND NOT EXISTS (SELECT FROM webhook_signer AS asks WHERE asks.sender = made.sender)
+                OR face_value_wei > coalesce((SELECT min(face_value_max_wei)::numeric FROM webhook_signer AS asks
+                                               WHERE asks.sender = made.sender), CAST(:face_value_max_wei AS numeric))
                 OR recipient <> ALL (nullif(CAST(:recipients AS bytea[]), '{}')))""",
 }
 assert set(_CHECKS) == set(Found)

@@ -7,10 +7,11 @@ async with reporting_signer() as signer:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from chain.payment_state import decode_state
 from chain.signatures import checksum_address
 from chain.tickets import ticket_ev
+from clearinghouse.errors import Refusal
 from clearinghouse.requests import PaymentRequest
 from clearinghouse.sessions import ticket_params
 from clearinghouse.signers.base import SignerAnswer
@@ -29,13 +31,18 @@ PIPELINES = {"lv2v": "live-video-to-video", "live": "live", "fixed": "fixed", ""
 
 
 class ReportingSigner:
-    """Signs honestly; every signature is an event before its answer leaves. `tamper` changes answers on their way out."""
+    """Signs honestly; every signature is an event before its answer leaves.
+
+    `tamper` changes answers on their way out; while `may_answer` is clear, what is signed is held back.
+    """
 
     def __init__(self) -> None:
         self._native: NativeSigner = native_signer(Clock())
         self.url = ""
         self.events: list[str] = []
-        self.tamper = lambda answer: answer
+        self.tamper: Callable[[SignerAnswer], SignerAnswer] = lambda answer: answer
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     @property
     def address(self) -> bytes:
@@ -44,11 +51,12 @@ class ReportingSigner:
     async def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> SignerAnswer:
         try:
             due = self._native.payment_due(request, auth_id)
-        except Exception:
+        except Refusal:
             return await self._native.generate_payment(request, auth_id=auth_id)  # which says no in its own words
         answer = await self._native.sign_due(request, due)
         self.events += [envelope("create_new_payment", new_payment(request, due, self.address))]
         self.events += [envelope("create_signed_ticket", signed_ticket(request, due))]
+        await self.may_answer.wait()
         return self.tamper(answer)
 
     async def sign_orchestrator_info(self) -> SignerAnswer:
@@ -69,6 +77,7 @@ async def reporting_signer() -> AsyncIterator[ReportingSigner]:
     async with signer_served(signer) as url:
         signer.url = url
         yield signer
+        signer.may_answer.set()
 
 
 def envelope(kind: str, data: dict[str, Any]) -> str:

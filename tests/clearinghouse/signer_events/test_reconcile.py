@@ -1,72 +1,26 @@
-"""A signer's own reports against the books, with real signatures over HTTP: what was injected is found, nothing else."""
+"""A signer's own reports against the books, signed and paid for over HTTP: what was injected is found, nothing else."""
 
 from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.signatures import SigningKey, keccak
-from clearinghouse.ids import show
 from clearinghouse.sessions import auth_id as auth_id_of
 from clearinghouse.signer_events.faults import SEVERITY, Found, Severity
 from clearinghouse.signer_events.reconcile import Expected
-from tests.clearinghouse.signer_events.parts import changed, data_of, findings, found, id_of, reconcile_all, record
-from tests.parts import client
-from tests.parts.event_signer import ReportingSigner, reporting_signer
-from tests.parts.service import Service, running
-from tests.parts.stack import Stream, TestGateway
+from tests.clearinghouse.signer_events.parts import (
+    World,
+    changed,
+    data_of,
+    findings,
+    found,
+    id_of,
+    reconcile_all,
+    record,
+)
 
 SEED = 20261121
-
-
-@dataclass
-class World:
-    service: Service
-    signer: ReportingSigner
-    gateway: TestGateway
-    folder: Path
-
-    @property
-    def engine(self) -> AsyncEngine:
-        return self.service.house.engine
-
-    async def streams(self, count: int, payments: int) -> list[Stream]:
-        streams = [self.service.new_stream(tickets=1 + index % 3) for index in range(count)]
-        for index in range(payments):
-            for stream in streams:
-                if index % 4 == 3:
-                    stream.refresh()  # fresh ticket parameters now and then, as after a 480
-                await self.service.pay(self.gateway, stream)
-        return streams
-
-    async def behind_our_back(self, stream: Stream, *, auth_id: str = "") -> str:
-        """The stream's next payment, signed by the signer itself without the service. Its event."""
-        port = int(self.signer.url.rpartition(":")[2])
-        headers = [("Signer-Auth-Id", auth_id)] if auth_id else []
-        answer = await client.post(port, "/generate-live-payment", stream.body(), *headers)
-        assert answer.status == 200, answer.body
-        stream.learn(answer.body)
-        return self.signer.tickets[-1]
-
-    def issuance_of(self, event: str) -> str:
-        data = data_of(event)
-        ((id_,),) = self.service.house.fetch(
-            "SELECT id FROM issuance WHERE recipient_rand_hash = %s AND sequence = %s",
-            bytes.fromhex(data["pm_session_id"]), data["sequence_number"],
-        )  # fmt: skip
-        return show("iss", id_)
-
-
-@pytest.fixture
-async def world(database: str, tmp_path: Path) -> AsyncIterator[World]:
-    async with reporting_signer() as signer, running(database, signer_urls=[signer.url]) as service:
-        yield World(service, signer, await service.house.new_gateway(tickets=10_000), tmp_path)
 
 
 def gap_before(event: str) -> str:
