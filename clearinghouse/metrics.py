@@ -146,6 +146,8 @@ class Metrics:
 
         crosschecks = counter("crosschecks", "New sessions whose orchestrator was to confirm its offer.", ["outcome"])
         self._crosschecks = {outcome: crosschecks.labels(outcome) for outcome in CrossCheckOutcome}
+        self._unreleased = counter("unreleased", "Calls whose signatures were thrown away.")
+        self._unreleased_lost = counter("unreleased_lost", "Of these, not written down.")
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _PriceAges()
         registry.register(self._price_ages)
@@ -207,6 +209,11 @@ class Metrics:
             self._signer_standing.labels(member, known).set(int(known == standing))
 
     # --- the rest ---
+
+    def unreleased(self, *, lost: bool) -> None:
+        """`lost`: an older one had to make room for it."""
+        self._unreleased.inc()
+        self._unreleased_lost.inc(lost)
 
     def embedded_database_restarted(self) -> None:
         self._database_restarts.inc()

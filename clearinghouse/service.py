@@ -62,6 +62,7 @@ from clearinghouse.signers.go_livepeer import SignerEndpoint
 from clearinghouse.signers.native import NativeSigner, SignerLimits
 from clearinghouse.signers.pool import PAYMENT_BUDGET, Budget, SignerPool
 from clearinghouse.signing import Signing
+from clearinghouse.unreleased import UnreleasedLog
 
 #: How long a key and its terms are taken as they were last read or confirmed by a commit. It bounds only how long a
 #: revoked key may still read: the commit compares key, gateway and terms with the database each time.
@@ -135,6 +136,9 @@ async def running_service(
         )
         recipients = DeclaredRecipients(map(parse_address, settings.policy.recipients))
         charging = Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups)
+        unreleased = UnreleasedLog(engine, metrics)
+        unreleased.start()
+        stack.push_async_callback(unreleased.stop)
         signing = Signing(
             authenticator=authenticator,
             lookups=lookups,
@@ -145,6 +149,9 @@ async def running_service(
             metrics=metrics,
             deadline_s=settings.limits.request_deadline_s,
             crosscheck=_crosscheck(stack, settings.policy, signer, metrics),
+            keep_unreleased=unreleased.keep
+            if isinstance(signer, SignerPool)
+            else None,  # in process nothing is reported
         )
         readiness = Readiness(
             {

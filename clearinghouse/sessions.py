@@ -82,7 +82,7 @@ def session_of(state: PaymentState, gateway_id: UUID) -> UUID:
     The AuthID is trusted only because the signer verifies the state's signature before it signs anything.
     """
     try:
-        owner_id, session_id = _read_auth_id(state.auth_id)
+        owner_id, session_id = read_auth_id(state.auth_id)
     except ValueError:
         raise SessionNotYours("The state was not issued by this clearinghouse.") from None
     if owner_id.int != gateway_id.int:
@@ -91,7 +91,7 @@ def session_of(state: PaymentState, gateway_id: UUID) -> UUID:
 
 
 @lru_cache(20_000)
-def _read_auth_id(text: str) -> tuple[UUID, UUID]:
+def read_auth_id(text: str) -> tuple[UUID, UUID]:
     """The reverse of `auth_id`, remembered: a stream presents the same one with every call. Raises ValueError."""
     owner, _, session = text.partition("/")
     return parse("gw", owner), parse("ses", session)

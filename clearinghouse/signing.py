@@ -35,6 +35,7 @@ from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, re
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
+from clearinghouse.unreleased import Asking, Keep
 from clearinghouse.verification import SignedPayment, verify_answer
 
 IDEMPOTENCY_KEY_MAX_CHARS = 255
@@ -106,6 +107,7 @@ class Signing:
         metrics: Metrics,
         deadline_s: float,
         crosscheck: CrossCheck | None = None,
+        keep_unreleased: Keep | None = None,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._authenticator = authenticator
@@ -116,6 +118,7 @@ class Signing:
         self._signer = signer
         self._metrics = metrics
         self._crosscheck = crosscheck
+        self._keep_unreleased = keep_unreleased
         self._deadlines = Deadlines(deadline_s)
         self._unix_ns = unix_ns
         self._turns = Turns()
@@ -158,7 +161,10 @@ class Signing:
             if isinstance(decision, Replay):
                 receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
                 return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
-            return await self._pay(asked, caller, request_hash, base, first_nonce=decision.first_nonce, stages=stages)
+            with Asking(self._keep_unreleased) as asking:
+                return await self._pay(
+                    asked, caller, request_hash, base, first_nonce=decision.first_nonce, asking=asking, stages=stages
+                )
         finally:
             self._turns.give(recipient_rand_hash)
 
@@ -170,6 +176,7 @@ class Signing:
         base: _Base | None,
         *,
         first_nonce: int,
+        asking: Asking,
         stages: Stages,
     ) -> SignedAnswer:
         """Policy, quote, sign, verify, commit, release."""
@@ -188,7 +195,13 @@ class Signing:
             stages.done("crosscheck")
         session_id = base.session_id if base is not None else uuid7()
         identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
-        body = await self._ask_signer(request, identity, stages)
+        asking.begins(
+            caller.gateway_id,
+            session_id,
+            sequence=base.state.sequence_number + 1 if base is not None else 0,
+            recipient_rand_hash=ticket_params(request).recipient_rand_hash,
+        )
+        body = await self._ask_signer(request, identity, asking, stages)
         signed = verify_answer(
             body,
             request,
@@ -217,15 +230,18 @@ class Signing:
 
         caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price)
         stages.done("commit")
+        if outcome.code is None or outcome.stored_issuance_id == issuance.id:
+            asking.released()
         if outcome.code == "replayed":
             return await self._stored(caller, outcome, stages.overhead_s())
         if outcome.code is not None:
             raise await self._refusal(caller, issuance, outcome, quote, request)
         return self._release(caller, issuance, outcome, signed, stages.overhead_s())
 
-    async def _ask_signer(self, request: PaymentRequest, identity: str, stages: Stages) -> bytes:
+    async def _ask_signer(self, request: PaymentRequest, identity: str, asking: Asking, stages: Stages) -> bytes:
         """The body of a 200. Raises the refusal that any other answer stands for."""
         answer = await self._signer.generate_payment(request, auth_id=identity)
+        asking.answered(answer)
         stages.signed()
         self._metrics.signer_answered(answer.status)
         if answer.status != 200:

@@ -17,6 +17,8 @@ class SignerAnswer:
     #: Value of `Livepeer-Orchestrator-URL`, which go-livepeer sends with 480.
     orchestrator_url: str | None = None
     content_type: str = "application/json"
+    #: With the one that answered. Those before it gave no answer in time, but may have signed.
+    signers_asked: int = 1
 
 
 class Signer(Protocol):

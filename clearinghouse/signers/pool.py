@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -252,8 +252,8 @@ class SignerPool:
             if answer is None:
                 continue
             if answer.status < 500:
-                return answer
-            answers_5xx.append(answer)
+                return answer if len(asked) == 1 else replace(answer, signers_asked=len(asked))
+            answers_5xx.append(replace(answer, signers_asked=len(asked)))
         if answers_5xx:
             return answers_5xx[-1]
         raise SignersUnavailable(

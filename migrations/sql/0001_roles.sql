@@ -28,6 +28,10 @@ GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lot
     TO clearinghouse_serve;
 GRANT EXECUTE ON FUNCTION system_account_id, month_of TO clearinghouse_serve, clearinghouse_admin;
 
+-- Signer events: rows are added and counted by these alone.
+GRANT EXECUTE ON FUNCTION record_signer_events, record_signer_payments, record_unreleased, note_signer_event_findings,
+    signer_events_reconciled, forget_signer_events TO clearinghouse_serve, clearinghouse_admin;
+
 GRANT EXECUTE ON FUNCTION grant_credit, withdraw_credit, settle_due_lots, open_system_accounts, set_key_limits
     TO clearinghouse_admin;
 GRANT INSERT, UPDATE ON gateway TO clearinghouse_admin;
