@@ -146,6 +146,7 @@ class Metrics:
 
         crosschecks = counter("crosschecks", "New sessions whose orchestrator was to confirm its offer.", ["outcome"])
         self._crosschecks = {outcome: crosschecks.labels(outcome) for outcome in CrossCheckOutcome}
+        self._low_fees = counter("low_fees", "Gateways noted for fees far below the expected value of their tickets.")
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _PriceAges()
         registry.register(self._price_ages)
@@ -207,6 +208,9 @@ class Metrics:
             self._signer_standing.labels(member, known).set(int(known == standing))
 
     # --- the rest ---
+
+    def low_fees_noted(self) -> None:
+        self._low_fees.inc()
 
     def embedded_database_restarted(self) -> None:
         self._database_restarts.inc()
