@@ -400,6 +400,14 @@ class PolicySettings(Section):
     price_untyped_max_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price of jobs without a type, in wei per pixel."
     )
+    fee_watch_ratio_min_bps: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
+        default=100,
+        description="A gateway whose fees of a day are below so many basis points of the expected value of its "
+        "tickets is logged, once an hour at most; 0 watches nobody.",
+    )
+    fee_watch_ev_min_wei: Wei = Field(
+        default=10**13, description="Expected value of a day's tickets from which on a gateway is watched."
+    )
     crosscheck: Literal["off", "warn", "refuse"] = Field(
         default="off",
         description="Whether an orchestrator is asked, before the first ticket of a session, if it makes the offer: if "

@@ -61,6 +61,15 @@ def balance_document(standing: Standing) -> Document:
     }
 
 
+def fees_document(standing: Standing) -> Document:
+    """What operators look at to find gateways that abandon their sessions. `fee_ev_bps` is null before any ticket."""
+    return {
+        "fee_day_wei": str(standing.fee_day_wei),
+        "ev_day_wei": str(standing.ev_day_wei),
+        "fee_ev_bps": standing.fee_ev_bps,
+    }
+
+
 def limits_document(limits: GatewayLimits) -> Document:
     """What GET /v1/limits answers. Numbers are decimal strings; `allowed` is null where there is no limit."""
     return {

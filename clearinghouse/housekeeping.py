@@ -1,5 +1,5 @@
-"""Small work beside the calls: credit that expires, answers that are forgotten, sessions that end, an embedded database
-that died."""
+"""Small work beside the calls: credit that expires, answers that are forgotten, sessions that end, fees that stand out,
+an embedded database that died."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.database.embedded import EmbeddedPostgres
+from clearinghouse.fee_watch import FeeWatch, note_low_fees
+from clearinghouse.ids import show
 from clearinghouse.metrics import Metrics
 from clearinghouse.usage import SESSION_IDLE_S
 
@@ -21,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 TIDY_INTERVAL_S = 30
 CLOSE_SESSIONS_INTERVAL_S = 10
+FEE_WATCH_INTERVAL_S = 60
 SUPERVISE_INTERVAL_S = 0.5
 #: As many as the database function takes: fewer means that there are no more.
 FORGOTTEN_AT_ONCE_COUNT = 10_000
@@ -34,11 +37,13 @@ class Housekeeping:
         engine: AsyncEngine,
         *,
         keyed_answers_kept: timedelta,
+        fee_watch: FeeWatch,
         embedded: EmbeddedPostgres | None,
         metrics: Metrics,
     ) -> None:
         self._engine = engine
         self._keyed_answers_kept = keyed_answers_kept
+        self._fee_watch = fee_watch
         self._embedded = embedded
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
@@ -47,6 +52,7 @@ class Housekeeping:
         self._tasks.append(asyncio.create_task(_every(TIDY_INTERVAL_S, self._tidy), name="tidy"))
         close = _every(CLOSE_SESSIONS_INTERVAL_S, self._close_idle_sessions)
         self._tasks.append(asyncio.create_task(close, name="close-idle-sessions"))
+        self._tasks.append(asyncio.create_task(_every(FEE_WATCH_INTERVAL_S, self._watch_fees), name="watch-fees"))
         if self._embedded is not None:
             supervise = _every(SUPERVISE_INTERVAL_S, self._supervise)
             self._tasks.append(asyncio.create_task(supervise, name="supervise-database"))
@@ -70,6 +76,17 @@ class Housekeeping:
             await close_idle_sessions(self._engine, idle=timedelta(seconds=SESSION_IDLE_S))
         except (DBAPIError, PoolTimeoutError) as error:
             log.warning("sessions_not_closed", reason=type(error).__name__, retry_in_s=CLOSE_SESSIONS_INTERVAL_S)
+
+    async def _watch_fees(self) -> None:
+        try:
+            noted = await note_low_fees(self._engine, self._fee_watch)
+        except (DBAPIError, PoolTimeoutError) as error:
+            log.warning("fees_not_watched", reason=type(error).__name__, retry_in_s=FEE_WATCH_INTERVAL_S)
+            return
+        for low in noted:
+            self._metrics.low_fees_noted()
+            amounts = {"fee_day_wei": str(low.fee_wei), "ev_day_wei": str(low.ev_wei)}
+            log.warning("fees_below_ev", gateway_id=show("gw", low.gateway_id), **amounts)
 
     async def _supervise(self) -> None:
         assert self._embedded is not None, "only an embedded database is supervised"

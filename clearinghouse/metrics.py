@@ -148,6 +148,7 @@ class Metrics:
         self._crosschecks = {outcome: crosschecks.labels(outcome) for outcome in CrossCheckOutcome}
         self._unreleased = counter("unreleased", "Calls whose signatures were thrown away.")
         self._unreleased_lost = counter("unreleased_lost", "Of these, not written down.")
+        self._low_fees = counter("low_fees", "Gateways noted for fees far below the expected value of their tickets.")
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _PriceAges()
         registry.register(self._price_ages)
@@ -214,6 +215,9 @@ class Metrics:
         """`lost`: an older one had to make room for it."""
         self._unreleased.inc()
         self._unreleased_lost.inc(lost)
+
+    def low_fees_noted(self) -> None:
+        self._low_fees.inc()
 
     def embedded_database_restarted(self) -> None:
         self._database_restarts.inc()

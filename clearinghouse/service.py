@@ -46,6 +46,7 @@ from clearinghouse.config import (
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import current_revision, newest_revision
+from clearinghouse.fee_watch import FeeWatch
 from clearinghouse.gates import Gates
 from clearinghouse.housekeeping import Housekeeping
 from clearinghouse.identity.authenticate import Authenticator
@@ -163,6 +164,7 @@ async def running_service(
         housekeeping = Housekeeping(
             engine,
             keyed_answers_kept=timedelta(hours=settings.limits.keyed_answer_hours),
+            fee_watch=FeeWatch(settings.policy.fee_watch_ratio_min_bps, settings.policy.fee_watch_ev_min_wei),
             embedded=embedded,
             metrics=metrics,
         )

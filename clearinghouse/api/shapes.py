@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from clearinghouse.documents import (
+    fees_document,
     key_limits_document,
     limits_document,
     new_webhook_secret_document,
@@ -106,6 +107,12 @@ class GatewayStanding(GatewayAnswer):
     credit_limit: str
     usage_total: str
     credit_lots: list[CreditLotAnswer]
+    fee_day_wei: str = Field(description="Fees of today's calls, UTC, as the signers computed them.")
+    ev_day_wei: str = Field(description="Expected value of today's tickets.")
+    fee_ev_bps: int | None = Field(
+        description="The first in basis points of the second, null before any ticket. Far below 10000, the gateway "
+        "abandons its sessions, or its orchestrators ask for tickets out of proportion."
+    )
 
 
 class GatewayList(Answer):
@@ -257,7 +264,9 @@ def gateway_answer(gateway: Gateway) -> GatewayAnswer:
 
 
 def gateway_standing(gateway: Gateway, now: Standing) -> GatewayStanding:
-    return GatewayStanding(**{**gateway_answer(gateway).model_dump(), **balance_answer(now).model_dump()})
+    return GatewayStanding(
+        **{**gateway_answer(gateway).model_dump(), **balance_answer(now).model_dump(), **fees_document(now)}
+    )
 
 
 def transfer_answer(transfer: Transfer, now: Standing) -> TransferAnswer:

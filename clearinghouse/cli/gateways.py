@@ -268,10 +268,11 @@ async def _find(connection: AsyncConnection, gateway: str) -> Gateway:
 
 
 async def _document(connection: AsyncConnection, gateway: Gateway) -> dict[str, Any]:
-    from clearinghouse.documents import balance_document, gateway_document  # noqa: PLC0415
+    from clearinghouse.documents import balance_document, fees_document, gateway_document  # noqa: PLC0415
     from clearinghouse.ledger import accounts  # noqa: PLC0415
 
-    return gateway_document(gateway) | balance_document(await accounts.standing(connection, gateway.id))
+    standing = await accounts.standing(connection, gateway.id)
+    return gateway_document(gateway) | balance_document(standing) | fees_document(standing)
 
 
 def _print(document: dict[str, Any], as_json: bool) -> None:

@@ -185,6 +185,18 @@ _EV_IS_COUNTED = f"""
      WHERE (account.ev_day0_wei, account.ev_day1_wei, account.ev_day2_wei) <> ({_EV_DAYS})
 """  # noqa: S608
 
+_FEES_ARE_COUNTED = f"""
+    SELECT {_ACCOUNT} AS subject,
+           format('fees of %s wei are counted on the day, the issuances make it %s', account.fee_day_wei,
+                  coalesce(issued.fee_wei, 0)) AS detail
+      FROM account LEFT JOIN (
+           SELECT account.id, sum(fee_wei) AS fee_wei
+             FROM account JOIN issuance ON issuance.gateway_id = account.id
+                                       AND issuance.created_at >= {_BEGINS_AT.format(days=0)}
+            GROUP BY account.id) AS issued ON issued.id = account.id
+     WHERE account.fee_day_wei <> coalesce(issued.fee_wei, 0)
+"""  # noqa: S608
+
 _OPEN_SESSIONS_ARE_COUNTED = f"""
     SELECT {_ACCOUNT} AS subject,
            format('%s sessions are counted as open, %s are', account.sessions_open, coalesce(opened.sessions, 0))
@@ -367,6 +379,7 @@ CLAIMS: Final = (
         _USAGE_IS_COUNTED,
     ),
     Claim("ev_counted", "Open expected value is counted as what the issuances of three days sum to.", _EV_IS_COUNTED),
+    Claim("fees_counted", "Fees are counted as what the issuances of the day sum to.", _FEES_ARE_COUNTED),
     Claim("sessions_counted", "As many sessions are counted as open as there are.", _OPEN_SESSIONS_ARE_COUNTED),
     Claim("key_limits", "A key is known to have limits where it has.", _KEYS_ARE_LIMITED),
     Claim("lot_grant", "Every credit lot was granted, to its account, with its amount.", _LOTS_ARE_GRANTED),

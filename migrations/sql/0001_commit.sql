@@ -27,6 +27,7 @@ DECLARE
     spent numeric[] := '{}';  -- what they cost
     calls bigint[] := '{}';  -- how many calls that were
     evs numeric[] := '{}';  -- the expected value of their tickets
+    fees numeric[] := '{}';  -- what orchestrators were promised for them
     opened bigint[] := '{}';  -- how many sessions they opened
     n integer := 0;  -- how many gateways they are
     begun_at timestamptz;
@@ -122,6 +123,7 @@ BEGIN
             spent[n] := 0;
             calls[n] := 0;
             evs[n] := 0;
+            fees[n] := 0;
             opened[n] := 0;
         END IF;
         o_ord := item.ord;
@@ -169,6 +171,7 @@ BEGIN
         spent[n] := spent[n] + item.charge;
         calls[n] := calls[n] + 1;
         evs[n] := evs[n] + item.ev;
+        fees[n] := fees[n] + item.fee;
         o_balance := o_balance - item.charge;
         INSERT INTO issuance (
             gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce, num_tickets,
@@ -213,8 +216,8 @@ BEGIN
     UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost,
            calls_day = calls_day + paid.calls, spent_day = spent_day + paid.cost,
            spent_month = spent_month + paid.cost, ev_day0_wei = ev_day0_wei + paid.ev,
-           sessions_open = sessions_open + paid.opened
-      FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened
+           sessions_open = sessions_open + paid.opened, fee_day_wei = fee_day_wei + paid.fee
+      FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened, fees[ord] AS fee
               FROM (SELECT id, ord::integer FROM unnest(payers) WITH ORDINALITY AS g (id, ord)) AS given) AS paid
      WHERE account.id = paid.id AND paid.calls > 0;
 END $$;

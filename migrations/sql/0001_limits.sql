@@ -23,6 +23,8 @@ ALTER TABLE account
     ADD ev_day0_wei      numeric NOT NULL DEFAULT 0,
     ADD ev_day1_wei      numeric NOT NULL DEFAULT 0,
     ADD ev_day2_wei      numeric NOT NULL DEFAULT 0,
+    ADD fee_day_wei      numeric NOT NULL DEFAULT 0,  -- fees of usage_day, beside ev_day0_wei: far below it, look (A1)
+    ADD low_fees_noted_at timestamptz,  -- when that was last said aloud
     ADD sessions_open    bigint NOT NULL DEFAULT 0;
 
 -- Requests per second are counted in every serving process; here is only how many there may be.
@@ -93,7 +95,7 @@ BEGIN
            spent_month = CASE WHEN month_of(usage_day) = month_of(a_day) THEN spent_month ELSE 0 END
       FROM (SELECT usage_day FROM account WHERE id = a_account AND usage_day < a_day) AS holder
      WHERE key_limit.gateway_id = a_account;
-    UPDATE account SET usage_day = a_day, calls_day = 0, spent_day = 0,
+    UPDATE account SET usage_day = a_day, calls_day = 0, spent_day = 0, fee_day_wei = 0,
            spent_month = CASE WHEN month_of(usage_day) = month_of(a_day) THEN spent_month ELSE 0 END,
            ev_day0_wei = 0,
            ev_day1_wei = CASE a_day - usage_day WHEN 1 THEN ev_day0_wei ELSE 0 END,
@@ -138,6 +140,22 @@ BEGIN
     END IF;
     RETURN closed_count;
 END $$;
+
+-- The gateways whose fees of today are below so many basis points of the expected value of their tickets, where that is
+-- at least so much; each of them once in `a_every` at most, however many processes ask. An account that somebody holds
+-- is left for the next time.
+CREATE FUNCTION note_low_fees(a_ratio_bps integer, a_ev_min numeric, a_every interval)
+RETURNS TABLE (o_gateway uuid, o_fee numeric, o_ev numeric)
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    UPDATE account SET low_fees_noted_at = now()
+     WHERE id IN (
+        SELECT id FROM account
+         WHERE usage_day = (now() AT TIME ZONE 'UTC')::date AND ev_day0_wei >= a_ev_min
+           AND fee_day_wei * 10000 < ev_day0_wei * a_ratio_bps
+           AND coalesce(low_fees_noted_at < now() - a_every, true)
+         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id, fee_day_wei, ev_day0_wei
+$$;
 
 -- Sets all limits of a key; none at all ends the counting. What the key has used so far is added up from its issuances.
 -- While that takes, the gateway's calls are answered account_busy.

@@ -24,7 +24,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO clearinghouse_serve, clearinghouse_admin;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO clearinghouse_serve, clearinghouse_admin;
 
-GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lots, close_idle_sessions
+GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lots, close_idle_sessions, note_low_fees
     TO clearinghouse_serve;
 GRANT EXECUTE ON FUNCTION system_account_id, month_of TO clearinghouse_serve, clearinghouse_admin;
 

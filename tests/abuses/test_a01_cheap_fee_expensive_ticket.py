@@ -5,9 +5,16 @@ That every ticket is charged at what it is worth is tests/promises/test_exact_ch
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+import structlog
+
 from chain.tickets import WIN_PROB_CERTAIN
+from clearinghouse import housekeeping
+from clearinghouse.ids import show
 from clearinghouse.signers.server import signer_served
-from tests.abuses.attack import minimal, refused_everywhere
+from tests.abuses.attack import metrics_page, minimal, refused_everywhere
 from tests.parts.service import Service, running
 from tests.parts.stack import TICKET_EV_WEI, Clock, Stream, TestGateway, native_signer, offer
 
@@ -69,3 +76,31 @@ async def test_what_a_signer_signs_beyond_the_quote_is_judged_again_and_thrown_a
         clock.advance(20)
         await refused_everywhere(service, gateway, stream, 403, "ticket_not_allowed", rule="call_ev")
         assert service.house.sums(gateway).tickets == 10
+
+
+async def test_whoever_abandons_every_session_after_its_first_call_shows_up_in_the_watch(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten dear tickets, none of them used up; beside somebody who pays what his orchestrator asks."""
+    monkeypatch.setattr(housekeeping, "FEE_WATCH_INTERVAL_S", 0.05)
+    with structlog.testing.capture_logs() as logs:
+        async with running(database) as service:
+            attacker = await service.house.new_gateway(tickets=10_000)
+            honest = await service.house.new_gateway(tickets=10_000)
+            for _ in range(10):
+                await service.pay(attacker, tickets_worth(TICKET_EV_MAX_WEI, service))
+            stream = tickets_worth(TICKET_EV_MAX_WEI, service)
+            stream.offer.price_info.pricePerUnit, stream.offer.price_info.pixelsPerUnit = TICKET_EV_MAX_WEI, 1
+            for _ in range(10):
+                await service.pay(honest, stream)
+            async with asyncio.timeout(10):
+                while b"clearinghouse_low_fees_total 1.0" not in await metrics_page(service):
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
+            assert b"clearinghouse_low_fees_total 1.0" in await metrics_page(service), "once an hour, not every round"
+            assert (await service.house.standing(attacker)).fee_ev_bps == 0
+            assert (await service.house.standing(honest)).fee_ev_bps == 10_000
+            await service.house.require_sound_books()
+    (said,) = [entry for entry in logs if entry["event"] == "fees_below_ev"]
+    assert said["gateway_id"] == show("gw", attacker.id)
+    assert said["ev_day_wei"] == str(10 * TICKET_EV_MAX_WEI)

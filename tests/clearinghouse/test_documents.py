@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from clearinghouse.api import shapes
 from clearinghouse.documents import (
     balance_document,
+    fees_document,
     gateway_document,
     key_document,
     new_key_document,
@@ -36,6 +37,8 @@ async def test_the_command_line_and_the_api_show_the_same(admin: AsyncEngine) ->
         secret = await webhook_signers.create(connection, "signer-1", sender=bytes(20), pepper=b"p" * 32)
     assert gateway_document(gateway) == shapes.gateway_answer(gateway).model_dump()
     assert balance_document(now) == shapes.balance_answer(now).model_dump()
+    shown = gateway_document(gateway) | balance_document(now) | fees_document(now)
+    assert shown == shapes.gateway_standing(gateway, now).model_dump()
     assert transfer_document(booked, now) == shapes.transfer_answer(booked, now).model_dump()
     assert new_webhook_secret_document(secret) == shapes.new_webhook_secret_answer(secret).model_dump()
     registered = shapes.webhook_signer_answer(secret.registered)

@@ -140,7 +140,8 @@ CORRUPTIONS = {
         {"balance": "the balance is 108.75, the postings sum to 112.85", "zero_sum": "sum to",
          "usage_total": "usage_total is 10.25, the charges sum to 6.15", "session_head": "does not exist",
          "last_nonce": "last_nonce is 5, the issuances end at 3",
-         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released",
+         "fees_counted": "wei are counted on the day"},
     ),
     "an issuance charged less than it says": Corruption(
         "UPDATE issuance SET charge = charge + 1 WHERE id = %(second)s",
@@ -153,14 +154,16 @@ CORRUPTIONS = {
         {"issuance_account": "USD was charged to an account in EUR", "balance": "postings sum to",
          "usage_total": "the charges sum to", "rand_owner": "belongs to session",
          "issuance_parents": "session belongs to another gateway", "session_head": "does not exist for its gateway",
-         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released",
+         "fees_counted": "wei are counted on the day"},
     ),
     "an issuance of no account": Corruption(
         "UPDATE issuance SET gateway_id = gen_random_uuid() WHERE id = %(second)s",
         {"issuance_account": "does not exist", "balance": "postings sum to", "usage_total": "the charges sum to",
          "rand_owner": "belongs to session", "issuance_parents": "session belongs to another gateway",
          "session_head": "does not exist for its gateway",
-         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released",
+         "fees_counted": "wei are counted on the day"},
     ),
     "an issuance twice": Corruption(
         "INSERT INTO issuance SELECT (jsonb_populate_record(issuance, jsonb_build_object('gateway_id', %(other)s))).* "
@@ -168,7 +171,8 @@ CORRUPTIONS = {
         {"issuance_id": "2 issuances of different gateways share this id", "issuance_account": "account in EUR",
          "balance": "postings sum to", "zero_sum": "sum to", "usage_total": "the charges sum to",
          "issuance_parents": "another gateway", "rand_owner": "belongs to session", "nonces": "used twice",
-         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released"},
+         "usage_counted": "are counted, the issuances make it", "ev_counted": "are counted as released",
+         "fees_counted": "wei are counted on the day"},
     ),
     "usage in another currency than the issuance": Corruption(
         "UPDATE issuance SET currency = 'EUR' WHERE id = %(second)s",
@@ -197,7 +201,12 @@ CORRUPTIONS = {
     "counters of another day": Corruption(
         "UPDATE account SET usage_day = usage_day + 40 WHERE id = %(acme)s",
         {"usage_counted": "10.25 in the month are counted, the issuances make it 0, 0 and 0",
-         "ev_counted": "wei are counted as released on the last three days, the issuances make it 0, 0 and 0"},
+         "ev_counted": "wei are counted as released on the last three days, the issuances make it 0, 0 and 0",
+         "fees_counted": "5000000000000000 wei are counted on the day, the issuances make it 0"},
+    ),
+    "fees forgotten": Corruption(
+        "UPDATE account SET fee_day_wei = fee_day_wei - 1 WHERE id = %(acme)s",
+        {"fees_counted": "fees of 4999999999999999 wei are counted on the day, the issuances make it 5000000000000000"},
     ),
     "open expected value forgotten": Corruption(
         "UPDATE account SET ev_day0_wei = ev_day0_wei - 1 WHERE id = %(acme)s",
