@@ -2,12 +2,13 @@
 
 Who is active changes only when a round begins: whoever joins the pool is active from the next round, and whoever leaves
 it is active until this one ends. So one list answers for a whole round. It is made of the pool as it stands, and of
-whoever was on the list before, each asked about at the same block.
+whoever was on the list before, each asked about at the same block. Whoever left the pool in the round in which the
+first list is read is not on it: that is one refusal too many, until the round ends, and none too few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -52,49 +53,53 @@ class Orchestrators:
         return sum(each.is_active for each in self.by_address.values())
 
 
-async def read_orchestrators(
-    quorum: Quorum, contracts: Contracts, block_hash: bytes, *, before: Orchestrators | None
-) -> Orchestrators:
-    """The list as of this block. `before` is the last one that was read: it also spares most of the requests.
+class OrchestratorReader:
+    """Reads the list again and again. What it knows of the pool spares most of the requests, also after a failure."""
 
-    Raises NoDecision.
-    """
-    known = list(before.by_address) if before is not None else []
-    try:
-        pool = await _pool(quorum, contracts.bonding_manager, block_hash, known)
-        everybody = list(dict.fromkeys([*pool, *known]))
-        calls = [Call(contracts.rounds_manager, CURRENT_ROUND)]
-        for address in everybody:
-            calls += _about(contracts, address)
-        round_, *said = (await quorum.read(block_hash, calls)).results
-        found = [_orchestrator(each, said[3 * i : 3 * i + 3]) for i, each in enumerate(everybody)]
-        current_round = abi.uint(round_)
-    except abi.AbiError:
-        raise NoDecision("the BondingManager or the ServiceRegistry gives no answer of its kind") from None
-    kept = {each.address: each for each in found if each.is_active or each.address in set(pool)}
-    return Orchestrators(current_round, MappingProxyType(kept))
+    def __init__(self, quorum: Quorum) -> None:
+        self._quorum = quorum
+        #: Everybody met so far; forgotten when a list is complete and they are not on it.
+        self._known: dict[bytes, None] = {}
 
+    async def read(self, contracts: Contracts, block_hash: bytes) -> Orchestrators:
+        """The list as of this block. Raises NoDecision."""
+        try:
+            pool = await self._pool(contracts.bonding_manager, block_hash)
+            asked = list(self._known)
+            calls = [Call(contracts.rounds_manager, CURRENT_ROUND)]
+            for address in asked:
+                calls += _about(contracts, address)
+            round_, *said = (await self._quorum.read(block_hash, calls)).results
+            found = [_orchestrator(each, said[3 * i : 3 * i + 3]) for i, each in enumerate(asked)]
+            current_round = abi.uint(round_)
+        except abi.AbiError:
+            raise NoDecision("the BondingManager or the ServiceRegistry gives no answer of its kind") from None
+        kept = {each.address: each for each in found if each.is_active or each.address in pool}
+        self._known = dict.fromkeys(kept)
+        return Orchestrators(current_round, MappingProxyType(kept))
 
-async def _pool(quorum: Quorum, bonding_manager: bytes, block_hash: bytes, known: Iterable[bytes]) -> list[bytes]:
-    """The linked list, walked. Whoever comes after somebody known is asked for at once: most are, from the second time.
+    async def _pool(self, bonding_manager: bytes, block_hash: bytes) -> set[bytes]:
+        """The linked list, walked. Who comes after somebody known is asked at once, after others when it gets there.
 
-    Raises NoDecision, AbiError.
-    """
-    guessed = [Call(bonding_manager, GET_FIRST)]
-    guessed += [Call(bonding_manager, abi.calldata(GET_NEXT, address)) for address in known]
-    first, *nexts = (await quorum.read(block_hash, guessed)).results
-    after = {address: abi.address(next_) for address, next_ in zip(known, nexts, strict=True)}
-    pool: dict[bytes, None] = {}
-    at = abi.address(first)
-    while at != _NOBODY:
-        if at in pool or len(pool) == POOL_MAX_COUNT:
-            raise NoDecision("the list of orchestrators has no end")
-        pool[at] = None
-        if at not in after:
-            agreed = await quorum.read(block_hash, [Call(bonding_manager, abi.calldata(GET_NEXT, at))])
-            after[at] = abi.address(agreed.results[0])
-        at = after[at]
-    return list(pool)
+        Raises NoDecision, AbiError.
+        """
+        guesses = list(self._known)
+        calls = [Call(bonding_manager, GET_FIRST)]
+        calls += [Call(bonding_manager, abi.calldata(GET_NEXT, address)) for address in guesses]
+        first, *nexts = (await self._quorum.read(block_hash, calls)).results
+        after = {address: abi.address(next_) for address, next_ in zip(guesses, nexts, strict=True)}
+        pool: set[bytes] = set()
+        at = abi.address(first)
+        while at != _NOBODY:
+            if at in pool or len(pool) == POOL_MAX_COUNT:
+                raise NoDecision("the list of orchestrators has no end")
+            pool.add(at)
+            self._known[at] = None
+            if at not in after:
+                agreed = await self._quorum.read(block_hash, [Call(bonding_manager, abi.calldata(GET_NEXT, at))])
+                after[at] = abi.address(agreed.results[0])
+            at = after[at]
+        return pool
 
 
 def _about(contracts: Contracts, address: bytes) -> list[Call]:

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from chain.rates import ETH, PRICE_DECIMALS
+from chain.rpc import RpcEndpoint
 from chain.signatures import parse_address
 
 ETH_WEI: Final = 10**18
@@ -111,6 +112,19 @@ def _webhook_url(text: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError("credentials do not belong into a URL: use signer.native.webhook_headers_file")
     return text
+
+
+def _secret_url_list(value: Any) -> Any:
+    """In the environment separated by commas, in a file one a line."""
+    return [item for item in re.split(r"[,\s]+", value) if item] if isinstance(value, str) else value
+
+
+def _rpc_url(secret: SecretStr) -> SecretStr:
+    try:
+        RpcEndpoint(secret.get_secret_value(), name="an endpoint")  # connects to nothing
+    except ValueError:
+        raise ValueError("https://host/path is needed for each endpoint") from None
+    return secret
 
 
 def _headers(value: Any) -> Any:
@@ -340,8 +354,57 @@ class SignerSettings(Section):
     go_livepeer: GoLivepeerSettings = GoLivepeerSettings()
 
 
+class ChainSettings(Section):
+    """The chain that the sender's deposit is on. Without `rpc_urls` no chain is read."""
+
+    network: Literal["arbitrum-one", "dev"] = Field(
+        default="arbitrum-one", description="Where the protocol's contracts are; dev is a chain on this machine."
+    )
+    rpc_urls: Annotated[
+        tuple[Annotated[SecretStr, AfterValidator(_rpc_url)], ...], BeforeValidator(_secret_url_list)
+    ] = Field(
+        default=(),
+        description="JSON-RPC endpoints, separated by commas in the environment: two or more, of different providers. "
+        "Secret, because providers put keys into them; logs and metrics say rpc-1, rpc-2 by their place in the list.",
+    )
+    rpc_urls_file: File | None = Field(default=None, description="File with one endpoint a line.")
+    quorum_count: Annotated[Whole, Field(ge=1, le=16)] = Field(
+        default=2,
+        description="How many endpoints must say the same about a block. If they do not, nothing is known.",
+    )
+    poll_s: Annotated[Seconds, Field(ge=0.05, le=30)] = Field(
+        default=5, description="How often the chain is read: one request to each endpoint of the quorum."
+    )
+    timeout_s: Annotated[Seconds, Field(le=30)] = Field(
+        default=3, description="How long an endpoint may take before another is asked."
+    )
+    stale_max_s: Annotated[Whole, Field(ge=2, le=3600)] = Field(
+        default=60,
+        description="A reading whose block is older is not used: calls get 503 until there is a fresh one.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        urls = {url.get_secret_value() for url in self.rpc_urls}
+        if len(urls) != len(self.rpc_urls):
+            raise ValueError("rpc_urls names one endpoint twice: it would always agree with itself")
+        if urls and len(urls) < self.quorum_count:
+            raise ValueError(
+                f"quorum_count is {self.quorum_count} and rpc_urls names {len(urls)}: name more endpoints, of other "
+                "providers, or trust one alone with quorum_count = 1"
+            )
+        if self.stale_max_s < 3 * self.poll_s:
+            raise ValueError("stale_max_s must be at least three times poll_s: one lost poll is nothing unusual")
+        return self
+
+    @property
+    def is_configured(self) -> bool:
+        return bool(self.rpc_urls)
+
+
 class EscrowSettings(Section):
-    """The escrow the native signer works with, by declaration: simulated, no such ticket can be redeemed."""
+    """The escrow the native signer works with where no chain is read, by declaration: simulated, no such ticket can be
+    redeemed."""
 
     deposit_wei: Wei = Field(default=10 * ETH_WEI, description="Deposit of the sender.")
     reserve_wei: Wei = Field(default=5 * ETH_WEI, description="Reserve of the sender.")
@@ -376,17 +439,18 @@ class PolicySettings(Section):
 
     recipients: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_url_list)] = Field(
         default=(),
-        description="Addresses that tickets may be paid to, separated by commas in the environment; any without it.",
+        description="Addresses that tickets may be paid to, separated by commas in the environment; any without it. "
+        "Where the chain is read, only active orchestrators among them.",
     )
     ticket_ev_max_wei: Wei = Field(default=3 * 10**12, description="Largest expected value of one ticket.")
     call_ev_max_wei: Wei = Field(default=2 * 10**13, description="Largest expected value of the tickets of one call.")
     face_value_divisor_count: Annotated[Whole, Field(ge=1)] = Field(
         default=50,
         description="A face value is at most the sender's deposit divided by this, where the deposit is known: "
-        "with the native signer, not with a pool of go-livepeer signers.",
+        "with [chain] or the native signer, not with a pool of go-livepeer signers alone.",
     )
     face_value_max_wei: Wei | None = Field(
-        default=None, description="Largest face value; a pool of go-livepeer signers needs one."
+        default=None, description="Largest face value; a pool of go-livepeer signers needs one without [chain]."
     )
     price_live_max_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price of jobs of type live, in wei per second."
@@ -495,6 +559,7 @@ class Settings(Section):
     listen: ListenSettings = ListenSettings()
     api: ApiSettings = ApiSettings()
     signer: SignerSettings = SignerSettings()
+    chain: ChainSettings = ChainSettings()
     escrow: EscrowSettings = EscrowSettings()
     policy: PolicySettings = PolicySettings()
     price: PriceSettings = PriceSettings()

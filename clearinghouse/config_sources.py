@@ -127,9 +127,11 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
         found.append("signer.go_livepeer.urls names one signer: when it stops, nothing is signed; name two or more")
     if _is_overheard(settings.signer.native.webhook_url):
         found.append("signer.native.webhook_url is plain http: callers' credentials cross the network; use https")
-    if settings.signer.kind == "go_livepeer" and not settings.policy.recipients:
+    found += _warnings_about_chain(settings)
+    is_blind = settings.signer.kind == "go_livepeer" and not settings.chain.is_configured
+    if is_blind and not settings.policy.recipients:
         found.append("policy.recipients is empty: tickets may be paid to anybody; name the recipients you mean to pay")
-    if settings.signer.kind == "go_livepeer" and settings.policy.face_value_max_wei is None:
+    if is_blind and settings.policy.face_value_max_wei is None:
         found.append(
             "policy.face_value_max_wei is not set, and the deposit of a go-livepeer signer is not known here: one "
             "winning ticket may take all of it; set it to a fiftieth of the deposit"
@@ -139,6 +141,20 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
             "policy.crosscheck_private_hosts_allowed: callers choose which hosts of your own network are connected to; "
             "leave it out unless your orchestrators are there and all gateways are yours"
         )
+    return found
+
+
+def _warnings_about_chain(settings: Settings) -> list[str]:
+    if not settings.chain.is_configured:
+        return []
+    found = []
+    if settings.chain.quorum_count == 1:
+        found.append(
+            "chain.quorum_count is 1: one provider's word decides who is paid and how much; name endpoints of two or "
+            "more, and let them agree"
+        )
+    if any(_is_overheard(url.get_secret_value()) for url in settings.chain.rpc_urls):
+        found.append("chain.rpc_urls has plain http: whoever is on the way can change what is read; use https")
     return found
 
 

@@ -84,6 +84,8 @@ class CrossCheckOutcome(StrEnum):
 
 #: Statuses a remote signer can give (remote-signer protocol, section 1).
 SIGNER_STATUSES: Final = (200, 400, 403, 429, 480, 481, 482, 500, 503)
+#: How a reading of the chain may end (chain_watch.Poll).
+CHAIN_POLLS: Final = ("read", "no_decision", "disagreement")
 STANDINGS: Final = ("unverified", "healthy", "ejected", "wrong_key")
 
 
@@ -149,8 +151,19 @@ class Metrics:
         self._unreleased = counter("unreleased", "Calls whose signatures were thrown away.")
         self._unreleased_lost = counter("unreleased_lost", "Of these, not written down.")
         self._low_fees = counter("low_fees", "Gateways noted for fees far below the expected value of their tickets.")
+        self._rpc_requests = counter("rpc_requests", "Requests to one endpoint of the chain.", ["endpoint", "outcome"])
+        self._rpc_seconds = HotHistograms("rpc_request_seconds", "Time of one request.", "endpoint", LATENCY_BUCKETS_S)
+        registry.register(self._rpc_seconds)
+        self._chain_disagreements = counter("chain_disagreements", "Blocks that endpoints did not agree about.")
+        polls = counter("chain_polls", "Readings of the chain.", ["outcome"])
+        self._chain_polls = {outcome: polls.labels(outcome) for outcome in CHAIN_POLLS}
+        self._chain_round = gauge("chain_round", "Round of the protocol, as last read; 0 where no chain is read.")
+        self._active_orchestrators = gauge("active_orchestrators", "Orchestrators that are active in that round.")
+        self._chain_age = _Ages("chain_reading_age_seconds", "Age of the newest reading's block.", "network")
+        registry.register(self._chain_age)
+
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
-        self._price_ages = _PriceAges()
+        self._price_ages = _Ages("price_age_seconds", "Age of the price of ETH.", "currency")
         registry.register(self._price_ages)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
@@ -208,6 +221,27 @@ class Metrics:
     def standing_changed(self, member: str, standing: str) -> None:
         for known in STANDINGS:
             self._signer_standing.labels(member, known).set(int(known == standing))
+
+    # --- the chain; all but the last make this a chain_watch.ChainObserver ---
+
+    def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None:
+        """`endpoint` is a place in the configuration's list and `outcome` comes from a closed set."""
+        self._rpc_requests.labels(endpoint, outcome).inc()
+        self._rpc_seconds.child(endpoint).observe(elapsed_s)
+
+    def rpc_disagreed(self) -> None:
+        self._chain_disagreements.inc()
+
+    def chain_polled(self, outcome: str) -> None:
+        self._chain_polls[outcome].inc()
+
+    def chain_read(self, *, round_: int, active_count: int) -> None:
+        self._chain_round.set(round_)
+        self._active_orchestrators.set(active_count)
+
+    def watch_chain(self, network: str, age_s: Callable[[], float | None]) -> None:
+        """`age_s` is asked at each scrape; None leaves it out, as before the first reading."""
+        self._chain_age.watch(network, age_s)
 
     # --- the rest ---
 
@@ -325,20 +359,21 @@ class Stages:
         return overhead_s
 
 
-class _PriceAges(Collector):
-    """Ages are read when asked: a gauge that is set now and then would stand still just when the feed does."""
+class _Ages(Collector):
+    """Ages are read when asked: a gauge that is set now and then would stand still just when what it tells of does."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, text: str, label: str) -> None:
+        self._name, self._text, self._label = f"{NAMESPACE}_{name}", text, label
         self._ages: dict[str, Callable[[], float | None]] = {}
 
-    def watch(self, currency: str, age_s: Callable[[], float | None]) -> None:
-        self._ages[currency] = age_s
+    def watch(self, label_value: str, age_s: Callable[[], float | None]) -> None:
+        self._ages[label_value] = age_s
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(f"{NAMESPACE}_price_age_seconds", "Age of the price of ETH.", labels=["currency"])
-        for currency, age_s in self._ages.items():
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        for label_value, age_s in self._ages.items():
             if (age := age_s()) is not None:
-                family.add_metric([currency], age)
+                family.add_metric([label_value], age)
         yield family
 
 

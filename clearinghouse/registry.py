@@ -9,6 +9,10 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Protocol
 
+from chain.escrow import EscrowUnknown
+from chain.escrow_reader import ChainReading, EscrowReader
+from chain.orchestrators import Orchestrators
+
 
 class Registration(Enum):
     """What a registry knows of a recipient."""
@@ -36,3 +40,53 @@ class DeclaredRecipients:
     def find(self, recipient: bytes) -> Registration:
         allowed = not self._addresses or recipient in self._addresses
         return Registration.ALLOWED if allowed else Registration.NOT_ALLOWED
+
+
+class ActiveOrchestrators:
+    """The orchestrators that are active on the chain in the round it is in.
+
+    When a round begins, its list is a moment away. Until it is read, for `stale_max_s` of the chain's time at most,
+    those who were active are still paid, and of everybody else nothing is known.
+    """
+
+    def __init__(self, reader: EscrowReader, *, stale_max_s: int) -> None:
+        self._reader = reader
+        self._stale_max_s = stale_max_s
+        self.listed: Orchestrators | None = None
+        #: Time of the newest block that was of the list's round.
+        self._confirmed_unix_s = 0
+
+    def learn(self, listed: Orchestrators) -> None:
+        """A new list, as of the reading that is confirmed next."""
+        self.listed = listed
+
+    def confirm(self, reading: ChainReading) -> None:
+        """The list is of this reading's round."""
+        self._confirmed_unix_s = reading.block.time_unix_s
+
+    def find(self, recipient: bytes) -> Registration:
+        try:
+            reading = self._reader.newest()
+        except EscrowUnknown:
+            return Registration.UNKNOWN
+        if self.listed is None:
+            return Registration.UNKNOWN
+        is_active = self.listed.is_active(recipient)
+        if self.listed.round == reading.rounds.current:
+            return Registration.ALLOWED if is_active else Registration.NOT_ALLOWED
+        is_recent = reading.block.time_unix_s - self._confirmed_unix_s <= self._stale_max_s
+        return Registration.ALLOWED if is_active and is_recent else Registration.UNKNOWN
+
+
+class EveryRegistry:
+    """Whom all of these registries allow. One that does not is enough to refuse; one that cannot tell, to wait."""
+
+    def __init__(self, *registries: Recipients) -> None:
+        self._registries = registries
+
+    def find(self, recipient: bytes) -> Registration:
+        found = {registry.find(recipient) for registry in self._registries}
+        for word in (Registration.NOT_ALLOWED, Registration.UNKNOWN):
+            if word in found:
+                return word
+        return Registration.ALLOWED

@@ -32,10 +32,12 @@ from chain.signatures import SigningKey, checksum_address, parse_address
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi
 from clearinghouse.api.management import management_app
+from clearinghouse.chain_watch import ChainWatch, chain_watched
 from clearinghouse.charging import Charging
 from clearinghouse.commits import GroupCommit
 from clearinghouse.config import (
     WEBHOOK_NOT_IN_PROCESS,
+    ChainSettings,
     EscrowSettings,
     GoLivepeerSettings,
     ListenSettings,
@@ -56,7 +58,7 @@ from clearinghouse.metrics import Metrics
 from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.policy import Policy
 from clearinghouse.readiness import NotReady, Probe, Readiness
-from clearinghouse.registry import DeclaredRecipients
+from clearinghouse.registry import DeclaredRecipients, EveryRegistry, Recipients
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.go_livepeer import SignerEndpoint
@@ -131,11 +133,10 @@ async def running_service(
         )
         stack.push_async_callback(commits.close)
         authenticator = Authenticator(lookups, pepper=secrets.api_key_pepper, remember_s=CALLERS_REMEMBER_S)
-        signer, signer_probe, escrow = await _signer(stack, settings, secrets, metrics)
+        signer, signer_probe, escrow, watch = await _signer(stack, settings, secrets, metrics)
         prices = FreshPrices(
             DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
         )
-        recipients = DeclaredRecipients(map(parse_address, settings.policy.recipients))
         charging = Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups)
         unreleased = UnreleasedLog(engine, metrics)
         unreleased.start()
@@ -144,7 +145,7 @@ async def running_service(
             authenticator=authenticator,
             lookups=lookups,
             sessions=SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT),
-            gates=Gates(_policy(settings.policy), recipients=recipients, escrow=escrow),
+            gates=Gates(_policy(settings.policy), recipients=_recipients(settings.policy, watch), escrow=escrow),
             charging=charging,
             signer=signer,
             metrics=metrics,
@@ -154,13 +155,12 @@ async def running_service(
             if isinstance(signer, SignerPool)
             else None,  # in process nothing is reported
         )
-        readiness = Readiness(
-            {
-                "database": partial(_probe_database, engine),
-                "signer": signer_probe,
-                "price": partial(_probe_price, prices, settings),
-            }
-        )
+        probes: dict[str, Probe] = {
+            "database": partial(_probe_database, engine),
+            "signer": signer_probe,
+            "price": partial(_probe_price, prices, settings),
+        }
+        readiness = Readiness(probes if watch is None else {**probes, "chain": watch.probe})
         housekeeping = Housekeeping(
             engine,
             keyed_answers_kept=timedelta(hours=settings.limits.keyed_answer_hours),
@@ -233,11 +233,11 @@ def declared_escrow(sender: bytes, escrow: EscrowSettings) -> DeclaredEscrow:
     )
 
 
-def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowSettings) -> NativeSigner:
-    """The signer in process, over an escrow by declaration."""
+def native_signer(key: SigningKey, limits: NativeSignerSettings, escrow: EscrowView) -> NativeSigner:
+    """The signer in process, over the key's escrow: one that is read from the chain, or one by declaration."""
     return NativeSigner(
         key=key,
-        escrow=declared_escrow(key.address, escrow),
+        escrow=escrow,
         limits=SignerLimits(
             max_ticket_ev_wei=limits.max_ticket_ev_wei,
             max_total_ev_wei=limits.max_total_ev_wei,
@@ -280,17 +280,25 @@ def _crosscheck(stack: AsyncExitStack, policy: PolicySettings, signer: Signer, m
     return crosscheck
 
 
+def _recipients(policy: PolicySettings, watch: ChainWatch | None) -> Recipients:
+    """The operator's list, and where the chain is read its active orchestrators."""
+    declared = DeclaredRecipients(map(parse_address, policy.recipients))
+    return declared if watch is None else EveryRegistry(declared, watch.recipients)
+
+
 async def _signer(
     stack: AsyncExitStack, settings: Settings, secrets: Secrets, metrics: Metrics
-) -> tuple[Signer, Probe, EscrowView | None]:
-    """With the escrow of its sender, where it can be read."""
+) -> tuple[Signer, Probe, EscrowView | None, ChainWatch | None]:
+    """With the escrow of its sender, where it can be read, and the watch over the chain, where there is one."""
     if settings.signer.kind == "native":
         if secrets.native_key is None:
             raise ServiceError("signer.kind is native, but there is no key to sign with.")
         if settings.signer.native.webhook_url is not None:
             raise ServiceError(WEBHOOK_NOT_IN_PROCESS)
-        native = native_signer(secrets.native_key, settings.signer.native, settings.escrow)
-        return native, partial(_probe_native, native, settings), declared_escrow(native.address, settings.escrow)
+        watch = await _watch(stack, settings.chain, secrets.native_key.address, metrics)
+        escrow = escrow_of(secrets.native_key.address, settings.escrow, watch)
+        native = native_signer(secrets.native_key, settings.signer.native, escrow)
+        return native, partial(_probe_native, native, is_simulated=watch is None), escrow, watch
     pool = SignerPool(
         endpoints(settings.signer.go_livepeer),
         expected_address=_address(settings.signer.go_livepeer.expected_address),
@@ -299,7 +307,21 @@ async def _signer(
     )
     await pool.start()
     stack.push_async_callback(pool.close)
-    return pool, partial(_probe_pool, pool), None
+    watch = await _watch(stack, settings.chain, pool.address, metrics)
+    return pool, partial(_probe_pool, pool), watch.escrow if watch is not None else None, watch
+
+
+async def _watch(stack: AsyncExitStack, chain: ChainSettings, sender: bytes, metrics: Metrics) -> ChainWatch | None:
+    if not chain.is_configured:
+        return None
+    watch = await stack.enter_async_context(chain_watched(chain, sender, observer=metrics))
+    metrics.watch_chain(chain.network, watch.age_s)
+    return watch
+
+
+def escrow_of(sender: bytes, declared: EscrowSettings, watch: ChainWatch | None) -> EscrowView:
+    """The chain's word where it is read, else the configuration's."""
+    return watch.escrow if watch is not None else declared_escrow(sender, declared)
 
 
 def endpoints(pool: GoLivepeerSettings) -> list[SignerEndpoint]:
@@ -410,8 +432,9 @@ async def _probe_database(engine: AsyncEngine) -> str:
     return "answers"
 
 
-async def _probe_native(signer: NativeSigner, settings: Settings) -> str:
-    return f"native, signs as {checksum_address(signer.address)} over a simulated escrow"
+async def _probe_native(signer: NativeSigner, *, is_simulated: bool) -> str:
+    escrow = "a simulated escrow" if is_simulated else "the escrow that is read from the chain"
+    return f"native, signs as {checksum_address(signer.address)} over {escrow}"
 
 
 async def _probe_pool(pool: SignerPool) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from clearinghouse.chain_watch import ChainWatch
     from clearinghouse.config import NativeSignerSettings, Settings
     from clearinghouse.demo import Demo
     from clearinghouse.service import RunningService
@@ -45,7 +46,8 @@ def dev(
 ) -> None:
     """Run everything embedded: database, signer, and a demo gateway with a key and credit.
 
-    The escrow is simulated and the price of ETH declared: tickets signed here are real in form and cannot be redeemed.
+    The price of ETH is declared, and the escrow is simulated unless [chain] names endpoints: tickets signed over a
+    simulated escrow are real in form and cannot be redeemed.
     Data stays in the data directory; Ctrl-C stops all of it and the next start finds it again.
 
     \b
@@ -127,7 +129,7 @@ def signer(
     from clearinghouse.log import configure_logging  # noqa: PLC0415
     from clearinghouse.process import run  # noqa: PLC0415
     from clearinghouse.running import native_key  # noqa: PLC0415
-    from clearinghouse.service import native_signer  # noqa: PLC0415
+    from clearinghouse.service import escrow_of, native_signer  # noqa: PLC0415
     from clearinghouse.signers.server import signer_served  # noqa: PLC0415
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
@@ -142,16 +144,30 @@ def signer(
     async def main(stop: asyncio.Event) -> None:
         key = native_key(settings)
         async with (
-            _asking(native_signer(key, native, settings.escrow), native) as asking,
+            _watched(settings, key.address) as watch,
+            _asking(native_signer(key, native, escrow_of(key.address, settings.escrow, watch)), native) as asking,
             signer_served(asking, host=host, port=port) as url,
         ):
-            typer.echo(f"signing for {checksum_address(key.address)} (simulated escrow) at {url}", err=True)
+            kind = f"escrow on {settings.chain.network}" if watch is not None else "simulated escrow"
+            typer.echo(f"signing for {checksum_address(key.address)} ({kind}) at {url}", err=True)
             await stop.wait()
 
     try:
         run(main)
     except (KeystoreError, ValueError, OSError) as error:
         raise BadConfiguration(str(error)) from error
+
+
+@asynccontextmanager
+async def _watched(settings: Settings, sender: bytes) -> AsyncIterator[ChainWatch | None]:
+    """The chain, where it is configured."""
+    from clearinghouse.chain_watch import chain_watched  # noqa: PLC0415
+
+    if not settings.chain.is_configured:
+        yield None
+        return
+    async with chain_watched(settings.chain, sender) as watch:
+        yield watch
 
 
 @asynccontextmanager
@@ -259,8 +275,13 @@ def _welcome(settings: Settings, service: RunningService, demo: Demo, *, as_json
         typer.echo(json.dumps(facts))
         return
     program = sys.argv[0]
+    escrow = (
+        f"read from {settings.chain.network}"
+        if settings.chain.is_configured
+        else "simulated: tickets are real in form and cannot be redeemed"
+    )
     typer.echo(f"""
-The clearinghouse is running. Its escrow is simulated: tickets are real in form and cannot be redeemed.
+The clearinghouse is running. Its escrow is {escrow}.
 
   HTTP      {http_url}   (docs: {http_url}/docs, metrics: {http_url}/metrics)
   gRPC      {settings.listen.host}:{service.grpc_port}

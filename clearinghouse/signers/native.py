@@ -435,8 +435,14 @@ def first_nonce(state: PaymentState | None, params: TicketParams) -> int:
 
 
 def creation_round_of(params: TicketParams, escrow: EscrowReading) -> tuple[int, bytes]:
-    """Section 4.4: where the parameters name no creation round and block hash, those of the last initialized one."""
+    """Section 4.4: where the parameters name no creation round and block hash, those of the last initialized one.
+
+    On L2 some rounds have no hash, and tickets of them cannot be redeemed: then the round before it (section 4.3).
+    """
     if params.creation_round == 0 or params.creation_round_block_hash == _ZERO_HASH:
+        before, before_hash = escrow.previous_initialized_round, escrow.previous_initialized_round_block_hash
+        if escrow.last_initialized_round_block_hash == _ZERO_HASH and before is not None and before_hash is not None:
+            return before, before_hash
         return escrow.last_initialized_round, escrow.last_initialized_round_block_hash
     return params.creation_round, params.creation_round_block_hash
 

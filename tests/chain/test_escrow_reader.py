@@ -14,13 +14,14 @@ import pytest
 from chain.escrow import EscrowUnknown
 from chain.escrow_reader import EscrowReader, Lock
 from chain.networks import ARBITRUM_ONE, DEV, Network
-from chain.orchestrators import Orchestrators, read_orchestrators
+from chain.orchestrators import OrchestratorReader, Orchestrators
 from chain.quorum import Disagreement, NoDecision, Quorum
 from chain.rpc import Failure, RpcEndpoint
 from tests.parts.devnet import FIRST_ROUND, Devnet, FaultProxy, fault_proxy, round_hash
 from tests.parts.devnet.fault_proxy import (
     API_KEY,
     Fault,
+    after_requests,
     changed,
     half_a_batch,
     hanging,
@@ -359,19 +360,21 @@ async def test_a_key_in_a_url_is_in_no_error_log_or_repr(make: Make, caplog: pyt
 POOL = [bytes([number]) * 20 for number in range(1, 6)]
 
 
-async def listed(watched: Watched, before: Orchestrators | None = None) -> Orchestrators:
+async def listed(watched: Watched, orchestrators: OrchestratorReader) -> Orchestrators:
+    """As of the newest block: the first poll sees it."""
+    await watched.reader.poll()
     reading = await watched.reader.poll()
-    return await read_orchestrators(watched.quorum, reading.contracts, reading.block.hash, before=before)
+    return await orchestrators.read(reading.contracts, reading.block.hash)
 
 
 async def test_who_joined_is_active_from_the_next_round_with_its_uri(make: Make, devnet: Devnet) -> None:
     devnet.join(*POOL[:3], uri="https://one.test:8935")
     watched = await make()
-    found = await listed(watched)
+    orchestrators = OrchestratorReader(watched.quorum)
+    found = await listed(watched, orchestrators)
     assert (found.round, found.active_count(), set(found.by_address)) == (FIRST_ROUND, 0, set(POOL[:3]))
     devnet.next_round()
-    await watched.reader.poll()
-    found = await listed(watched, found)
+    found = await listed(watched, orchestrators)
     assert (found.round, found.active_count()) == (FIRST_ROUND + 1, 3)
     assert found.is_active(POOL[0])
     assert not found.is_active(POOL[4])
@@ -383,32 +386,45 @@ async def test_who_leaves_is_active_until_the_round_ends_and_is_then_forgotten(m
     devnet.join(*POOL)
     devnet.next_round()
     watched = await make()
-    before = await listed(watched)
+    orchestrators = OrchestratorReader(watched.quorum)
+    await listed(watched, orchestrators)
     devnet.leave(POOL[2])
-    await watched.reader.poll()
-    during = await listed(watched, before)
-    assert during.is_active(POOL[2])
+    assert (await listed(watched, orchestrators)).is_active(POOL[2])
     devnet.next_round()
-    await watched.reader.poll()
-    after = await listed(watched, during)
-    assert set(after.by_address) == {*POOL} - {POOL[2]}
+    assert set((await listed(watched, orchestrators)).by_address) == {*POOL} - {POOL[2]}
 
 
-async def test_a_list_that_is_known_takes_two_requests_and_a_new_one_a_request_for_each(
+async def test_a_list_that_is_known_takes_two_requests_and_a_new_one_a_request_more_for_each(
     make: Make, devnet: Devnet
 ) -> None:
     devnet.join(*POOL)
     watched = await make()
-    found = await listed(watched)
-    for before, requests in ((None, 2 + len(POOL)), (found, 2)):
-        reading = await watched.reader.poll()
+    orchestrators = OrchestratorReader(watched.quorum)
+    reading = await watched.reader.poll()
+    for requests in (2 + len(POOL), 2):
         asked = watched.requests()
-        await read_orchestrators(watched.quorum, reading.contracts, reading.block.hash, before=before)
+        await orchestrators.read(reading.contracts, reading.block.hash)
         assert watched.requests() == asked + 2 * requests
+
+
+async def test_a_walk_that_broke_off_goes_on_where_it_was(make: Make, devnet: Devnet) -> None:
+    devnet.join(*POOL)
+    watched = await make()
+    orchestrators = OrchestratorReader(watched.quorum)
+    reading = await watched.reader.poll()
+    watched.proxies[0].fault = after_requests(4, status(429, ("Retry-After", "1")))
+    with pytest.raises(NoDecision):
+        await orchestrators.read(reading.contracts, reading.block.hash)
+    watched.proxies[0].fault = honest
+    watched.quorum._members[0].asked_again_from_s = 0  # its pause is over
+    asked = watched.requests()
+    assert set((await orchestrators.read(reading.contracts, reading.block.hash)).by_address) == set(POOL)
+    assert watched.requests() < asked + 2 * (2 + len(POOL))
 
 
 async def test_a_list_that_bites_its_tail_is_no_list(make: Make, devnet: Devnet) -> None:
     devnet.join(*POOL[:2])
     devnet.join(POOL[0])
+    watched = await make()
     with pytest.raises(NoDecision, match="no end"):
-        await listed(await make())
+        await listed(watched, OrchestratorReader(watched.quorum))

@@ -203,11 +203,13 @@ async def running(
     price_max_age_s: int = 300,
     policy: Mapping[str, Any] | None = None,
     escrow: Mapping[str, Any] | None = None,
+    chain: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
-    `serve_conninfo` is another way to the same database, for the service alone. `policy` and `escrow` have settings of
-    these sections that differ from the defaults; the native signer's own limit on face values follows `policy`.
+    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow` and `chain` have
+    settings of these sections that differ from the defaults; the native signer's own limit on face values follows
+    `policy`.
     """
     policy = policy or {}
     signer = {
@@ -226,6 +228,7 @@ async def running(
                 **(escrow or {}),
             },
             "policy": policy,
+            "chain": chain or {},
             "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
             "limits": {"request_deadline_s": request_deadline_s},
         }

@@ -8,6 +8,7 @@ async with fault_proxy(devnet.url) as proxy:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -110,6 +111,16 @@ def lying_l1_block(ahead: int) -> Fault:
         return _json(answers)
 
     return fault
+
+
+def after_requests(count: int, fault: Fault) -> Fault:
+    """Honest so many times, and then `fault` for ever."""
+    answered = itertools.count()
+
+    async def counting(calls: list[dict[str, Any]], ask: Callable[[], Awaitable[Answers]]) -> Reply:
+        return await (honest if next(answered) < count else fault)(calls, ask)
+
+    return counting
 
 
 def stale_head(block: dict[str, Any]) -> Fault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -138,6 +139,7 @@ class Devnet:
         finally:
             assert self.rpc("evm_revert", snapshot) is True
             self.round = round_
+            self.rpc("evm_setTime", int(time.time()))  # the clock was put back too
 
     def rpc(self, method: str, *parameters: Any) -> Any:
         """Raises ChainRefused."""

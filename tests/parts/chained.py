@@ -1,0 +1,88 @@
+"""The whole service over a chain of our own, which it reads through endpoints that a test may break.
+
+async with chained(database, devnet) as chained:
+    devnet.next_round()
+    await chained.caught_up()         # what happened on the chain is known to the service
+    chained.proxies[0].fault = hanging()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from clearinghouse.readiness import Check
+from tests.parts.devnet import Devnet, FaultProxy, fault_proxy
+from tests.parts.devnet.fault_proxy import Fault, honest
+from tests.parts.service import Service, running
+from tests.parts.stack import SIGNER_KEY
+
+POLL_S = 0.1
+PATIENCE_S = 20
+ETHER = 10**18
+#: Who the tests pay, unless they choose somebody else.
+ORCHESTRATOR = b"\x0a" * 20
+
+
+@dataclass
+class Chained:
+    """A service, the chain, and the ways to it in the order of the configuration."""
+
+    service: Service
+    devnet: Devnet
+    proxies: list[FaultProxy]
+
+    async def chain_check(self) -> Check:
+        """What readiness says of the chain."""
+        (check,) = [each for each in await self.service.running.readiness.checks() if each.name == "chain"]
+        return check
+
+    async def caught_up(self) -> None:
+        """Waits until the service has read a block that has everything which happened so far."""
+        wanted = int(self.devnet.rpc("eth_blockNumber"), 16)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                check = await self.chain_check()
+                found = re.match(r"block (\d+),", check.detail)
+                if found is not None and int(found[1]) >= wanted:
+                    return
+                await asyncio.sleep(POLL_S / 2)
+
+    async def until_unready(self) -> Check:
+        async with asyncio.timeout(PATIENCE_S):
+            while (check := await self.chain_check()).ok:
+                await asyncio.sleep(POLL_S)
+        return check
+
+
+@asynccontextmanager
+async def chained(
+    conninfo: str,
+    devnet: Devnet,
+    *,
+    endpoints: int = 2,
+    fault: Fault = honest,
+    chain: dict[str, Any] | None = None,
+    **how: Any,
+) -> AsyncIterator[Chained]:
+    """The sender has an escrow, and ORCHESTRATOR is active. All endpoints begin with `fault`.
+
+    `how` is tests.parts.service.running's.
+    """
+    devnet.fund(SIGNER_KEY.address, deposit_wei=ETHER, reserve_wei=ETHER)
+    devnet.join(ORCHESTRATOR)
+    devnet.next_round()
+    async with AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(fault_proxy(devnet.url)) for _ in range(endpoints)]
+        for proxy in proxies:
+            proxy.fault = fault
+        settings = {
+            "network": "dev", "rpc_urls": [proxy.url for proxy in proxies], "poll_s": POLL_S, "timeout_s": 0.5,
+            **(chain or {}),
+        }  # fmt: skip
+        service = await stack.enter_async_context(running(conninfo, chain=settings, **how))
+        yield Chained(service, devnet, proxies)
