@@ -4,85 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from chain.keystore import create_keystore
 from chain.signatures import checksum_address
 from tests.parts import client
 from tests.parts.orchestrator import Orchestrator
 from tests.parts.payer import ROUTE, Payer, calm, flow, paying
 from tests.parts.program import PATIENCE_S, Home, Program, Serving, new_home
+from tests.parts.signer_process import SignerProcess, new_keystore, new_signer
 from tests.parts.storm import require_books_to_agree
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Keystore:
-    """A ticket key, as signers are given it: an encrypted file, and a file with its password."""
-
-    file: Path
-    password_file: Path
-    #: 20 bytes.
-    address: bytes
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_FILE": str(self.file),
-            "CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_PASSWORD_FILE": str(self.password_file),
-        }
-
-
-@dataclass
-class SignerProcess:
-    """`clearinghouse signer`; started again it listens where it did before."""
-
-    home: Home
-    keystore: Keystore
-    name: str
-    program: Program | None = None
-    url: str = ""
-
-    def start(self) -> None:
-        port = self.url.rpartition(":")[2] or 0
-        self.program = self.home.start(
-            "signer", "--port", port, "--data-dir", self.home.folder / self.name, environment=self.keystore.environment
-        )
-        self.url = self.program.wait_for(r"^signing for 0x\w+ .*at (http://\S+)$")[1]
-
-    def kill(self) -> None:
-        assert self.program is not None
-        self.program.kill()
-
-    def hang(self) -> None:
-        assert self.program is not None
-        self.program.stop_responding()
 
 
 @pytest.fixture
 def home() -> Iterator[Home]:
     with new_home() as home:
         yield home
-
-
-def new_keystore(home: Home, name: str) -> Keystore:
-    password = secrets.token_hex(16)
-    password_file = home.folder / f"{name}.password"
-    password_file.write_text(password, encoding="utf-8")
-    file = home.folder / f"{name}.json"
-    return Keystore(file, password_file, create_keystore(file, password))
-
-
-def new_signer(home: Home, keystore: Keystore, name: str) -> SignerProcess:
-    signer = SignerProcess(home, keystore, name)
-    signer.start()
-    return signer
 
 
 def pool_of(*signers: SignerProcess, expected: bytes) -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
 from chain.messages import decode_payment
 from chain.pb import lp_rpc_pb2 as net
@@ -75,6 +76,8 @@ class Payer:
     #: Held while a payment is under way: whoever holds it knows that this payer is idle.
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_broke: bool = False
+    #: Statuses after which the identical request may succeed.
+    LOST: ClassVar = frozenset({503})
 
     def __post_init__(self) -> None:
         self.manifest_id = secrets.token_hex(8)
@@ -120,7 +123,7 @@ class Payer:
             if answer is not None and answer.status == 480:
                 self.counts.refreshed += 1
                 return answer
-            assert answer is None or answer.status == 503, (answer.status, answer.body)
+            assert answer is None or answer.status in self.LOST, (answer.status, answer.body)
             self.counts.lost += 1
             await asyncio.sleep(BACK_OFF_S)
         self.counts.given_up += 1
@@ -138,7 +141,7 @@ class Payer:
         return [("Authorization", f"Bearer {self.api_key}"), *key]
 
     def _take(self, answer: Answer, request: tuple[bytes, list[tuple[str, str]]]) -> None:
-        received = _read(answer)
+        received = self._received(answer)
         assert received.receipt not in self.received, "one receipt for two requests"
         parts = read_answer(answer.body)
         self.orchestrator.receive(parts.payment, parts.seg_creds)  # raises on anything a real one would refuse
@@ -146,6 +149,9 @@ class Payer:
         self.counts.recovered += answer.header("clearinghouse-replayed") == "true"
         self.stream.learn(answer.body)
         self._last_request, self._last_received = request, received
+
+    def _received(self, answer: Answer) -> Received:
+        return _read(answer)
 
     def _refresh(self) -> None:
         self.stream.offer = self._quote()

@@ -206,9 +206,9 @@ class Home:
     def dev(self, *further: str | Path | int, environment: Mapping[str, str] | None = None) -> Serving:
         return started(self.start_dev(*further, environment=environment))
 
-    def serve(self, environment: Mapping[str, str] | None = None) -> Serving:
-        """`clearinghouse serve` on free ports, once it serves."""
-        ports = ("--http-port", 0, "--grpc-port", 0)
+    def serve(self, environment: Mapping[str, str] | None = None, *, http_port: int = 0) -> Serving:
+        """`clearinghouse serve` on free ports unless told otherwise, once it serves."""
+        ports = ("--http-port", http_port, "--grpc-port", 0)
         program = self.start("serve", "--data-dir", self.data_dir, *ports, environment=environment)
         said = program.wait_for(r"^serving HTTP on \S+:(\d+) and gRPC on \S+:(\d+)")
         return Serving(program, int(said[1]), int(said[2]), {})
