@@ -24,6 +24,8 @@ from clearinghouse.sessions import NONCES_PER_RAND_MAX
 
 #: What a price is per, by job type.
 UNIT_NAMES: Final = {LIVE: "second", LV2V: "pixel", FIXED: "call", UNTYPED: "pixel"}
+#: The job type that a ceiling on a price is for, by the name under which plans and gateways have one.
+CEILINGS: Final = {"price_live": LIVE, "price_lv2v": LV2V, "price_fixed": FIXED, "price_untyped": UNTYPED}
 _ZERO_HASH: Final = bytes(32)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clearinghouse.documents import key_limits_document, limits_document
+from clearinghouse.documents import key_limits_document, limits_document, plan_document
 from clearinghouse.identity.gateways import Gateway
 from clearinghouse.identity.keys import ApiKey, NewApiKey
 from clearinghouse.identity.limits import GatewayLimits, KeyLimits
+from clearinghouse.identity.plans import Plan
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.accounts import CreditLot, Standing
@@ -89,6 +90,7 @@ class GatewayAnswer(Answer):
     currency: str
     markup_bps: int
     minimum_charge: str
+    plan: str = Field(description="Whose limits it has, save those of its own.", examples=["default"])
     created_at: str
 
 
@@ -166,15 +168,64 @@ class KeyLimitsAnswer(Answer):
     limits: list[LimitAnswer] = Field(description="What is used is counted only while the key has a limit.")
 
 
+class CeilingAnswer(Answer):
+    """The highest price of one job type. The clearinghouse may have a lower one for everybody."""
+
+    ceiling: str = Field(examples=["price_live"])
+    allowed: str | None = Field(description="Null where there is none.", examples=["8000000000"])
+    unit: str = Field(examples=["wei per second"])
+    set_by: str | None = Field(description="plan or gateway: whose is lower; null where there is none.")
+
+
 class LimitsAnswer(Answer):
     """What a gateway may use, and has used."""
 
     gateway_id: str
     currency: str
+    plan: str = Field(description="Whose limits these are, but for `own_limits`.", examples=["default"])
+    own_limits: list[str] = Field(description="What is set for the gateway itself.", examples=[["spend_per_day"]])
     requests_per_s: int | None
     burst_count: int | None
     limits: list[LimitAnswer]
+    ceilings: list[CeilingAnswer] = Field(description="On prices, by job type.")
     keys: list[KeyLimitsAnswer] = Field(description="Only keys that have limits of their own.")
+
+
+class PlanLimits(Answer):
+    """Null where the plan has no limit."""
+
+    requests_per_s: str | None
+    burst_count: str | None
+    calls_per_day: str | None
+    spend_per_day: str | None
+    spend_per_month: str | None
+    ev_open: str | None
+    sessions_open: str | None
+    sessions_open_per_orchestrator: str | None
+    price_live: str | None
+    price_lv2v: str | None
+    price_fixed: str | None
+    price_untyped: str | None
+
+
+class PlanAnswer(Answer):
+    """Limits that many gateways share."""
+
+    name: str = Field(examples=["small"])
+    currency: str | None = Field(description="Of the limits on spend. Null: gateways of any currency may be on it.")
+    limits: PlanLimits
+    gateways_count: int = Field(description="How many are on it.")
+    is_applied: bool = Field(description="Whether the last change has come to all of them.")
+    changed_at: str
+    changed_by: str
+
+
+class PlanList(Answer):
+    items: list[PlanAnswer] = Field(description="In the order of their names.")
+
+
+class DeletedPlan(Answer):
+    name: str
 
 
 class CheckAnswer(Answer):
@@ -213,6 +264,7 @@ def gateway_answer(gateway: Gateway) -> GatewayAnswer:
         currency=gateway.currency,
         markup_bps=gateway.markup_bps,
         minimum_charge=show_amount(gateway.minimum_charge),
+        plan=gateway.plan,
         created_at=rfc3339(gateway.created_at),
     )
 
@@ -261,6 +313,10 @@ def limits_answer(limits: GatewayLimits) -> LimitsAnswer:
 
 def key_limits_answer(limits: KeyLimits) -> KeyLimitsAnswer:
     return KeyLimitsAnswer.model_validate(key_limits_document(limits))
+
+
+def plan_answer(plan: Plan) -> PlanAnswer:
+    return PlanAnswer.model_validate(plan_document(plan))
 
 
 def ready_answer(checks: list[Check]) -> ReadyAnswer:

@@ -1,4 +1,4 @@
-"""The books: gateways, keys, accounts, transfers, sessions, issuances, limits, and the group commit.
+"""The books: gateways, keys, accounts, transfers, sessions, issuances, limits, plans, and the group commit.
 
 Revision ID: 0001
 Revises:
@@ -21,6 +21,6 @@ SQL_DIR = Path(__file__).parent.parent / "sql"
 
 
 def upgrade() -> None:
-    for part in ("books", "credit", "limits", "commit", "roles"):
+    for part in ("books", "credit", "limits", "plans", "commit", "roles"):
         # The driver's own cursor: SQLAlchemy would read the colons and percent signs of SQL as its own.
         op.get_bind().connection.cursor().execute((SQL_DIR / f"0001_{part}.sql").read_text())

@@ -1,0 +1,23 @@
+"""The names that operators give: of gateways and of plans. They go into URLs, file names and command lines."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from clearinghouse.errors import InvalidRequest
+
+NAME_CHARS_MAX: Final = 128
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
+
+def check_name(name: str, *, whose: str) -> None:
+    """InvalidRequest says which rule the name of a `whose` breaks."""
+    if not 1 <= len(name) <= NAME_CHARS_MAX:
+        raise InvalidRequest(f"a {whose}'s name has 1 to {NAME_CHARS_MAX} characters, not {len(name)}")
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequest(
+            f"a {whose}'s name has only the letters a to z and A to Z, digits, '.', '_' and '-', and begins with a "
+            f"letter or digit: {name!r} does not"
+        )
