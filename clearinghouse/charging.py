@@ -1,6 +1,6 @@
 """What a call costs and whether it may: the part of the flow that every way in shares.
 
-    price ─▶ credit ─▶ limits ──▶ … ──▶ commit, on the terms that hold ──▶ receipt, or why not
+    terms ─▶ price ─▶ credit ─▶ limits ──▶ … ──▶ commit, on the terms that hold ──▶ receipt, or why not
 
 A way in knows what its call is worth (n·EV) and what it goes on from. That a gateway has the credit, is within its
 limits and is debited before anything is released (promise 1) is decided here, in the same words for all of them.
@@ -8,6 +8,7 @@ limits and is debited before anything is released (promise 1) is decided here, i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ from clearinghouse.errors import (
     AccountBusy,
     IdempotencyConflict,
     OutOfCredit,
+    PriceExceeded,
     PriceStale,
     Refusal,
     SessionMismatch,
@@ -28,6 +30,7 @@ from clearinghouse.errors import (
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Receipt
+from clearinghouse.policy import EVERYBODY
 from clearinghouse.usage import Limit, Reads, UsageLimits, Use
 
 LIMITS: Final = frozenset(map(str, Limit))
@@ -53,6 +56,21 @@ class Charging:
         self._commits = commits
         self._limits = UsageLimits(usage)
 
+    async def require_terms(self, caller: Caller, judge: Callable[[Caller], None]) -> Caller:
+        """What `judge` makes of the caller's price ceilings; who would be refused by them is read again first.
+
+        Raises PriceExceeded. So a raised ceiling holds within a second; `commit` sees to it that a lowered one holds at
+        once.
+        """
+        try:
+            judge(caller)
+        except PriceExceeded as refusal:
+            if refusal.facts["set_by"] == EVERYBODY:
+                raise
+            caller = await self._authenticator.newer(caller)
+            judge(caller)
+        return caller
+
     async def quote(
         self, caller: Caller, *, ev_wei: int, orchestrator: bytes, is_new_session: bool
     ) -> tuple[Caller, Quote]:
@@ -74,11 +92,17 @@ class Charging:
         await self._limits.require(use)
         return caller, Quote(price, use)
 
-    async def commit(self, caller: Caller, issuance: Issuance, price: EthPrice) -> tuple[Caller, Issuance, Outcome]:
-        """The outcome, on the terms that hold at the commit, which may be newer than the caller's."""
+    async def commit(
+        self, caller: Caller, issuance: Issuance, price: EthPrice, judge: Callable[[Caller], None]
+    ) -> tuple[Caller, Issuance, Outcome]:
+        """The outcome, on the terms that hold at the commit, which may be newer than the caller's.
+
+        Raises PriceExceeded where `judge` finds that the ceilings, which it had accepted, were lowered since.
+        """
         outcome = await self._commits.commit(issuance)
         while outcome.code == "terms_changed":
             caller = await self._authenticator.refresh(caller)
+            judge(caller)
             issuance = _on_terms_of(caller, issuance, price)
             outcome = await self._commits.commit(issuance)
         return caller, issuance, outcome
@@ -140,6 +164,7 @@ def charge(ev_wei: int, caller: Caller, price: EthPrice) -> Decimal:
 
 def _on_terms_of(caller: Caller, issuance: Issuance, price: EthPrice) -> Issuance:
     return issuance._replace(
+        ceilings_version=caller.ceilings_version,
         markup_bps=caller.markup_bps,
         minimum_charge=caller.minimum_charge,
         charge=charge(issuance.ev_wei, caller, price),

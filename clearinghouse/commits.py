@@ -36,6 +36,8 @@ class Issuance(NamedTuple):
 
     gateway_id: UUID
     key_id: UUID
+    #: Of the price ceilings by which the payment was judged.
+    ceilings_version: int
     session_id: UUID
     is_new_session: bool
     base_state_hash: bytes | None
@@ -86,7 +88,8 @@ class Outcome(NamedTuple):
 
 #: The types of commit_issuances' parameters: one array per field of Issuance.
 _TYPES = (
-    "uuid", "uuid", "uuid", "boolean", "bytea", "bytea", "bigint", "bytea", "text", "bytea", "bigint", "integer",
+    "uuid", "uuid", "bigint",
+    "uuid", "boolean", "bytea", "bytea", "bigint", "bytea", "text", "bytea", "bigint", "integer",
     "numeric", "numeric", "bigint", "bytea", "bytea", "bytea", "numeric", "numeric", "numeric", "numeric", "text",
     "timestamptz", "integer", "numeric", "text", "text", "text", "text", "text", "text", "text", "uuid", "bytea",
 )  # fmt: skip

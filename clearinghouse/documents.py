@@ -18,7 +18,8 @@ from clearinghouse.ledger.money import show_amount
 if TYPE_CHECKING:
     from clearinghouse.identity.gateways import Gateway
     from clearinghouse.identity.keys import ApiKey, NewApiKey
-    from clearinghouse.identity.limits import GatewayLimits, KeyLimits, LimitUse
+    from clearinghouse.identity.limits import CeilingInForce, GatewayLimits, KeyLimits, LimitUse
+    from clearinghouse.identity.plans import Plan
     from clearinghouse.identity.webhook_signers import NewWebhookSecret, RegisteredSigner, WebhookSecret
     from clearinghouse.ledger.accounts import Standing
     from clearinghouse.ledger.transfers import Transfer
@@ -36,6 +37,7 @@ def gateway_document(gateway: Gateway) -> Document:
         "currency": gateway.currency,
         "markup_bps": gateway.markup_bps,
         "minimum_charge": show_amount(gateway.minimum_charge),
+        "plan": gateway.plan,
         "created_at": rfc3339(gateway.created_at),
     }
 
@@ -71,13 +73,19 @@ def fees_document(standing: Standing) -> Document:
 
 
 def limits_document(limits: GatewayLimits) -> Document:
-    """What GET /v1/limits answers. Numbers are decimal strings; `allowed` is null where there is no limit."""
+    """What GET /v1/limits answers. Numbers are decimal strings; `allowed` is null where there is no limit.
+
+    `own_limits` names what was set for the gateway itself, in place of what its plan says.
+    """
     return {
         "gateway_id": show("gw", limits.gateway_id),
         "currency": limits.currency,
+        "plan": limits.plan,
+        "own_limits": list(limits.own_limits),
         "requests_per_s": limits.requests_per_s,
         "burst_count": limits.burst_count,
         "limits": [_limit_document(use) for use in limits.limits],
+        "ceilings": [_ceiling_document(ceiling) for ceiling in limits.ceilings],
         "keys": [key_limits_document(key) for key in limits.keys],
     }
 
@@ -95,10 +103,33 @@ def key_limits_document(limits: KeyLimits) -> Document:
 def _limit_document(use: LimitUse) -> Document:
     return {
         "limit": str(use.limit),
-        "allowed": None if use.allowed is None else show_amount(Decimal(use.allowed)),
+        "allowed": _maybe_amount(use.allowed),
         "used": show_amount(Decimal(use.used)),
         "unit": use.unit,
         "resets_at": _maybe(use.resets_at),
+    }
+
+
+def _ceiling_document(ceiling: CeilingInForce) -> Document:
+    is_there = ceiling.max_wei_per_unit is not None
+    return {
+        "ceiling": ceiling.name,
+        "allowed": _maybe_amount(ceiling.max_wei_per_unit),
+        "unit": ceiling.unit,
+        "set_by": ("gateway" if ceiling.is_own else "plan") if is_there else None,
+    }
+
+
+def plan_document(plan: Plan) -> Document:
+    """`currency` is that of the limits on spend; null where any gateway may be on the plan."""
+    return {
+        "name": plan.name,
+        "currency": plan.currency,
+        "limits": {name: _maybe_amount(value) for name, value in plan.limits.items()},
+        "gateways_count": plan.gateways_count,
+        "is_applied": plan.is_applied,
+        "changed_at": rfc3339(plan.changed_at),
+        "changed_by": plan.changed_by,
     }
 
 
@@ -187,3 +218,7 @@ def report_document(report: Report) -> Document:
 
 def _maybe(instant: datetime | None) -> str | None:
     return None if instant is None else rfc3339(instant)
+
+
+def _maybe_amount(amount: Decimal | int | None) -> str | None:
+    return None if amount is None else show_amount(Decimal(amount))

@@ -6,9 +6,12 @@ it is known how many tickets are due, the call's expected value and the nonces.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from chain.escrow import EscrowReading, EscrowUnknown, EscrowView
 from chain.messages import Price
 from clearinghouse.errors import Unavailable
+from clearinghouse.identity.authenticate import Caller
 from clearinghouse.policy import Policy, require_call, require_price, require_recipient, require_round, require_ticket
 from clearinghouse.registry import Recipients
 from clearinghouse.requests import PaymentRequest
@@ -23,16 +26,21 @@ class Gates:
         self._recipients = recipients
         self._escrow = escrow
 
-    def require_offer(self, request: PaymentRequest, initial_price: Price | None) -> None:
-        """`initial_price` is what a continued session is billed by. Raises a Refusal with the fact `rule`."""
-        params, price = ticket_params(request), request.info.price
-        assert price is not None, "requests without a price are refused when decoded"
+    def require_offer(self, request: PaymentRequest) -> None:
+        """Recipient, round, face value and expected value. Raises a Refusal with the fact `rule`."""
+        params = ticket_params(request)
         require_recipient(params.recipient, self._recipients.find(params.recipient))
         escrow = self._reading()
         if escrow is not None:
             require_round(params, escrow, url=request.info.transcoder)
         require_ticket(self._policy, params, escrow.deposit_wei if escrow is not None else None)
-        require_price(self._policy, request.type, price, *([initial_price] if initial_price is not None else []))
+
+    def require_price(self, job_type: str, prices: Iterable[Price], caller: Caller) -> None:
+        """What is asked now, and what a session is billed by, under the ceilings of the policy and of the caller.
+
+        Raises PriceExceeded. The caller's are as they were when read: `Charging.require_terms` reads them again.
+        """
+        require_price(self._policy, job_type, *prices, own=caller.ceilings.get(job_type))
 
     def require_call(self, request: PaymentRequest, *, ev_wei: int, first_nonce: int, num_tickets: int) -> None:
         """Of the quote, and again of what was signed: the signer's clock may have found one ticket more to be due."""

@@ -1,5 +1,5 @@
 """Small work beside the calls: credit that expires, answers that are forgotten, sessions that end, fees that stand out,
-an embedded database that died."""
+changes to plans that were cut off, an embedded database that died."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.database.embedded import EmbeddedPostgres
+from clearinghouse.errors import AccountBusy
 from clearinghouse.fee_watch import FeeWatch, note_low_fees
+from clearinghouse.identity import plans
 from clearinghouse.ids import show
 from clearinghouse.metrics import Metrics
 from clearinghouse.usage import SESSION_IDLE_S
@@ -68,7 +70,8 @@ class Housekeeping:
                 await connection.execute(text("SET LOCAL lock_timeout = '1s'"))
                 await connection.execute(text("SELECT settle_due_lots()"))
             await forget_keyed_answers(self._engine, older_than=self._keyed_answers_kept)
-        except (DBAPIError, PoolTimeoutError) as error:
+            await plans.apply_left_over(self._engine)
+        except (DBAPIError, PoolTimeoutError, AccountBusy) as error:
             log.warning("tidy_postponed", reason=type(error).__name__, retry_in_s=TIDY_INTERVAL_S)
 
     async def _close_idle_sessions(self) -> None:

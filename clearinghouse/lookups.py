@@ -37,6 +37,16 @@ class KeyRecord:
     burst_count: int | None
     key_requests_per_s: int | None
     key_burst_count: int | None
+    plan: str
+    #: The highest prices that the plan or the gateway has, in wei per unit of the job type.
+    price_live_max: Decimal | None
+    price_lv2v_max: Decimal | None
+    price_fixed_max: Decimal | None
+    price_untyped_max: Decimal | None
+    #: Which of them are the gateway's own, by name.
+    own_ceilings: list[str]
+    #: Counts their changes.
+    ceilings_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +190,9 @@ _KEYS: LiteralString = """
     SELECT wanted.ord, api_key.id, api_key.gateway_id, api_key.secret_hmac, api_key.expires_at, api_key.revoked_at,
            gateway.status, gateway.status_reason, gateway.markup_bps, gateway.minimum_charge::numeric, account.currency,
            account.balance::numeric, account.credit_limit::numeric, gateway.requests_per_s::integer,
-           gateway.burst_count::integer, api_key.requests_per_s::integer, api_key.burst_count::integer
+           gateway.burst_count::integer, api_key.requests_per_s::integer, api_key.burst_count::integer, gateway.plan,
+           gateway.price_live_max::numeric, gateway.price_lv2v_max::numeric, gateway.price_fixed_max::numeric,
+           gateway.price_untyped_max::numeric, gateway.own_ceilings, gateway.ceilings_version
       FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
      CROSS JOIN LATERAL (SELECT * FROM api_key WHERE public_id = wanted.public_id OFFSET 0) AS api_key
      CROSS JOIN LATERAL (SELECT * FROM gateway WHERE id = api_key.gateway_id OFFSET 0) AS gateway

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from chain.escrow import EscrowReading
 from chain.fees import FIXED, LIVE, LV2V, UNTYPED
@@ -19,11 +19,16 @@ from chain.messages import Price, TicketParams
 from chain.signatures import checksum_address
 from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.errors import PriceExceeded, RefreshSession, RegistryUnknown, TicketNotAllowed
+from clearinghouse.ledger.money import show_amount
 from clearinghouse.registry import Registration
 from clearinghouse.sessions import NONCES_PER_RAND_MAX
 
 #: What a price is per, by job type.
 UNIT_NAMES: Final = {LIVE: "second", LV2V: "pixel", FIXED: "call", UNTYPED: "pixel"}
+#: The job type that a ceiling on a price is for, by the name under which plans and gateways have one.
+CEILINGS: Final = {"price_live": LIVE, "price_lv2v": LV2V, "price_fixed": FIXED, "price_untyped": UNTYPED}
+#: Who set a ceiling that is in the configuration: it holds for all gateways.
+EVERYBODY: Final = "clearinghouse"
 _ZERO_HASH: Final = bytes(32)
 
 
@@ -51,6 +56,21 @@ class Policy:
     face_value_max_wei: int | None = None
     #: Highest price by job type, in wei per unit of the type (A19). A type that is not here has no ceiling.
     price_max_wei_per_unit: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Ceiling(NamedTuple):
+    """A highest price, in wei per unit of the job type that it is for, of a plan or (None) of the gateway itself."""
+
+    max_wei_per_unit: Decimal
+    plan: str | None
+
+    @property
+    def set_by(self) -> str:
+        return "gateway" if self.plan is None else "plan"
+
+    @property
+    def whose(self) -> str:
+        return "the gateway's" if self.plan is None else f"the plan {self.plan}'s"
 
 
 def require_recipient(recipient: bytes, registration: Registration) -> None:
@@ -108,22 +128,26 @@ def require_ticket(policy: Policy, params: TicketParams, deposit_wei: int | None
         )
 
 
-def require_price(policy: Policy, job_type: str, *prices: Price) -> None:
+def require_price(policy: Policy, job_type: str, *prices: Price, own: Ceiling | None = None) -> None:
     """A19: none of `prices` exceeds the ceiling of its job type, which the caller's capabilities do not raise (A18).
 
-    Raises PriceExceeded (481). The prices are positive: what is not has been refused when it was decoded.
+    The lower one holds of the policy's and of `own`, the gateway's and its plan's. Raises PriceExceeded (481) and says
+    whose it was. The prices are positive: what is not has been refused when it was decoded.
     """
-    ceiling = policy.price_max_wei_per_unit.get(job_type)
+    ceiling, whose, set_by = policy.price_max_wei_per_unit.get(job_type), "the clearinghouse's", EVERYBODY
+    if own is not None and (ceiling is None or own.max_wei_per_unit < ceiling):
+        ceiling, whose, set_by = own.max_wei_per_unit, own.whose, own.set_by
     if ceiling is None:
         return
     ceiling_n, ceiling_d = ceiling.as_integer_ratio()
     for price in prices:
         if price.price_per_unit * ceiling_d > ceiling_n * price.pixels_per_unit:
-            unit = UNIT_NAMES[job_type]
+            shown = show_amount(ceiling)
             raise PriceExceeded(
-                f"orchestrator price {_shown(price)} exceeds the clearinghouse's ceiling {ceiling:f} wei per {unit}",
+                f"orchestrator price {_shown(price)} exceeds {whose} ceiling {shown} wei per {UNIT_NAMES[job_type]}",
                 rule=Rule.PRICE,
-                max_wei_per_unit=f"{ceiling:f}",
+                max_wei_per_unit=shown,
+                set_by=set_by,
             )
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -181,7 +182,9 @@ class Signing:
     ) -> SignedAnswer:
         """Policy, quote, sign, verify, commit, release."""
         request = asked.request
-        self._gates.require_offer(request, base.state.initial_price if base is not None else None)
+        self._gates.require_offer(request)
+        judge = self._judge(request, base)
+        caller = await self._charging.require_terms(caller, judge)
         due = self._due(request, base)
         self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
         stages.done("gates")
@@ -228,7 +231,7 @@ class Signing:
         )
         stages.done("verify")
 
-        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price)
+        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price, judge)
         stages.done("commit")
         if outcome.code is None or outcome.stored_issuance_id == issuance.id:
             asking.released()
@@ -237,6 +240,11 @@ class Signing:
         if outcome.code is not None:
             raise await self._refusal(caller, issuance, outcome, quote, request)
         return self._release(caller, issuance, outcome, signed, stages.overhead_s())
+
+    def _judge(self, request: PaymentRequest, base: _Base | None) -> Callable[[Caller], None]:
+        """Whether a caller may pay these prices, on the terms it has at that moment."""
+        prices = [request.info.price, base.state.initial_price if base is not None else None]
+        return partial(self._gates.require_price, request.type, [price for price in prices if price is not None])
 
     async def _ask_signer(self, request: PaymentRequest, identity: str, asking: Asking, stages: Stages) -> bytes:
         """The body of a 200. Raises the refusal that any other answer stands for."""
@@ -372,6 +380,7 @@ def _issuance(
     return Issuance(
         gateway_id=caller.gateway_id,
         key_id=caller.key_id,
+        ceilings_version=caller.ceilings_version,
         session_id=session_id,
         is_new_session=base is None,
         base_state_hash=base.hash if base is not None else None,

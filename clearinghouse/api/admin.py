@@ -65,7 +65,7 @@ KeyRef = Annotated[str, Path(description="Id (`key_…`) or public id.", pattern
 # --- gateways ---------------------------------------------------------------------------------------------------------
 
 
-@router.post("/gateways", status_code=201, **described(NewGateway, 400, 409))
+@router.post("/gateways", status_code=201, **described(NewGateway, 400, 404, 409))
 async def create_gateway(wanted: Annotated[NewGateway, json_body(NewGateway)], books: Books) -> GatewayStanding:
     """Create a gateway and its account. It can sign once it has credit and a key."""
     minimum_charge = parse_amount(wanted.minimum_charge, currency=wanted.currency, may_be_zero=True)
@@ -78,6 +78,7 @@ async def create_gateway(wanted: Annotated[NewGateway, json_body(NewGateway)], b
             markup_bps=wanted.markup_bps,
             minimum_charge=minimum_charge,
             credit_limit=credit_limit,
+            plan=wanted.plan,
         )
         return await _standing(connection, gateway)
 
@@ -160,7 +161,7 @@ async def set_limits(
     """Set what is given. It holds for the next call, and for a caller that was just refused within a second."""
     async with books.begin() as connection:
         found = await gateways.find(connection, gateway)
-        changes = limits.parse_limits(wanted.model_dump(), currency=found.currency)
+        changes = limits.parse_own_limits(wanted.model_dump(), currency=found.currency)
         return limits_answer(await limits.set_gateway_limits(connection, found.id, changes))
 
 

@@ -13,6 +13,7 @@ from clearinghouse.api.wiring import Wired
 from clearinghouse.asgi import read_body
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.identity.gateways import DEFAULT_CURRENCY
+from clearinghouse.identity.plans import DEFAULT_PLAN
 from clearinghouse.identity.secret_texts import DEFAULT_GRACE
 from clearinghouse.instants import parse_rfc3339
 from clearinghouse.strict_json import Number, kind_of, parse_object, refuse_unknown
@@ -58,6 +59,12 @@ Most = Annotated[
     BeforeValidator(_amount),
     WithJsonSchema({"type": "string", "pattern": r"^(none|[0-9]+(\.[0-9]+)?)$", "examples": ["25", "none"]}),
 ]
+#: Of a gateway, which may also leave it to its plan.
+OwnMost = Annotated[
+    str,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": r"^(none|inherit|[0-9]+(\.[0-9]+)?)$", "examples": ["25", "inherit"]}),
+]
 Instant = Annotated[
     datetime,
     BeforeValidator(_instant),
@@ -77,6 +84,7 @@ class NewGateway(Body):
     markup_bps: Whole = Field(default=0, description="On top of the tickets' value; 100 are one percent.")
     minimum_charge: Amount = Field(default="0", description="Per call.", examples=["0.0001"])
     credit_limit: Amount = Field(default="0", description="How far below zero the balance may go.", examples=["0"])
+    plan: Text = Field(default=DEFAULT_PLAN, description="Whose limits it has.")
 
 
 class Suspension(Body):
@@ -94,22 +102,70 @@ class NewPricing(Body):
     minimum_charge: Amount | None = Field(default=None, description="Per call.", examples=["0.0001"])
 
 
+_REQUESTS: Final = "On average, in each serving process."
+_BURST: Final = "Requests at once."
+_CALLS: Final = "Paid calls; a day begins at 00:00 UTC."
+_SPEND_DAY: Final = "In the account's currency."
+_SPEND_MONTH: Final = "In the account's currency, by calendar month, UTC."
+_EV_OPEN: Final = "Expected value, in wei, of the tickets released today and on the two days before."
+_SESSIONS: Final = "At once; new ones are refused, none is cut off."
+_PER_ORCHESTRATOR: Final = "The same with one orchestrator."
+_PRICE_LIVE: Final = "Highest price of jobs of type live, in wei per second."
+_PRICE_LV2V: Final = "Highest price of jobs of type lv2v, in wei per pixel."
+_PRICE_FIXED: Final = "Highest price of jobs of type fixed, in wei per call."
+_PRICE_UNTYPED: Final = "Highest price of jobs without a type, in wei per pixel."
+
+
 class NewKeyLimits(Body):
     """Any of them; what is left out stays as it is, and "none" takes a limit away."""
 
-    requests_per_s: Most | None = Field(default=None, description="On average, in each serving process.")
-    burst_count: Most | None = Field(default=None, description="Requests at once.")
-    calls_per_day: Most | None = Field(default=None, description="Paid calls; a day begins at 00:00 UTC.")
-    spend_per_day: Most | None = Field(default=None, description="In the gateway's currency.")
-    spend_per_month: Most | None = Field(default=None, description="In the gateway's currency, by calendar month, UTC.")
+    requests_per_s: Most | None = Field(default=None, description=_REQUESTS)
+    burst_count: Most | None = Field(default=None, description=_BURST)
+    calls_per_day: Most | None = Field(default=None, description=_CALLS)
+    spend_per_day: Most | None = Field(default=None, description=_SPEND_DAY)
+    spend_per_month: Most | None = Field(default=None, description=_SPEND_MONTH)
 
 
-class NewGatewayLimits(NewKeyLimits):
-    ev_open: Most | None = Field(
-        default=None, description="Expected value, in wei, of the tickets released today and on the two days before."
+class NewPlan(NewKeyLimits):
+    """Any of them; what is left out stays as it is, which is no limit in a new plan. "none" takes a limit away."""
+
+    currency: Text | None = Field(
+        default=None,
+        description="Of the limits on spend, which need one: only gateways of this currency can then be on the plan. "
+        '"none" takes it away.',
+        examples=["USD"],
     )
-    sessions_open: Most | None = Field(default=None, description="At once; new ones are refused, none is cut off.")
-    sessions_open_per_orchestrator: Most | None = Field(default=None, description="The same with one orchestrator.")
+    ev_open: Most | None = Field(default=None, description=_EV_OPEN)
+    sessions_open: Most | None = Field(default=None, description=_SESSIONS)
+    sessions_open_per_orchestrator: Most | None = Field(default=None, description=_PER_ORCHESTRATOR)
+    price_live: Most | None = Field(default=None, description=_PRICE_LIVE)
+    price_lv2v: Most | None = Field(default=None, description=_PRICE_LV2V)
+    price_fixed: Most | None = Field(default=None, description=_PRICE_FIXED)
+    price_untyped: Most | None = Field(default=None, description=_PRICE_UNTYPED)
+
+
+class NewGatewayLimits(Body):
+    """Any of them; what is left out stays as it is. They stand in place of those of the gateway's plan.
+
+    "none" is no limit whatever the plan says, "inherit" what the plan says. Of a price, the lower ceiling holds.
+    """
+
+    requests_per_s: OwnMost | None = Field(default=None, description=_REQUESTS)
+    burst_count: OwnMost | None = Field(default=None, description=_BURST)
+    calls_per_day: OwnMost | None = Field(default=None, description=_CALLS)
+    spend_per_day: OwnMost | None = Field(default=None, description=_SPEND_DAY)
+    spend_per_month: OwnMost | None = Field(default=None, description=_SPEND_MONTH)
+    ev_open: OwnMost | None = Field(default=None, description=_EV_OPEN)
+    sessions_open: OwnMost | None = Field(default=None, description=_SESSIONS)
+    sessions_open_per_orchestrator: OwnMost | None = Field(default=None, description=_PER_ORCHESTRATOR)
+    price_live: OwnMost | None = Field(default=None, description=_PRICE_LIVE)
+    price_lv2v: OwnMost | None = Field(default=None, description=_PRICE_LV2V)
+    price_fixed: OwnMost | None = Field(default=None, description=_PRICE_FIXED)
+    price_untyped: OwnMost | None = Field(default=None, description=_PRICE_UNTYPED)
+
+
+class ChosenPlan(Body):
+    plan: Text = Field(description="Of those there are.", examples=["small"])
 
 
 class Withdrawal(Body):
@@ -167,8 +223,8 @@ class Nothing(Body):
 
 
 BODIES: Final[tuple[type[Body], ...]] = (
-    NewGateway, Suspension, NewCreditLimit, NewPricing, NewGatewayLimits, NewKeyLimits, Withdrawal, Grant, NewKey,
-    Rotation, SecretRotation, NewWebhookSigner, SecretRevocation, Nothing,
+    NewGateway, Suspension, NewCreditLimit, NewPricing, NewGatewayLimits, NewKeyLimits, NewPlan, ChosenPlan, Withdrawal,
+    Grant, NewKey, Rotation, SecretRotation, NewWebhookSigner, SecretRevocation, Nothing,
 )  # fmt: skip
 
 Model = TypeVar("Model", bound=Body)

@@ -3,7 +3,8 @@
     GET  /v1/balance, /v1/limits, /v1/issuances…             a gateway about itself         account.py
     GET  /healthz, /readyz, /metrics                         machines about the service     probes.py
     GET  /openapi.json, /docs                                people about the API           documentation.py
-         /v1/admin/…                                         operators                      admin.py, webhook_signers.py
+         /v1/admin/…                                         operators                      admin.py, admin_plans.py,
+                                                                                            webhook_signers.py
 
 The admin routes exist only where a token and a database with an operator's rights are configured; otherwise they are
 404 like any other path that is not there. Every refusal is a problem document in the shared vocabulary.
@@ -22,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from clearinghouse.api import account, admin, documentation, probes, webhook_signers
+from clearinghouse.api import account, admin, admin_plans, documentation, probes, webhook_signers
 from clearinghouse.api.bodies import first_reason
 from clearinghouse.api.edge import Edge
 from clearinghouse.api.problems import MethodNotAllowed, problem
@@ -73,6 +74,7 @@ def management_app(
     if admin_token and admin_engine is not None:
         app.include_router(admin.router)
         app.include_router(webhook_signers.router)
+        app.include_router(admin_plans.router)
     if docs_enabled:
         app.include_router(documentation.router)
     for expected in (

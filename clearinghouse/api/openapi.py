@@ -29,7 +29,7 @@ TAGS: Final = [
     {"name": "Signing", "description": "Tickets, over go-livepeer's own routes and over ours."},
     {"name": "Account", "description": "What a gateway reads about itself."},
     {"name": "Operation", "description": "What machines ask about the service."},
-    {"name": "Administration", "description": "Gateways, credit and keys; with the admin token."},
+    {"name": "Administration", "description": "Gateways, plans, credit and keys; with the admin token."},
 ]
 
 _SECURITY_SCHEMES: Final = {

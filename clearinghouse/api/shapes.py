@@ -9,11 +9,13 @@ from clearinghouse.documents import (
     key_limits_document,
     limits_document,
     new_webhook_secret_document,
+    plan_document,
     webhook_signer_document,
 )
 from clearinghouse.identity.gateways import Gateway
 from clearinghouse.identity.keys import ApiKey, NewApiKey
 from clearinghouse.identity.limits import GatewayLimits, KeyLimits
+from clearinghouse.identity.plans import Plan
 from clearinghouse.identity.webhook_signers import NewWebhookSecret, RegisteredSigner
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
@@ -96,6 +98,7 @@ class GatewayAnswer(Answer):
     currency: str
     markup_bps: int
     minimum_charge: str
+    plan: str = Field(description="Whose limits it has, save those of its own.", examples=["default"])
     created_at: str
 
 
@@ -179,14 +182,26 @@ class KeyLimitsAnswer(Answer):
     limits: list[LimitAnswer] = Field(description="What is used is counted only while the key has a limit.")
 
 
+class CeilingAnswer(Answer):
+    """The highest price of one job type. The clearinghouse may have a lower one for everybody."""
+
+    ceiling: str = Field(examples=["price_live"])
+    allowed: str | None = Field(description="Null where there is none.", examples=["8000000000"])
+    unit: str = Field(examples=["wei per second"])
+    set_by: str | None = Field(description="plan or gateway: whose is lower; null where there is none.")
+
+
 class LimitsAnswer(Answer):
     """What a gateway may use, and has used."""
 
     gateway_id: str
     currency: str
+    plan: str = Field(description="Whose limits these are, but for `own_limits`.", examples=["default"])
+    own_limits: list[str] = Field(description="What is set for the gateway itself.", examples=[["spend_per_day"]])
     requests_per_s: int | None
     burst_count: int | None
     limits: list[LimitAnswer]
+    ceilings: list[CeilingAnswer] = Field(description="On prices, by job type.")
     keys: list[KeyLimitsAnswer] = Field(description="Only keys that have limits of their own.")
 
 
@@ -221,6 +236,43 @@ class NewWebhookSecretAnswer(WebhookSignerAnswer):
 
 class WebhookSignerList(Answer):
     items: list[WebhookSignerAnswer] = Field(description="In the order of their names.")
+
+
+class PlanLimits(Answer):
+    """Null where the plan has no limit."""
+
+    requests_per_s: str | None
+    burst_count: str | None
+    calls_per_day: str | None
+    spend_per_day: str | None
+    spend_per_month: str | None
+    ev_open: str | None
+    sessions_open: str | None
+    sessions_open_per_orchestrator: str | None
+    price_live: str | None
+    price_lv2v: str | None
+    price_fixed: str | None
+    price_untyped: str | None
+
+
+class PlanAnswer(Answer):
+    """Limits that many gateways share."""
+
+    name: str = Field(examples=["small"])
+    currency: str | None = Field(description="Of the limits on spend. Null: gateways of any currency may be on it.")
+    limits: PlanLimits
+    gateways_count: int = Field(description="How many are on it.")
+    is_applied: bool = Field(description="Whether the last change has come to all of them.")
+    changed_at: str
+    changed_by: str
+
+
+class PlanList(Answer):
+    items: list[PlanAnswer] = Field(description="In the order of their names.")
+
+
+class DeletedPlan(Answer):
+    name: str
 
 
 class CheckAnswer(Answer):
@@ -259,6 +311,7 @@ def gateway_answer(gateway: Gateway) -> GatewayAnswer:
         currency=gateway.currency,
         markup_bps=gateway.markup_bps,
         minimum_charge=show_amount(gateway.minimum_charge),
+        plan=gateway.plan,
         created_at=rfc3339(gateway.created_at),
     )
 
@@ -317,6 +370,10 @@ def webhook_signer_answer(registered: RegisteredSigner) -> WebhookSignerAnswer:
 
 def new_webhook_secret_answer(new: NewWebhookSecret) -> NewWebhookSecretAnswer:
     return NewWebhookSecretAnswer.model_validate(new_webhook_secret_document(new))
+
+
+def plan_answer(plan: Plan) -> PlanAnswer:
+    return PlanAnswer.model_validate(plan_document(plan))
 
 
 def ready_answer(checks: list[Check]) -> ReadyAnswer:

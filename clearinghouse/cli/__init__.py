@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clearinghouse.cli import books, credit, gateways, keys, running, webhook_signers
+from clearinghouse.cli import books, credit, gateways, keys, plans, running, webhook_signers
 from clearinghouse.cli.demo import sign_demo
 from clearinghouse.cli.doctor import doctor
 from clearinghouse.cli.refusals import ExplainedGroup
@@ -68,6 +68,7 @@ app.command("sign-demo")(sign_demo)
 
 # Tenants and money.
 app.add_typer(gateways.app, name="gateway")
+app.add_typer(plans.app, name="plan")
 app.add_typer(keys.app, name="key")
 app.add_typer(webhook_signers.app, name="webhook-signer")
 app.add_typer(credit.app, name="credit")

@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clearinghouse.cli.context import DataDir, in_transaction, settings_of
-from clearinghouse.cli.limits import (
-    Burst,
-    CallsDay,
-    EvOpen,
-    RequestsPerS,
-    SessionsOpen,
-    SessionsOpenPerOrchestrator,
-    SpendDay,
-    SpendMonth,
-    print_limits,
-)
+from clearinghouse.cli.limits import Wanted, gateway_limit_options, print_limits
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 
 if TYPE_CHECKING:
@@ -34,6 +24,7 @@ Examples:
   clearinghouse gateway create acme --currency EUR --markup-bps 250
   clearinghouse gateway suspend acme --reason "chargeback of 12 May"
   clearinghouse gateway set-limit acme 50
+  clearinghouse gateway set-plan acme small
   clearinghouse gateway set-limits acme --spend-day 25 --calls-day none
 """
 
@@ -56,6 +47,7 @@ def create(
     markup_bps: _Markup = None,
     minimum_charge: _MinimumCharge = None,
     credit_limit: Annotated[str, typer.Option(metavar="AMOUNT", help="How far the balance may go below zero.")] = "0",
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="Whose limits it has.")] = "default",
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +71,7 @@ def create(
             markup_bps=markup_bps or 0,
             minimum_charge=smallest,
             credit_limit=limit,
+            plan=plan,
         )
         return await _document(connection, gateway)
 
@@ -98,9 +91,9 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"items": documents})
         return
-    columns = ("name", "gateway_id", "status", "currency", "markup_bps", "created_at")
+    columns = ("name", "gateway_id", "status", "plan", "currency", "markup_bps", "created_at")
     rows = [[str(document[column]) for column in columns] for document in documents]
-    print_table(columns, rows, right=[4], if_empty="There are no gateways: clearinghouse gateway create NAME")
+    print_table(columns, rows, right=[5], if_empty="There are no gateways: clearinghouse gateway create NAME")
 
 
 @app.command()
@@ -205,52 +198,55 @@ def set_pricing(
     _print(in_transaction(settings_of(data_dir), work), as_json)
 
 
-@app.command("set-limits")
-def set_limits(
+@app.command("set-plan")
+def set_plan(
     gateway: GatewayName,
-    *,
-    requests_s: RequestsPerS = None,
-    burst: Burst = None,
-    calls_day: CallsDay = None,
-    spend_day: SpendDay = None,
-    spend_month: SpendMonth = None,
-    ev_open: EvOpen = None,
-    sessions_open: SessionsOpen = None,
-    sessions_open_per_orchestrator: SessionsOpenPerOrchestrator = None,
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Name of the plan.")],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set limits of a gateway on what it uses; those not named stay. They hold for the next call.
+    """Put a gateway on a plan: its limits hold for the next call, but for those set for the gateway itself.
+
+    \b
+    Example: clearinghouse gateway set-plan acme small
+    """
+    from clearinghouse.identity import gateways  # noqa: PLC0415
+
+    async def work(connection: AsyncConnection) -> dict[str, Any]:
+        found = await gateways.set_plan(connection, await _find(connection, gateway), plan)
+        return await limits_of(connection, found.id)
+
+    _print_limits(in_transaction(settings_of(data_dir), work), as_json)
+
+
+@app.command("set-limits")
+@gateway_limit_options
+def set_limits(
+    gateway: GatewayName,
+    *,
+    wanted: Wanted,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set limits of a gateway, in place of its plan's; those not named stay. They hold for the next call.
+
+    `none` is no limit whatever the plan says, `inherit` what the plan says. Of a price, the lower ceiling holds.
 
     \b
     Examples:
       clearinghouse gateway set-limits acme --spend-day 25 --spend-month 500 --calls-day none
+      clearinghouse gateway set-limits acme --spend-day inherit --price-live 8000000000
       clearinghouse gateway set-limits acme --sessions-open 200 --sessions-open-per-orchestrator 50
     """
     from clearinghouse.documents import limits_document  # noqa: PLC0415
     from clearinghouse.identity import limits  # noqa: PLC0415
 
-    wanted = {
-        "requests_per_s": requests_s,
-        "burst_count": burst,
-        "calls_per_day": calls_day,
-        "spend_per_day": spend_day,
-        "spend_per_month": spend_month,
-        "ev_open": ev_open,
-        "sessions_open": sessions_open,
-        "sessions_open_per_orchestrator": sessions_open_per_orchestrator,
-    }
-
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await _find(connection, gateway)
-        changes = limits.parse_limits(wanted, currency=found.currency)
+        changes = limits.parse_own_limits(wanted, currency=found.currency)
         return limits_document(await limits.set_gateway_limits(connection, found.id, changes))
 
-    document = in_transaction(settings_of(data_dir), work)
-    if as_json:
-        print_json(document)
-    else:
-        print_limits(document)
+    _print_limits(in_transaction(settings_of(data_dir), work), as_json)
 
 
 async def limits_of(connection: AsyncConnection, gateway_id: UUID) -> dict[str, Any]:
@@ -273,6 +269,13 @@ async def _document(connection: AsyncConnection, gateway: Gateway) -> dict[str, 
 
     standing = await accounts.standing(connection, gateway.id)
     return gateway_document(gateway) | balance_document(standing) | fees_document(standing)
+
+
+def _print_limits(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+    else:
+        print_limits(document)
 
 
 def _print(document: dict[str, Any], as_json: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from clearinghouse.cli.context import DataDir, in_transaction, pepper_of, settings_of
 from clearinghouse.cli.gateways import GatewayName
-from clearinghouse.cli.limits import Burst, CallsDay, RequestsPerS, SpendDay, SpendMonth, print_limits
+from clearinghouse.cli.limits import Wanted, key_limit_options, print_limits
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.instants import parse_rfc3339, parse_span
@@ -139,14 +139,11 @@ def revoke(key: KeyName, data_dir: DataDir = None, as_json: AsJson = False) -> N
 
 
 @app.command("set-limits")
+@key_limit_options
 def set_limits(
     key: KeyName,
     *,
-    requests_s: RequestsPerS = None,
-    burst: Burst = None,
-    calls_day: CallsDay = None,
-    spend_day: SpendDay = None,
-    spend_month: SpendMonth = None,
+    wanted: Wanted,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,14 +157,6 @@ def set_limits(
     from clearinghouse.documents import key_limits_document, limits_document  # noqa: PLC0415
     from clearinghouse.identity import gateways, keys, limits  # noqa: PLC0415
     from clearinghouse.ids import show  # noqa: PLC0415
-
-    wanted = {
-        "requests_per_s": requests_s,
-        "burst_count": burst,
-        "calls_per_day": calls_day,
-        "spend_per_day": spend_day,
-        "spend_per_month": spend_month,
-    }
 
     async def work(connection: AsyncConnection) -> tuple[dict[str, Any], dict[str, Any]]:
         found = await keys.find(connection, key)

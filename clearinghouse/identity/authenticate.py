@@ -12,8 +12,8 @@ import base64
 import binascii
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from time import monotonic
@@ -23,6 +23,7 @@ from clearinghouse.errors import Suspended, Unauthenticated
 from clearinghouse.identity.keys import API_KEY
 from clearinghouse.identity.secret_texts import secret_hmac
 from clearinghouse.lookups import KeyRecord, Lookups
+from clearinghouse.policy import CEILINGS, Ceiling
 from clearinghouse.request_rates import KEY_LOOKUPS, KEY_REQUESTS, REQUESTS, Rate, RequestRates, rate_of
 
 REMEMBERED_MAX_COUNT = 50_000
@@ -48,6 +49,10 @@ class Caller:
     available: Decimal
     rate: Rate | None = None
     key_rate: Rate | None = None
+    #: Highest prices of the gateway and its plan, by job type.
+    ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
+    #: Which change of these: the commit compares it, so that a lowered one holds for the next ticket.
+    ceilings_version: int = 0
 
 
 @dataclass(slots=True)
@@ -127,6 +132,13 @@ class Authenticator:
         if (refusal := self._refusal(known.record)) is not None:
             raise refusal
         return known.caller
+
+    async def newer(self, caller: Caller) -> Caller:
+        """As `refresh`, for what is refused often: what was read less than a second ago is not read again."""
+        known = self._remembered.get(caller.public_id)
+        if known is not None and known.caller is caller and monotonic() - known.read_at_s <= REFUSAL_REMEMBERED_S:
+            return caller
+        return await self.refresh(caller)
 
     def confirm(self, caller: Caller) -> None:
         """The database has just found the key, the gateway and its terms as remembered: nearly as good as read."""
@@ -211,4 +223,13 @@ def _caller(record: KeyRecord, public_id: str) -> Caller:
         available=record.balance + record.credit_limit,
         rate=rate_of(record.requests_per_s, record.burst_count),
         key_rate=rate_of(record.key_requests_per_s, record.key_burst_count),
+        ceilings=dict(_ceilings(record)),
+        ceilings_version=record.ceilings_version,
     )
+
+
+def _ceilings(record: KeyRecord) -> Iterator[tuple[str, Ceiling]]:
+    prices = (record.price_live_max, record.price_lv2v_max, record.price_fixed_max, record.price_untyped_max)
+    for (name, job_type), price in zip(CEILINGS.items(), prices, strict=True):
+        if price is not None:
+            yield job_type, Ceiling(price, plan=None if name in record.own_ceilings else record.plan)

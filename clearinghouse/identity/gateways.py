@@ -5,7 +5,6 @@ Every function runs in the caller's transaction, in role clearinghouse_admin.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +17,9 @@ from sqlalchemy.exc import IntegrityError
 
 from clearinghouse import ids
 from clearinghouse.errors import Conflict, InvalidRequest, NotFound
+from clearinghouse.identity import plans
+from clearinghouse.identity.names import NAME_CHARS_MAX, check_name
+from clearinghouse.identity.plans import DEFAULT_PLAN
 from clearinghouse.ledger.money import parse_currency
 from clearinghouse.ledger.transfers import check_reason
 
@@ -26,10 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 DEFAULT_CURRENCY: Final = "USD"
-NAME_CHARS_MAX: Final = 128
 MARKUP_BPS_MAX: Final = 1_000_000  # a hundred times the cost; a larger one is a mistyped one
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 GatewayStatus = Literal["active", "suspended"]
 
@@ -45,11 +44,13 @@ class Gateway:
     currency: str
     markup_bps: int
     minimum_charge: Decimal
+    plan: str
     created_at: datetime
 
 
 _SELECT: Final = """
-    SELECT gateway.id, gateway.name, status, status_reason, currency, markup_bps, minimum_charge, gateway.created_at
+    SELECT gateway.id, gateway.name, status, status_reason, currency, markup_bps, minimum_charge, plan,
+           gateway.created_at
       FROM gateway JOIN account ON account.gateway_id = gateway.id
 """
 
@@ -62,19 +63,24 @@ async def create(
     markup_bps: int = 0,
     minimum_charge: Decimal = Decimal(0),
     credit_limit: Decimal = Decimal(0),
+    plan: str = DEFAULT_PLAN,
 ) -> Gateway:
-    """A gateway and its account, which keeps its currency for ever. Conflict if the name is taken."""
-    check_name(name)
+    """A gateway and its account, which keeps its currency for ever, with the limits of `plan`.
+
+    Conflict if the name is taken or the plan is for another currency, NotFound without such a plan.
+    """
+    check_name(name, whose="gateway", id_prefix="gw_")
     parse_currency(currency)
     _check_markup(markup_bps)
     _check_not_negative("a minimum charge", minimum_charge)
     _check_not_negative("a credit limit", credit_limit)
+    await plans.require_plan_for(connection, plan, currency=currency, whose=name)
     gateway_id = ids.uuid7()
-    insert = """INSERT INTO gateway (id, name, markup_bps, minimum_charge)
-                VALUES (:id, :name, :markup_bps, :minimum_charge)"""
+    insert = """INSERT INTO gateway (id, name, markup_bps, minimum_charge, plan)
+                VALUES (:id, :name, :markup_bps, :minimum_charge, :plan)"""
     pricing = {"markup_bps": markup_bps, "minimum_charge": minimum_charge}
     try:
-        await connection.execute(text(insert), {"id": gateway_id, "name": name, **pricing})
+        await connection.execute(text(insert), {"id": gateway_id, "name": name, "plan": plan, **pricing})
     except IntegrityError as error:
         if isinstance(error.orig, UniqueViolation):
             raise Conflict(f"there is a gateway named {name} already") from error
@@ -111,6 +117,13 @@ async def suspend(connection: AsyncConnection, gateway_id: UUID, *, reason: str)
     return await _update(connection, gateway_id, status="suspended", status_reason=reason)
 
 
+async def set_plan(connection: AsyncConnection, gateway: Gateway, plan: str) -> Gateway:
+    """From the next call on it has the limits of `plan`, save those of its own. NotFound, or Conflict by currency."""
+    await plans.require_plan_for(connection, plan, currency=gateway.currency, whose=gateway.name)
+    await connection.execute(text("SELECT put_on_plan(:id, :plan)"), {"id": gateway.id, "plan": plan})
+    return await _by_id(connection, gateway.id)
+
+
 async def resume(connection: AsyncConnection, gateway_id: UUID) -> Gateway:
     """Lift a suspension; nothing happens where there is none."""
     return await _update(connection, gateway_id, status="active", status_reason="")
@@ -134,19 +147,6 @@ async def set_pricing(
     if not changes:
         raise InvalidRequest("name a markup, a minimum charge, or both")
     return await _update(connection, gateway_id, **changes)
-
-
-def check_name(name: str, *, of: str = "a gateway", id_prefix: str = "gw_") -> None:
-    """InvalidRequest says which rule a name breaks. Names go into URLs, file names and command lines."""
-    if not 1 <= len(name) <= NAME_CHARS_MAX:
-        raise InvalidRequest(f"{of}'s name has 1 to {NAME_CHARS_MAX} characters, not {len(name)}")
-    if name.startswith(id_prefix):
-        raise InvalidRequest(f"{of}'s name cannot begin with {id_prefix}, which marks ids")
-    if _NAME.fullmatch(name) is None:
-        raise InvalidRequest(
-            f"{of}'s name has only the letters a to z and A to Z, digits, '.', '_' and '-', and begins with a "
-            f"letter or digit: {name!r} does not"
-        )
 
 
 def _check_markup(markup_bps: int) -> None:

@@ -26,7 +26,7 @@ from chain.signatures import parse_address
 from clearinghouse import ids
 from clearinghouse.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from clearinghouse.identity.authenticate import bearer
-from clearinghouse.identity.gateways import check_name
+from clearinghouse.identity.names import check_name
 from clearinghouse.identity.secret_texts import DEFAULT_GRACE, SecretForm, check_grace, secret_hmac
 from clearinghouse.lookups import Lookups, WebhookSecretRecord
 from clearinghouse.request_rates import KEY_LOOKUPS, Rate, RequestRates
@@ -96,7 +96,7 @@ async def create(
     connection: AsyncConnection, name: str, *, sender: bytes, pepper: bytes, face_value_max_wei: int | None = None
 ) -> NewWebhookSecret:
     """A signer and its first secret. Conflict if the name is taken, also by one that was revoked."""
-    check_name(name, of="a webhook signer", id_prefix="whs_")
+    check_name(name, whose="webhook signer", id_prefix="whs_")
     signer_id = ids.uuid7()
     insert = """INSERT INTO webhook_signer (id, name, sender, face_value_max_wei)
                 VALUES (:id, :name, :sender, :face_value_max_wei)"""

@@ -224,6 +224,38 @@ _KEYS_ARE_LIMITED = f"""
      WHERE api_key.has_limits <> (key_limit.key_id IS NOT NULL)
 """  # noqa: S608
 
+# A change that is on its way to the gateways of a plan has ten minutes, and is then an error like any other.
+_LIMITS_ARE_DUE = f"""
+    SELECT {_shown("gw", "gateway.id")} AS subject,
+           format('%s is %s, the plan %s and the gateway''s own limits make it %s', compared.name,
+                  coalesce(compared.found, 'none'), gateway.plan, coalesce(compared.due, 'none')) AS detail
+      FROM gateway JOIN account ON account.id = gateway.id JOIN due_limits AS due ON due.gateway_id = gateway.id
+      JOIN plan ON plan.name = gateway.plan
+     CROSS JOIN LATERAL (VALUES
+           ('requests_per_s', gateway.requests_per_s::text, due.requests_per_s::text),
+           ('burst_count', gateway.burst_count::text, due.burst_count::text),
+           ('calls_per_day', account.calls_day_max::text, due.calls_day_max::text),
+           ('spend_per_day', {_amount("account.spend_day_max")}::text, {_amount("due.spend_day_max")}::text),
+           ('spend_per_month', {_amount("account.spend_month_max")}::text, {_amount("due.spend_month_max")}::text),
+           ('ev_open', account.ev_open_max_wei::text, due.ev_open_max_wei::text),
+           ('sessions_open', account.sessions_open_max::text, due.sessions_open_max::text),
+           ('sessions_open_per_orchestrator', account.sessions_open_per_orchestrator_max::text,
+            due.sessions_open_per_orchestrator_max::text),
+           ('price_live', {_amount("gateway.price_live_max")}::text, {_amount("due.price_live_max")}::text),
+           ('price_lv2v', {_amount("gateway.price_lv2v_max")}::text, {_amount("due.price_lv2v_max")}::text),
+           ('price_fixed', {_amount("gateway.price_fixed_max")}::text, {_amount("due.price_fixed_max")}::text),
+           ('price_untyped', {_amount("gateway.price_untyped_max")}::text, {_amount("due.price_untyped_max")}::text),
+           ('the list of its own ceilings', gateway.own_ceilings::text, due.own_ceilings::text)
+           ) AS compared (name, found, due)
+     WHERE compared.found IS DISTINCT FROM compared.due
+       AND NOT (plan.applied_version < plan.version AND plan.changed_at > now() - interval '10 minutes')
+    UNION ALL
+    SELECT {_shown("gw", "gateway.id")},
+           format('the plan %s limits spend in %s, the account is in %s', plan.name, plan.currency, account.currency)
+      FROM gateway JOIN account ON account.id = gateway.id JOIN plan ON plan.name = gateway.plan
+     WHERE plan.currency <> account.currency
+"""  # noqa: S608
+
 # --- credit that expires --------------------------------------------------------------------------------------------
 
 _LOTS_ARE_GRANTED = f"""
@@ -381,6 +413,7 @@ CLAIMS: Final = (
     Claim("ev_counted", "Open expected value is counted as what the issuances of three days sum to.", _EV_IS_COUNTED),
     Claim("fees_counted", "Fees are counted as what the issuances of the day sum to.", _FEES_ARE_COUNTED),
     Claim("sessions_counted", "As many sessions are counted as open as there are.", _OPEN_SESSIONS_ARE_COUNTED),
+    Claim("plan_limits", "The limits of every gateway are what its plan and its own limits come to.", _LIMITS_ARE_DUE),
     Claim("key_limits", "A key is known to have limits where it has.", _KEYS_ARE_LIMITED),
     Claim("lot_grant", "Every credit lot was granted, to its account, with its amount.", _LOTS_ARE_GRANTED),
     Claim("lot_expiry", "What expired had been granted to expire, and nothing is left of it.", _EXPIRIES_HAVE_LOTS),

@@ -9,7 +9,8 @@
 -- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
 -- statements in a loop: as one large statement the same work took longer to set up than to do.)
 CREATE FUNCTION commit_issuances(
-    a_gateway uuid[], a_key uuid[], a_session uuid[], a_is_new boolean[], a_base_hash bytea[], a_head_hash bytea[],
+    a_gateway uuid[], a_key uuid[], a_ceilings bigint[],
+    a_session uuid[], a_is_new boolean[], a_base_hash bytea[], a_head_hash bytea[],
     a_sequence bigint[], a_request_hash bytea[], a_idempotency_key text[], a_rand bytea[], a_first_nonce bigint[],
     a_tickets integer[], a_face_value numeric[], a_win_prob numeric[], a_round bigint[], a_sender bytea[],
     a_recipient bytea[], a_orchestrator bytea[], a_ev numeric[], a_fee numeric[], a_charge numeric[], a_price numeric[],
@@ -83,11 +84,12 @@ BEGIN
                    WHEN rand.last_nonce > 0 AND session.head_state_hash IS DISTINCT FROM asked.base_hash
                        THEN 'state_not_newest'
                    WHEN asked.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
-                   WHEN (gateway.markup_bps, gateway.minimum_charge) <> (asked.markup, asked.minimum_charge)
-                       THEN 'terms_changed'
+                   WHEN (gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)
+                       <> (asked.markup, asked.minimum_charge, asked.ceilings_version) THEN 'terms_changed'
                END AS refusal
           FROM (  -- subscripts, since unnest makes a table of every array
-              SELECT gateway_id, a_key[ord] AS key_id, a_session[ord] AS session_id, a_is_new[ord] AS is_new,
+              SELECT gateway_id, a_key[ord] AS key_id, a_ceilings[ord] AS ceilings_version,
+                     a_session[ord] AS session_id, a_is_new[ord] AS is_new,
                      a_base_hash[ord] AS base_hash, a_head_hash[ord] AS head_hash, a_sequence[ord] AS sequence,
                      a_request_hash[ord] AS request_hash, a_idempotency_key[ord] AS idempotency_key,
                      a_rand[ord] AS rand, a_first_nonce[ord] AS first_nonce, a_tickets[ord] AS tickets,

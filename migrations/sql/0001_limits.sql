@@ -2,6 +2,7 @@
 --
 -- A gateway's stand on its account, the row that commit_issuances locks and changes anyway: they are judged there, so
 -- that any number of processes together cannot pass one, and counting costs no further write. Days and months are UTC.
+-- What they are follows from its plan and from what it has for itself: refresh_limits (0001_plans.sql) writes them.
 CREATE DOMAIN count_max AS bigint CHECK (VALUE >= 0);
 CREATE DOMAIN amount_max AS monetary CHECK (VALUE >= 0);
 CREATE DOMAIN rate_max AS integer CHECK (VALUE > 0);
@@ -11,8 +12,8 @@ ALTER TABLE account
     ADD spend_day_max    amount_max,
     ADD spend_month_max  amount_max,
     ADD ev_open_max_wei  wei,
-    ADD sessions_open_max                   count_max DEFAULT 20000,
-    ADD sessions_open_per_orchestrator_max  count_max DEFAULT 5000,
+    ADD sessions_open_max                   count_max,
+    ADD sessions_open_per_orchestrator_max  count_max,
     -- The counters have no domains: every commit would check them anew, and they are sums of what was checked.
     ADD usage_day        date NOT NULL DEFAULT '1970-01-01',  -- the day that the counters below are of
     ADD calls_day        bigint NOT NULL DEFAULT 0,

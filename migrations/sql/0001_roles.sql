@@ -24,22 +24,25 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO clearinghouse_serve, clearinghouse_admin;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO clearinghouse_serve, clearinghouse_admin;
 
-GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lots, close_idle_sessions, note_low_fees
-    TO clearinghouse_serve;
+GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lots, close_idle_sessions, note_low_fees,
+    apply_plan TO clearinghouse_serve;
 GRANT EXECUTE ON FUNCTION system_account_id, month_of TO clearinghouse_serve, clearinghouse_admin;
 
 -- Signer events: rows are added and counted by these alone.
 GRANT EXECUTE ON FUNCTION record_signer_events, record_signer_payments, record_unreleased, note_signer_event_findings,
     signer_events_reconciled, forget_signer_events TO clearinghouse_serve, clearinghouse_admin;
 
-GRANT EXECUTE ON FUNCTION grant_credit, withdraw_credit, settle_due_lots, open_system_accounts, set_key_limits
-    TO clearinghouse_admin;
-GRANT INSERT, UPDATE ON gateway TO clearinghouse_admin;
+GRANT EXECUTE ON FUNCTION grant_credit, withdraw_credit, settle_due_lots, open_system_accounts, set_key_limits,
+    refresh_limits, put_on_plan, apply_plan TO clearinghouse_admin;
+GRANT INSERT (id, name, markup_bps, minimum_charge, plan),
+      UPDATE (status, status_reason, markup_bps, minimum_charge) ON gateway TO clearinghouse_admin;
 GRANT INSERT (id, gateway_id, public_id, secret_hmac, name, expires_at),
       UPDATE (name, expires_at, revoked_at, requests_per_s, burst_count) ON api_key TO clearinghouse_admin;
-GRANT INSERT (id, gateway_id, name, currency, credit_limit),
-      UPDATE (credit_limit, calls_day_max, spend_day_max, spend_month_max, ev_open_max_wei, sessions_open_max,
-              sessions_open_per_orchestrator_max) ON account TO clearinghouse_admin;
+GRANT INSERT (id, gateway_id, name, currency, credit_limit), UPDATE (credit_limit) ON account TO clearinghouse_admin;
+-- Plans and what gateways have for themselves. What follows from it is written by refresh_limits alone.
+GRANT INSERT (name, currency, changed_by), UPDATE (currency, version, changed_at, changed_by), DELETE
+    ON plan TO clearinghouse_admin;
+GRANT INSERT, UPDATE (value), DELETE ON plan_limit, gateway_override TO clearinghouse_admin;
 GRANT INSERT (id, name, sender, face_value_max_wei), UPDATE (revoked_at) ON webhook_signer TO clearinghouse_admin;
 GRANT INSERT (id, signer_id, public_id, secret_hmac), UPDATE (expires_at, revoked_at) ON webhook_secret
     TO clearinghouse_admin;

@@ -1,4 +1,5 @@
-"""The books: gateways, keys, accounts, transfers, sessions, issuances, limits, webhook signers, commit, signer events.
+"""The books: gateways, keys, accounts, transfers, sessions, issuances, limits, plans, webhook signers, the commit,
+signer events.
 
 Revision ID: 0001
 Revises:
@@ -21,6 +22,6 @@ SQL_DIR = Path(__file__).parent.parent / "sql"
 
 
 def upgrade() -> None:
-    for part in ("books", "credit", "limits", "webhook_signers", "commit", "signer_events", "roles"):
+    for part in ("books", "credit", "limits", "plans", "webhook_signers", "commit", "signer_events", "roles"):
         # The driver's own cursor: SQLAlchemy would read the colons and percent signs of SQL as its own.
         op.get_bind().connection.cursor().execute((SQL_DIR / f"0001_{part}.sql").read_text())

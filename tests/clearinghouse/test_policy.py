@@ -169,5 +169,5 @@ class NoReading:
 def test_without_a_fresh_reading_of_the_escrow_nothing_is_signed() -> None:
     gates = Gates(Policy(), recipients=DeclaredRecipients([]), escrow=NoReading())
     with pytest.raises(Unavailable) as refused:
-        gates.require_offer(Stream(offer(Clock())).request(), None)
+        gates.require_offer(Stream(offer(Clock())).request())
     assert (refused.value.http_status, refused.value.code) == (503, "unavailable")

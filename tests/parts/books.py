@@ -31,6 +31,7 @@ class Usage:
     price: Decimal = ETH_PRICE
     markup_bps: int = 0
     minimum_charge: Decimal = Decimal(0)
+    ceilings_version: int = 0
     num_tickets: int = 1
     is_new: bool = True
     first_nonce: int = 1
@@ -75,7 +76,8 @@ def cost(ev_wei: int, markup_bps: int) -> Decimal:
 
 
 _TYPES = """
-    uuid uuid uuid boolean bytea bytea bigint bytea text bytea bigint integer numeric numeric bigint bytea bytea bytea
+    uuid uuid bigint uuid boolean bytea bytea bigint bytea text bytea bigint integer numeric numeric bigint bytea bytea
+    bytea
     numeric numeric numeric numeric text timestamptz integer numeric text text text text text text text uuid bytea
 """.split()  # noqa: SIM905 - in the order of the parameters of commit_issuances
 
@@ -99,7 +101,8 @@ def _values(call: Usage) -> list[Any]:
     assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
     face_value_wei = call.ev_wei // call.num_tickets
     return [
-        call.gateway_id, call.key_id, call.session_id, call.is_new, call.base_hash, call.head_hash, call.sequence,
+        call.gateway_id, call.key_id, call.ceilings_version,
+        call.session_id, call.is_new, call.base_hash, call.head_hash, call.sequence,
         call.request_hash, call.idempotency_key, call.rand, call.first_nonce, call.num_tickets, face_value_wei,
         WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient, call.orchestrator, call.ev_wei, call.ev_wei, call.charge,
         call.price, "declared", datetime(2026, 4, 7, 20, tzinfo=UTC), call.markup_bps, call.minimum_charge, "lv2v",

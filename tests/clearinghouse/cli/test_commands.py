@@ -30,7 +30,8 @@ from tests.parts.books import commit, usage
 
 COMMANDS = [
     "gateway create", "gateway list", "gateway show", "gateway suspend", "gateway resume", "gateway set-limit",
-    "gateway set-pricing", "gateway set-limits", "key create", "key list", "key rotate", "key revoke", "key set-limits",
+    "gateway set-pricing", "gateway set-limits", "gateway set-plan", "plan create", "plan set", "plan show",
+    "plan list", "plan delete", "key create", "key list", "key rotate", "key revoke", "key set-limits",
     "webhook-signer create", "webhook-signer list", "webhook-signer rotate", "webhook-signer revoke",
     "credit grant", "credit withdraw", "balance", "issuances", "ledger verify",
 ]  # fmt: skip

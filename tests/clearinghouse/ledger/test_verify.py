@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse import ids
-from clearinghouse.identity import gateways, keys
+from clearinghouse.identity import gateways, keys, limits, plans
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.claims import CLAIMS
 from clearinghouse.ledger.verify import verify
@@ -57,6 +57,9 @@ async def books(admin: AsyncEngine, owner: Connection) -> Books:
     for call in (first, second, usage(other, others_key, ev_wei=10**15)):
         assert commit(owner, call)[0] is None
     owner.execute("SELECT set_key_limits(%s, 1000, NULL, 1000)", [key])
+    async with admin.begin() as connection:
+        await limits.set_gateway_limits(connection, acme, {"spend_per_day": Decimal("5000.0")})
+        await limits.set_gateway_limits(connection, other, {"price_live": 7})
     return Books(acme, other, key, first, second, lot, lapsed)
 
 
@@ -228,6 +231,31 @@ CORRUPTIONS = {
         "UPDATE session SET closed = true WHERE id = %(session)s",
         {"sessions_counted": "1 sessions are counted as open, 0 are"},
     ),
+    "a limit raised behind its plan's back": Corruption(
+        "UPDATE account SET spend_day_max = 60, calls_day_max = 3 WHERE id = %(acme)s",
+        {"plan_limits": "spend_per_day is 60, the plan default and the gateway's own limits make it 5000"},
+    ),
+    "a limit of its own that vanished": Corruption(
+        "DELETE FROM gateway_override WHERE gateway_id = %(acme)s AND name = 'spend_per_day'",
+        {"plan_limits": "spend_per_day is 5000, the plan default and the gateway's own limits make it none"},
+    ),
+    "a ceiling lifted, and said to be the plan's": Corruption(
+        "UPDATE gateway SET price_live_max = NULL, own_ceilings = '{}' WHERE id = %(other)s",
+        {"plan_limits": "own ceilings is {}, the plan default and the gateway's own limits make it {price_live}"},
+    ),
+    "a plan changed and not applied": Corruption(
+        "UPDATE plan_limit SET value = 9 WHERE plan = 'default' AND name = 'sessions_open'",
+        {"plan_limits": "sessions_open is 20000, the plan default and the gateway's own limits make it 9"},
+    ),
+    "a plan changed an hour ago and still not applied": Corruption(
+        "UPDATE plan SET version = 2, changed_at = now() - interval '1 hour';"
+        "DELETE FROM plan_limit WHERE name = 'sessions_open'",
+        {"plan_limits": "sessions_open is 20000, the plan default and the gateway's own limits make it none"},
+    ),
+    "a plan in the currency of another gateway": Corruption(
+        "UPDATE plan SET currency = 'USD'",
+        {"plan_limits": "the plan default limits spend in USD, the account is in EUR"},
+    ),
     "limits of a key that nobody looks at": Corruption(
         "UPDATE api_key SET has_limits = false WHERE id = %(key)s",
         {"key_limits": "the limits of the key are not looked at"},
@@ -347,6 +375,18 @@ def test_every_claim_has_a_corruption_that_breaks_it() -> None:
     assert {claim for corruption in CORRUPTIONS.values() for claim in corruption.expected} == {
         claim.name for claim in CLAIMS
     }
+
+
+async def test_a_change_to_a_plan_that_is_on_its_way_is_no_error(
+    admin: AsyncEngine, owner: Connection, books: Books
+) -> None:
+    _plant(owner, "DELETE FROM plan_limit; UPDATE plan SET version = version + 1, changed_at = now()", books)
+    assert (await verify(admin)).is_clean
+    await plans.apply_left_over(admin)
+    _plant(owner, "UPDATE plan SET changed_at = now() - interval '1 minute'", books)
+    assert await plans.apply_left_over(admin) == 1
+    assert await plans.apply_left_over(admin) == 0
+    assert (await verify(admin)).is_clean
 
 
 async def test_many_violations_are_all_counted_and_some_described(
