@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_PLAN: Final = "default"
 #: Gateways whose accounts are held together while a change comes to them: some tens of milliseconds.
 APPLIED_AT_ONCE_COUNT: Final = 50
+#: For an account that somebody else holds; then the rest is left to `apply_left_over`.
+LOCK_TIMEOUT_MS: Final = 5000
 #: A change that did not come to its end within this time is taken up by whoever finds it.
 APPLIED_WITHIN_S: Final = 30
 
@@ -149,21 +151,20 @@ async def apply(engine: AsyncEngine, plan: Plan, *, progress: Callable[[int], No
         parameters = {"name": plan.name, "version": plan.version, "after": after, "at_most": APPLIED_AT_ONCE_COUNT}
         try:
             async with engine.begin() as connection:
-                await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+                await connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
                 done = (await connection.execute(query, parameters)).one()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
             raise AccountBusy(
                 f"The plan {plan.name} is changed, and {applied_count} of its gateways have it so. Somebody else holds "
-                "the account of the next; it and the others follow by themselves.",
+                "the account of the next one: it and the others follow by themselves.",
                 retry_after_s=APPLIED_WITHIN_S,
             ) from error
-        applied_count += done.o_count
-        progress(applied_count)
-        if done.o_count < APPLIED_AT_ONCE_COUNT:
+        if not done.o_count:
             return
-        after = done.o_last
+        applied_count, after = applied_count + done.o_count, done.o_last
+        progress(applied_count)
 
 
 async def apply_left_over(engine: AsyncEngine) -> int:

@@ -138,7 +138,8 @@ CREATE TRIGGER begin_on_plan AFTER INSERT ON account
     FOR EACH ROW WHEN (NEW.gateway_id IS NOT NULL) EXECUTE FUNCTION begin_on_plan();
 
 -- Takes a changed plan to the next of its gateways, in the order of their ids: at most so many, whose accounts it holds
--- until the transaction ends. Where fewer were left, all gateways have the version that the caller set out with.
+-- until the transaction ends. Where none were left, all gateways have the version that the caller set out with: that is
+-- noted in a transaction of its own, because whoever shares the plan and then changes it would wait for those who do too.
 CREATE FUNCTION apply_plan(a_plan text, a_version bigint, a_after uuid, a_at_most integer)
 RETURNS TABLE (o_last uuid, o_count integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -151,7 +152,7 @@ BEGIN
         o_last := due;
         o_count := o_count + 1;
     END LOOP;
-    IF o_count < a_at_most THEN
+    IF o_count = 0 THEN
         UPDATE plan SET applied_version = greatest(applied_version, a_version) WHERE name = a_plan;
     END IF;
     RETURN NEXT;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from clearinghouse.identity import gateways, plans
+from clearinghouse.ids import show
 from tests.abuses.attack import refused_everywhere
 from tests.parts.service import Service, running
 from tests.parts.stack import Stream, TestGateway
@@ -39,6 +41,44 @@ async def test_each_type_has_a_ceiling_of_its_own_in_its_own_unit(database: str,
         dear = priced(service, job_type, per_unit + 1, units)
         said = await refused_everywhere(service, gateway, dear, 481, "price_exceeded", rule="price")
         assert said.endswith(f"exceeds the clearinghouse's ceiling {ceiling}")
+
+
+SMALL = {"price_live": "4000000000", "price_fixed": "8000000000"}
+
+
+async def on_the_small_plan(service: Service, gateway: TestGateway) -> None:
+    async with service.house.engine.begin() as connection:
+        await plans.put(connection, "small", SMALL, currency=None, actor="test")
+        found = await gateways.find(connection, show("gw", gateway.id))
+        await gateways.set_plan(connection, found, "small")
+
+
+async def test_a_gateway_on_the_small_plan_pays_no_more_than_its_plan_allows_whatever_it_tries(database: str) -> None:
+    """The clearinghouse's own ceilings are higher: they are for everybody, the plan's are for this gateway."""
+    async with running(database, policy=CEILINGS) as service:
+        gateway = await service.house.new_gateway(tickets=100_000)
+        begun_dear = priced(service, "fixed", 16 * 10**9, 1)
+        await service.pay(gateway, begun_dear)
+        await on_the_small_plan(service, gateway)
+        await service.pay(gateway, priced(service, "fixed", 8 * 10**9, 1))
+        second_key = await service.house.new_key(gateway.id)
+        begun_dear.offer.price_info.pricePerUnit = 1  # cheap now, and billed at what it began with
+        capable = priced(service, "fixed", 16 * 10**9, 1)
+        capable.offer.capabilities.version = "9.9.9"
+        for caller, attempt in (
+            (gateway, priced(service, "fixed", 8 * 10**9 + 1, 1)),
+            (second_key, priced(service, "fixed", 8 * 10**9 + 1, 1)),
+            (gateway, priced(service, "fixed", 16 * 10**9 + 1, 2)),  # half a wei too much
+            (gateway, begun_dear),
+            (gateway, capable),
+        ):
+            said = await refused_everywhere(service, caller, attempt, 481, "price_exceeded", rule="price")
+            assert said.endswith("exceeds the plan small's ceiling 8000000000 wei per call")
+        dear_second = priced(service, "live", 8 * 10**9, 1)  # what a call may cost is too much for a second
+        said = await refused_everywhere(service, gateway, dear_second, 481, "price_exceeded", rule="price")
+        assert said.endswith("exceeds the plan small's ceiling 4000000000 wei per second")
+        neighbour = await service.house.new_gateway(tickets=100_000)
+        await service.pay(neighbour, priced(service, "live", 8 * 10**9, 1))
 
 
 async def test_a_session_that_began_dearer_than_is_allowed_now_ends(database: str) -> None:

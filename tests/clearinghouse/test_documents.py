@@ -8,18 +8,21 @@ from decimal import Decimal
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.api import shapes
+from clearinghouse.api.bodies import NewGatewayLimits, NewPlan
 from clearinghouse.documents import (
     balance_document,
     fees_document,
     gateway_document,
     key_document,
+    limits_document,
     new_key_document,
     new_webhook_secret_document,
+    plan_document,
     report_document,
     transfer_document,
     webhook_signer_document,
 )
-from clearinghouse.identity import gateways, keys, webhook_signers
+from clearinghouse.identity import gateways, keys, limits, plans, webhook_signers
 from clearinghouse.ids import show
 from clearinghouse.ledger import accounts, transfers
 from clearinghouse.ledger.verify import verify
@@ -49,6 +52,24 @@ async def test_the_command_line_and_the_api_show_the_same(admin: AsyncEngine) ->
     ):
         assert document.pop("key_id") == show("key", new.key.id)
         assert document == answer.model_dump(exclude={"id"} | ({"key_id"} & answer.model_fields_set))
+
+
+async def test_both_show_the_same_of_plans_and_limits(admin: AsyncEngine) -> None:
+    async with admin.begin() as connection:
+        wanted = {"spend_per_day": "5.00", "price_live": "0.50"}
+        plan = await plans.create(connection, "small", wanted, currency="USD", actor="test")
+        gateway = await gateways.create(connection, "acme", plan="small")
+        now = await limits.set_gateway_limits(connection, gateway.id, {"price_live": 1, "calls_per_day": 5})
+    document = plan_document(plan)
+    assert document == shapes.plan_answer(plan).model_dump()
+    assert list(document["limits"]) == list(limits.GATEWAY_LIMITS) == list(NewGatewayLimits.model_fields)
+    assert NewPlan.model_fields.keys() == {"currency", *limits.GATEWAY_LIMITS}
+    shown = limits_document(now)
+    assert shown == shapes.limits_answer(now).model_dump()
+    assert (shown["plan"], shown["own_limits"]) == ("small", ["calls_per_day", "price_live"])
+    assert shown["ceilings"][0] == {
+        "ceiling": "price_live", "allowed": "0.5", "unit": "wei per second", "set_by": "plan",
+    }  # fmt: skip
 
 
 async def test_the_report_lists_every_claim_with_its_sentence(admin: AsyncEngine) -> None:

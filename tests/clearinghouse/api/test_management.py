@@ -456,6 +456,70 @@ async def test_a_limit_that_is_none_is_refused_and_says_why(
     assert reason in answer.problem(400, "invalid_request")["detail"]
 
 
+async def test_plans_are_put_read_and_deleted(port: HttpPort) -> None:
+    wanted = {"calls_per_day": "10", "spend_per_day": "5.00", "currency": "USD", "price_live": "8000000000"}
+    made = (await port.admin("PUT", "/plans/small", wanted)).json
+    assert {name: value for name, value in made["limits"].items() if value is not None} == {
+        "calls_per_day": "10", "spend_per_day": "5", "price_live": "8000000000",
+    }  # fmt: skip
+    assert (made["currency"], made["gateways_count"], made["changed_by"]) == ("USD", 0, "admin-api")
+    changed = (await port.admin("PUT", "/plans/small", {"calls_per_day": "none"})).json
+    assert changed["limits"] == {**made["limits"], "calls_per_day": None}
+    assert (await port.admin("GET", "/plans/small")).json == changed
+    assert [plan["name"] for plan in (await port.admin("GET", "/plans")).json["items"]] == ["default", "small"]
+    assert (await port.admin("DELETE", "/plans/small")).json == {"name": "small"}
+    (await port.admin("GET", "/plans/small")).problem(404, "not_found")
+
+
+async def test_a_gateway_is_put_on_a_plan_and_reads_its_name_and_ceilings(port: HttpPort, stack: Stack) -> None:
+    gateway = await stack.new_gateway(name="studio", credit="10")
+    await port.admin("PUT", "/plans/small", {"calls_per_day": "10", "price_live": "5", "price_fixed": "1.50"})
+    await port.admin("PUT", "/gateways/studio/limits", {"price_fixed": "1", "requests_per_s": "100"})
+    chosen = (await port.admin("PUT", "/gateways/studio/plan", {"plan": "small"})).json
+    read = (await port.as_gateway(gateway, "GET", "/v1/limits")).json
+    assert read == chosen == (await port.admin("GET", "/gateways/studio/limits")).json
+    assert (read["plan"], read["own_limits"], read["requests_per_s"]) == (
+        "small",
+        ["price_fixed", "requests_per_s"],
+        100,
+    )
+    assert [(ceiling["ceiling"], ceiling["allowed"], ceiling["set_by"]) for ceiling in read["ceilings"]] == [
+        ("price_live", "5", "plan"), ("price_lv2v", None, None), ("price_fixed", "1", "gateway"),
+        ("price_untyped", None, None),
+    ]  # fmt: skip
+    assert limits_of(read)["calls_per_day"][0] == "10"
+    inherited = (await port.admin("PUT", "/gateways/studio/limits", {"price_fixed": "inherit"})).json
+    assert (inherited["own_limits"], inherited["ceilings"][2]["allowed"]) == (["requests_per_s"], "1.5")
+    assert (await port.admin("GET", "/gateways/studio")).json["plan"] == "small"
+    conflict = await port.admin("DELETE", "/plans/small")
+    assert "1 gateways are on the plan small" in conflict.problem(409, "conflict")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "reason"),
+    [
+        ("/plans/small", {"spend_per_day": "1"}, 400, "spend_per_day: say in which currency"),
+        ("/plans/small", {"calls_per_day": 7}, 400, 'write "7" in quotes'),
+        ("/plans/small", {"calls_per_day": "inherit"}, 400, "calls_per_day: a whole number"),
+        ("/plans/small", {"calls_per_year": "1"}, 400, "calls_per_year"),
+        ("/plans/-small", {"calls_per_day": "1"}, 400, "a plan's name has only"),
+        ("/plans/default", {}, 400, "name at least one of currency"),
+        ("/plans/default", {"spend_per_day": "1", "currency": "EUR"}, 409, "the gateway studio is on the plan default"),
+        ("/gateways/studio/plan", {"plan": "nowhere"}, 404, "there is no plan nowhere"),
+        ("/gateways/studio/plan", {}, 400, "plan is missing"),
+        ("/gateways/studio/limits", {"price_live": "0"}, 400, "price_live: wei per second are needed"),
+    ],
+)
+async def test_a_plan_that_cannot_be_is_refused_and_says_why(
+    port: HttpPort, path: str, body: dict[str, Any], status: int, reason: str
+) -> None:
+    await new_gateway(port)
+    answer = await port.admin("PUT", path, body)
+    codes = {400: "invalid_request", 404: "not_found", 409: "conflict"}
+    assert reason in answer.problem(status, codes[status])["detail"]
+    assert [plan["name"] for plan in (await port.admin("GET", "/plans")).json["items"]] == ["default"]
+
+
 async def test_a_limit_below_the_debt_is_a_conflict(port: HttpPort, stack: Stack) -> None:
     gateway = await stack.new_gateway(name="studio", credit="0", credit_limit="1")
     await stack.pay(gateway, stack.new_stream())

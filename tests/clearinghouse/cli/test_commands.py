@@ -186,6 +186,70 @@ def test_limits_are_set_and_shown_with_what_is_used(cli: Cli, conninfo: str, gat
     assert "name at least one limit" in cli("gateway", "set-limits", gateway).err
 
 
+def test_plans_are_made_changed_and_chosen_and_a_gateway_says_where_its_limits_come_from(
+    cli: Cli, gateway: str
+) -> None:
+    name = f"plan-{uuid7().hex}"
+    made = cli("plan", "create", name, "--calls-day", "10", "--spend-day", "5", "--currency", "USD", "--json").json()
+    assert (made["name"], made["currency"], made["gateways_count"], made["is_applied"]) == (name, "USD", 0, True)
+    assert made["changed_by"].startswith("cli:")
+    assert {limit: value for limit, value in made["limits"].items() if value} == {
+        "calls_per_day": "10", "spend_per_day": "5",
+    }  # fmt: skip
+    chosen = cli("gateway", "set-plan", gateway, name, "--json").json()
+    assert (chosen["plan"], chosen["own_limits"]) == (name, [])
+    cli("gateway", "set-limits", gateway, "--spend-day", "7", "--price-live", "9", "--json").json()
+    changed = cli(
+        "plan", "set", name, "--calls-day", "20", "--price-live", "8", "--price-fixed", "0.5", "--json"
+    ).json()
+    assert (changed["limits"]["calls_per_day"], changed["gateways_count"]) == ("20", 1)
+    assert cli("plan", "show", name, "--json").json() == changed
+    assert changed in cli("plan", "list", "--json").json()["items"]
+    lines = [" ".join(line.split()) for line in cli("gateway", "show", gateway).out.splitlines()]
+    for line in (
+        f"plan {name}",
+        f"gateway calls_per_day 0 20 calls plan {name}",
+        "gateway spend_per_day 0 7 USD gateway",
+        f"gateway price_live 8 wei per second plan {name}",
+        f"gateway price_fixed 0.5 wei per call plan {name}",
+    ):
+        assert any(shown.startswith(line) for shown in lines), (line, lines)
+    inherited = cli("gateway", "set-limits", gateway, "--spend-day", "inherit", "--json").json()
+    assert inherited["own_limits"] == ["price_live"]
+    listed = {item["name"]: item["plan"] for item in cli("gateway", "list", "--json").json()["items"]}
+    assert listed[gateway] == name
+
+
+def test_a_plan_is_shown_to_people_and_what_is_wrong_is_said(cli: Cli, gateway: str) -> None:
+    name = f"plan-{uuid7().hex}"
+    assert "calls_per_day" in cli("plan", "create", name, "--calls-day", "10").out
+    assert "calls_per_day 10" in cli("plan", "list").out
+    for command, reason in (
+        (("plan", "create", name), f"there is a plan named {name} already"),
+        (("plan", "set", name), "name at least one of currency, requests_per_s"),
+        (("plan", "set", name, "--spend-day", "5"), "spend_per_day: say in which currency"),
+        (("plan", "show", "nowhere"), "there is no plan nowhere"),
+        (("gateway", "set-plan", gateway, "nowhere"), "there is no plan nowhere"),
+        (("gateway", "create", "x", "--plan", "nowhere"), "there is no plan nowhere"),
+        (("plan", "delete", "default"), "the plan default stays"),
+        (("gateway", "set-limits", gateway, "--price-live", "free"), "or none or inherit, not 'free'"),
+    ):
+        answer = cli(*command)
+        assert (answer.exit_code, reason in answer.err) == (1, True), answer
+    assert cli("plan", "delete", name).out == f"The plan {name} is deleted.\n"
+
+
+def test_a_change_says_how_far_it_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clearinghouse.identity.plans.APPLIED_AT_ONCE_COUNT", 2)
+    name = f"plan-{uuid7().hex}"
+    cli("plan", "create", name, "--json").json()
+    for _ in range(5):
+        cli("gateway", "create", f"gateway-{uuid7().hex}", "--plan", name, "--json").json()
+    answer = cli("plan", "set", name, "--calls-day", "3", "--json")
+    assert answer.err == "2 of 5 gateways have it …\n4 of 5 gateways have it …\n"
+    assert answer.json()["is_applied"] is True
+
+
 def test_a_transfer_with_a_key_is_booked_once(cli: Cli, gateway: str) -> None:
     arguments = ("credit", "grant", gateway, "5", "--reason", "test", "--key", "cli-once")
     first, again = cli(*arguments, "--json").json(), cli(*arguments, "--json").json()
