@@ -513,6 +513,11 @@ class LimitSettings(Section):
     commit_batch_rows: Annotated[Whole, Field(ge=1, le=4096)] = Field(
         default=512, description="Most calls recorded in one transaction."
     )
+    processes_count: Annotated[Whole, Field(ge=1, le=1000)] = Field(
+        default=1,
+        description="How many serving processes share the callers: each lets its part of every request rate through. "
+        "Limits on money are exact whatever this says.",
+    )
     keyed_answer_hours: Annotated[Whole, Field(ge=1, le=8760)] = Field(
         default=24, description="How long an answer given for an idempotency key can be repeated."
     )

@@ -76,7 +76,8 @@ async def _api_key(connection: AsyncConnection, gateway: gateways.Gateway, setti
     if path.exists():
         kept = path.read_text(encoding="utf-8").strip()
         try:
-            record = await keys.find(connection, keys.API_KEY.read(kept).public_id)
+            read = keys.API_KEY.read(kept)
+            record = await keys.find(connection, read.public_id) if keys.API_KEY.was_made_here(pepper, read) else None
         except Refusal:
             record = None  # from another database, or damaged: replaced below
         if record is not None and record.status == "active" and record.gateway_id == gateway.id:

@@ -1,7 +1,8 @@
 """How many requests per second a gateway and each of its keys may send, and how many at once: token buckets.
 
-Each serving process counts for itself. Money has limits that hold over all processes, in the commit (usage.py); a rate
-keeps one caller from taking the others' share of this process, before anything is decoded, looked up or signed.
+Each serving process counts for itself, its share of what all of them may let through together. Money has limits that
+hold to the last unit over all processes, in the commit (usage.py); a rate keeps one caller from taking the share of the
+others, before anything is decoded, looked up or signed.
 """
 
 from __future__ import annotations
@@ -47,9 +48,13 @@ class _Bucket:
 
 
 class RequestRates:
-    """The buckets of this process. A bucket that was forgotten is full again, as one nobody has used for long."""
+    """The buckets of this process. A bucket that was forgotten is full again, as one nobody has used for long.
 
-    def __init__(self, *, now_s: Callable[[], float] = monotonic) -> None:
+    Of each rate and burst this process lets through one part in `processes_count`, of a burst one request at least.
+    """
+
+    def __init__(self, *, processes_count: int = 1, now_s: Callable[[], float] = monotonic) -> None:
+        self._processes_count = processes_count
         self._now_s = now_s
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
@@ -57,7 +62,7 @@ class RequestRates:
         """Raises LimitReached for `limit` where nothing is left. Takes nothing yet: several limits may be asked."""
         bucket = self._bucket((limit, whose), rate)
         if bucket.tokens < 1:
-            wait_s = ceil((1 - bucket.tokens) / rate.per_s)
+            wait_s = ceil((1 - bucket.tokens) * self._processes_count / rate.per_s)
             raise LimitReached(
                 f"The limit {limit} is reached: at most {rate.per_s} requests per second, and {rate.burst_count} at "
                 "once.",
@@ -85,12 +90,14 @@ class RequestRates:
     def _bucket(self, name: Hashable, rate: Rate) -> _Bucket:
         now_s = self._now_s()
         bucket = self._buckets.get(name)
+        capacity = max(1, rate.burst_count / self._processes_count)
         if bucket is None:
-            bucket = self._buckets[name] = _Bucket(rate.burst_count, now_s)
+            bucket = self._buckets[name] = _Bucket(capacity, now_s)
             if len(self._buckets) > REMEMBERED_MAX_COUNT:
                 self._buckets.popitem(last=False)
             return bucket
         self._buckets.move_to_end(name)
-        bucket.tokens = min(rate.burst_count, bucket.tokens + (now_s - bucket.filled_at_s) * rate.per_s)
+        elapsed_s = now_s - bucket.filled_at_s
+        bucket.tokens = min(capacity, bucket.tokens + elapsed_s * rate.per_s / self._processes_count)
         bucket.filled_at_s = now_s
         return bucket

@@ -132,7 +132,12 @@ async def running_service(
             metrics=metrics,
         )
         stack.push_async_callback(commits.close)
-        authenticator = Authenticator(lookups, pepper=secrets.api_key_pepper, remember_s=CALLERS_REMEMBER_S)
+        authenticator = Authenticator(
+            lookups,
+            pepper=secrets.api_key_pepper,
+            remember_s=CALLERS_REMEMBER_S,
+            processes_count=settings.limits.processes_count,
+        )
         signer, signer_probe, escrow, watch = await _signer(stack, settings, secrets, metrics)
         prices = FreshPrices(
             DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s

@@ -20,7 +20,7 @@ def _option(flag: str, metavar: str, explanation: str) -> Any:
 
 
 _KEY_OPTIONS = {
-    "requests_per_s": _option("--requests-s", "COUNT", "Requests per second on average, in each serving process."),
+    "requests_per_s": _option("--requests-s", "COUNT", "Requests per second on average."),
     "burst_count": _option("--burst", "COUNT", "Requests at once."),
     "calls_per_day": _option("--calls-day", "COUNT", "Paid calls per day, UTC."),
     "spend_per_day": _option("--spend-day", "AMOUNT", "Spend per day, UTC, in the account's currency."),

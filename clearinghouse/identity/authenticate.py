@@ -31,8 +31,8 @@ REMEMBERED_MAX_COUNT = 50_000
 REFUSAL_REMEMBERED_S = 1.0
 #: A commit confirms all that it judges by, but not the rates: a changed one holds after this long at the latest.
 RATES_REMEMBERED_S = 60
-#: Keys in proper form that do not exist cost a look-up each. Beyond so many, only callers who are remembered get in.
-#: High enough that a flood must nearly fill the process before it keeps out gateways that have not called lately.
+#: Keys that were made here and are not in this database (it was restored, or another one shares the pepper) cost a
+#: look-up each. Beyond so many, only callers who are remembered get in. Keys that were made up cost none.
 UNKNOWN_KEYS = Rate(per_s=2000, burst_count=4000)
 
 
@@ -73,13 +73,14 @@ class Authenticator:
         *,
         pepper: bytes,
         remember_s: int,
+        processes_count: int = 1,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._lookups = lookups
         self._pepper = pepper
         self._remember_s = remember_s
         self._now = now
-        self._rates = RequestRates()
+        self._rates = RequestRates(processes_count=processes_count)
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         #: By the HMAC of a whole Authorization header: the key it proved to be, and the stored secret it proved it to.
         self._proven: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
@@ -115,6 +116,8 @@ class Authenticator:
 
     async def _prove(self, authorization: str, digest: bytes) -> _Remembered:
         key = API_KEY.read(bearer(authorization))
+        if not API_KEY.was_made_here(self._pepper, key):
+            raise Unauthenticated("The API key is not known.")
         if key.public_id in self._remembered:
             known = await self._known(key.public_id)
         else:

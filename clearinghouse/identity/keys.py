@@ -63,7 +63,7 @@ async def create(
     """A further key for the gateway, valid at once beside the others. InvalidRequest for a bad name or expiry."""
     _check_name(name)
     _check_expiry(expires_at)
-    api_key, public_id, secret = API_KEY.new()
+    api_key, public_id, secret = API_KEY.new(pepper)
     row = await _one(
         connection,
         f"""INSERT INTO api_key (id, gateway_id, public_id, secret_hmac, name, expires_at)

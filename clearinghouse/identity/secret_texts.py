@@ -3,12 +3,16 @@
     lpch_4f0c9a1be2d37705_<64 hex digits>6b1f02ce
     |    |                |               |
     |    |                |               CRC-32 of all before it: a mistyped one is told from a wrong one, offline
-    |    |                256 random bits: the secret
+    |    |                the secret: 224 random bits, and a seal that takes the pepper to set
     |    public id, 64 random bits: may be shown, names it in lists and logs
     prefix, for people and secret scanners: what it is for
 
 Of the secret only an HMAC-SHA256 under the pepper is kept. The pepper never enters the database, so a stolen copy of
 the database cannot even check guesses. The whole word is shown once, when it is made.
+
+The seal, 32 bits of an HMAC over prefix and public id, tells what was made here from what somebody made up, without
+asking the database: however many are made up, nobody's look-up waits for them. It proves no more than that, and whoever
+guesses one has won one look-up.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ DEFAULT_GRACE: Final = timedelta(hours=24)
 
 _PUBLIC_ID_CHARS: Final = 16
 _SECRET_CHARS: Final = 64
+_SEAL_BYTES: Final = 4
 _CHECKSUM_CHARS: Final = 8
 _LIFE_MAX: Final = timedelta(days=36_525)
 
@@ -54,10 +59,10 @@ class SecretForm:
         digits = _SECRET_CHARS + _CHECKSUM_CHARS
         self._whole = re.compile(rf"{prefix}[0-9a-f]{{{_PUBLIC_ID_CHARS}}}_[0-9a-f]{{{digits}}}", re.ASCII)
 
-    def new(self) -> tuple[str, str, bytes]:
+    def new(self, pepper: bytes) -> tuple[str, str, bytes]:
         """The full text, its public id, its 32 secret bytes."""
         public_id = secrets.token_hex(_PUBLIC_ID_CHARS // 2)
-        secret = secrets.token_bytes(_SECRET_CHARS // 2)
+        secret = secrets.token_bytes(_SECRET_CHARS // 2 - _SEAL_BYTES) + self._seal(pepper, public_id)
         body = f"{self.prefix}{public_id}_{secret.hex()}"
         return body + _checksum(body), public_id, secret
 
@@ -73,6 +78,10 @@ class SecretForm:
             raise Unauthenticated(f"The {self._name} is mistyped: its checksum does not match.")
         return SecretText(body[len(self.prefix) : self._public_id_end], bytes.fromhex(body[self._public_id_end + 1 :]))
 
+    def was_made_here(self, pepper: bytes, given: SecretText) -> bool:
+        """By its seal. The database may still not have it: it was restored, or another one shares the pepper."""
+        return hmac.compare_digest(given.secret[-_SEAL_BYTES:], self._seal(pepper, given.public_id))
+
     def refuse_whole(self, text: str) -> None:
         """InvalidRequest for a secret where its name was asked for: others may have seen it there."""
         if len(text) >= self._chars and text.startswith(self.prefix):
@@ -81,6 +90,9 @@ class SecretForm:
                 f"after {self.prefix}, and treat it as seen by others (argument lists are visible to every user of a "
                 "machine)"
             )
+
+    def _seal(self, pepper: bytes, public_id: str) -> bytes:
+        return hmac.digest(pepper, f"seal of {self.prefix}{public_id}".encode("ascii"), "sha256")[:_SEAL_BYTES]
 
     def _what_is_wrong(self, text: str) -> str:
         if not text:

@@ -42,7 +42,8 @@ WEBHOOK_PATH: Final = "/webhooks/remote-signer"
 SECRETS_REMEMBER_S: Final = 30
 #: Signers are few. This is what may be remembered of them, each by its whole Authorization header.
 REMEMBERED_MAX_COUNT: Final = 1000
-#: Secrets in proper form that do not exist cost a look-up each. Who was recognised before is not kept out by them.
+#: Secrets that were made here and are not in this database cost a look-up each; what was made up costs none. Who was
+#: recognised before is not kept out by them.
 UNKNOWN_SECRETS: Final = Rate(per_s=200, burst_count=400)
 
 _VALID_MAX_COUNT: Final = 2
@@ -193,7 +194,7 @@ _SECRETS: Final = """
 
 
 async def _with_new_secret(connection: AsyncConnection, signer_id: UUID, pepper: bytes) -> NewWebhookSecret:
-    webhook_secret, public_id, secret = WEBHOOK_SECRET.new()
+    webhook_secret, public_id, secret = WEBHOOK_SECRET.new(pepper)
     insert = """INSERT INTO webhook_secret (id, signer_id, public_id, secret_hmac)
                 VALUES (:id, :signer_id, :public_id, :secret_hmac)"""
     parameters = {"id": ids.uuid7(), "signer_id": signer_id, "public_id": public_id}
@@ -289,6 +290,8 @@ class SignerAuthenticator:
             given = WEBHOOK_SECRET.read(bearer(authorization))
         except Unauthenticated as refusal:
             raise WebhookSecretNeeded(refusal.message) from None
+        if not WEBHOOK_SECRET.was_made_here(self._pepper, given):
+            raise WebhookSecretNeeded("The webhook secret is not known.")
 
         async def look_up() -> WebhookSecretRecord | None:
             return await self._lookups.webhook_secret(given.public_id)

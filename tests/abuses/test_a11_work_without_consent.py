@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.lying_signer import LyingSigner
 from tests.parts.service import Service, running
-from tests.parts.stack import TestGateway
+from tests.parts.stack import PEPPER, TestGateway
 
 
 async def test_a_call_that_is_refused_never_reaches_a_signer(database: str, signer: LyingSigner) -> None:
@@ -42,7 +43,7 @@ async def test_strangers_in_great_number_never_reach_a_signer(database: str, sig
     """Every other one has a key in perfect form, which nobody has been given."""
     async with running(database, signer_urls=[signer.url]) as service:
         body = service.new_stream().body()
-        keys = [API_KEY.new()[0] if number % 2 else f"lpch_{number:090d}" for number in range(200)]
+        keys = [made_up() if number % 2 else f"lpch_{number:090d}" for number in range(200)]
         answers = await asyncio.gather(
             *(client.post(service.port, GO_LIVEPEER, body, ("Authorization", f"Bearer {key}")) for key in keys)
         )
@@ -53,18 +54,36 @@ async def test_strangers_in_great_number_never_reach_a_signer(database: str, sig
 async def test_a_stranger_s_body_is_not_decoded(service: Service) -> None:
     """The key is judged first: a broken body of somebody without one is nobody's business."""
     for route in (GO_LIVEPEER, "/v1/signTicket"):
-        answer = await client.post(service.port, route, b"{broken", ("Authorization", f"Bearer {API_KEY.new()[0]}"))
+        answer = await client.post(
+            service.port, route, b"{broken", ("Authorization", f"Bearer {API_KEY.new(PEPPER)[0]}")
+        )
         assert (answer.status, answer.code) == (401, "unauthenticated")
 
 
-async def test_keys_that_do_not_exist_cannot_make_us_look_them_up_for_ever(
+async def test_keys_that_are_made_up_are_not_looked_up_and_keep_nobody_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one look-up of an unknown key is left, and a gateway that this process has never seen still gets in."""
+    monkeypatch.setattr(authenticate, "UNKNOWN_KEYS", Rate(per_s=1, burst_count=1))
+    body = service.new_stream().body()
+    for _ in range(3):
+        newcomer = await service.house.new_gateway()
+        flood = [
+            client.post(service.port, GO_LIVEPEER, body, ("Authorization", f"Bearer {made_up()}")) for _ in range(100)
+        ]
+        *answers, paid = await asyncio.gather(*flood, service.sign(newcomer, service.new_stream().body()))
+        assert {(answer.status, answer.code) for answer in answers} == {(401, "unauthenticated")}
+        assert paid.status == 200, paid.body
+
+
+async def test_keys_of_another_database_cannot_make_us_look_them_up_for_ever(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authenticate, "UNKNOWN_KEYS", few := Rate(per_s=10, burst_count=50))
     gateway = await service.house.new_gateway()
     await service.pay(gateway, service.new_stream())
     body = service.new_stream().body()
-    keys = [API_KEY.new()[0] for _ in range(4 * few.burst_count)]
+    keys = [API_KEY.new(PEPPER)[0] for _ in range(4 * few.burst_count)]
     answers: list[Answer] = []
     for start in range(0, len(keys), 100):
         answers += await asyncio.gather(
@@ -100,6 +119,16 @@ async def test_a_gateway_that_calls_too_often_is_told_to_wait_before_anything_is
         await service.pay(often, service.new_stream())
 
 
+async def test_several_processes_together_let_through_what_the_rate_says(database: str) -> None:
+    async with running(database, processes_count=2) as first, running(database, processes_count=2) as second:
+        gateway = await first.house.new_gateway()
+        async with first.house.engine.begin() as connection:
+            await set_gateway_limits(connection, gateway.id, {"requests_per_s": 1, "burst_count": 6})
+        bodies = [first.new_stream().body() for _ in range(12)]
+        calls = [(first, second)[number % 2].sign(gateway, body) for number, body in enumerate(bodies)]
+        assert sorted(answer.status for answer in await asyncio.gather(*calls)) == [200] * 6 + [429] * 6
+
+
 async def test_a_key_has_a_rate_of_its_own_within_its_gateway_s(service: Service) -> None:
     gateway = await service.house.new_gateway()
     other_key = await service.house.new_key(gateway.id)
@@ -111,6 +140,11 @@ async def test_a_key_has_a_rate_of_its_own_within_its_gateway_s(service: Service
     assert answers[1].header("clearinghouse-limit") == "key_requests_per_s"
     for _ in range(3):
         await service.pay(other_key, service.new_stream())
+
+
+def made_up() -> str:
+    """In proper form, with its checksum; but nobody without the pepper can set the seal."""
+    return API_KEY.new(secrets.token_bytes(32))[0]
 
 
 async def _paid(service: Service, gateway: TestGateway) -> bytes:

@@ -49,6 +49,18 @@ def test_no_pattern_of_arrivals_gets_more_than_burst_and_average(
     assert passed <= burst_count + per_s * sum(pauses_s) + 1e-6
 
 
+def test_a_process_lets_its_share_through_and_of_a_burst_one_at_least() -> None:
+    clock = Clock()
+    rates, rate = RequestRates(processes_count=4, now_s=clock), Rate(per_s=2, burst_count=12)
+    assert [taken(rates, rate) for _ in range(4)] == [True] * 3 + [False]
+    with pytest.raises(LimitReached) as refusal:
+        rates.require(REQUESTS, "gateway", rate)
+    assert refusal.value.retry_after_s == 2
+    clock.now_s += 2
+    assert [taken(rates, rate) for _ in range(2)] == [True, False]
+    assert taken(rates, Rate(per_s=2, burst_count=1), "another")
+
+
 def test_the_refusal_says_which_limit_and_when_to_come_again() -> None:
     rates, rate = RequestRates(now_s=Clock()), Rate(per_s=3, burst_count=1)
     rates.take(KEY_REQUESTS, 1, rate)

@@ -204,6 +204,7 @@ async def running(
     policy: Mapping[str, Any] | None = None,
     escrow: Mapping[str, Any] | None = None,
     chain: Mapping[str, Any] | None = None,
+    processes_count: int = 1,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
@@ -230,7 +231,7 @@ async def running(
             "policy": policy,
             "chain": chain or {},
             "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
-            "limits": {"request_deadline_s": request_deadline_s},
+            "limits": {"request_deadline_s": request_deadline_s, "processes_count": processes_count},
         }
     )
     engine = async_engine(in_role(conninfo, ADMIN_ROLE))

@@ -14,7 +14,7 @@ from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.lying_signer import lying_signer
 from tests.parts.service import GO_LIVEPEER, OURS, Service, our_body, running
-from tests.parts.stack import TestGateway
+from tests.parts.stack import PEPPER, TestGateway
 
 
 async def with_headers(service: Service, *headers: tuple[str, str], path: str = GO_LIVEPEER) -> Answer:
@@ -30,7 +30,7 @@ def basic(user: str, password: str) -> tuple[str, str]:
 async def test_a_call_without_a_valid_key_is_refused_and_never_told_why_more_than_is_safe(service: Service) -> None:
     gateway = await service.house.new_gateway()
     key = gateway.api_key
-    other_secret = API_KEY.new()[0]
+    other_secret = API_KEY.new(PEPPER)[0]
     mixed = key[:22] + other_secret[22:]
     wrong: dict[str, list[tuple[str, str]]] = {
         "no header": [],

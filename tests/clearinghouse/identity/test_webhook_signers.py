@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -224,7 +225,7 @@ async def test_only_a_whole_right_secret_is_accepted(admin: AsyncEngine, alone: 
         gateway = await gateways.create(connection, "acme")
         api_key = (await keys.create(connection, gateway.id, pepper=PEPPER)).api_key
     for wrong in (
-        "", "Bearer ", secret, f"Digest {secret}", f"Bearer {secret[:-1]}", f"Bearer {WEBHOOK_SECRET.new()[0]}",
+        "", "Bearer ", secret, f"Digest {secret}", f"Bearer {secret[:-1]}", f"Bearer {WEBHOOK_SECRET.new(PEPPER)[0]}",
         f"Bearer {body}{zlib.crc32(body.encode()):08x}", f"Bearer {api_key}",
         f"Bearer {api_key.replace('lpch', 'lpws')}", f"Bearer {secret}, Bearer {secret}", f"Bearer {secret}\udce9",
     ):  # fmt: skip
@@ -267,7 +268,15 @@ def test_what_is_remembered_is_read_again_within_half_a_minute() -> None:
     assert SECRETS_REMEMBER_S <= 30
 
 
-async def test_made_up_secrets_cannot_make_us_look_them_up_for_ever_nor_keep_a_signer_out(
+async def test_made_up_secrets_are_not_looked_up(twins: tuple[Process, Process]) -> None:
+    one, _ = twins
+    before = one.lookups.asked
+    for _ in range(10):
+        assert not await one.accepts(WEBHOOK_SECRET.new(secrets.token_bytes(32))[0])
+    assert one.lookups.asked == before
+
+
+async def test_secrets_of_another_database_cannot_make_us_look_them_up_for_ever_nor_keep_a_signer_out(
     admin: AsyncEngine, twins: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook_signers, "UNKNOWN_SECRETS", few := Rate(per_s=1, burst_count=20))
@@ -275,7 +284,7 @@ async def test_made_up_secrets_cannot_make_us_look_them_up_for_ever_nor_keep_a_s
     secret = (await created(admin)).webhook_secret
     assert await one.accepts(secret)
     before = one.lookups.asked
-    made_up = [f"Bearer {WEBHOOK_SECRET.new()[0]}" for _ in range(5 * few.burst_count)]
+    made_up = [f"Bearer {WEBHOOK_SECRET.new(PEPPER)[0]}" for _ in range(5 * few.burst_count)]
     outcomes = await asyncio.gather(*(one.authenticator.authenticate(each) for each in made_up), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {WebhookSecretNeeded, LimitReached}
     assert {outcome.facts["rule"] for outcome in outcomes if isinstance(outcome, LimitReached)} == {KEY_LOOKUPS}
