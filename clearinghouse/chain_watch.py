@@ -65,6 +65,7 @@ class ChainWatch:
         self.recipients = ActiveOrchestrators(reader, stale_max_s=stale_max_s)
         #: Why there is nothing new, for whoever asks; None while all is well.
         self._trouble: str | None = None
+        self._lock = Lock.LOCKED
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -142,8 +143,9 @@ class ChainWatch:
         if self._trouble is not None:
             log.info("chain_read_again", block_number=reading.block.number)
         self._trouble = None
-        if reading.lock is not Lock.LOCKED:
-            log.warning("escrow_not_locked", state=reading.lock.value, withdraw_round=reading.withdraw_round)
+        if reading.lock is not self._lock:
+            log.warning("escrow_lock_changed", state=reading.lock.value, withdraw_round=reading.withdraw_round)
+        self._lock = reading.lock
 
 
 @asynccontextmanager
@@ -167,11 +169,15 @@ async def chain_watched(
         await quorum.close()
 
 
-def quorum_of(settings: ChainSettings, *, observer: QuorumObserver | None = None) -> Quorum:
+def endpoints_of(settings: ChainSettings) -> list[RpcEndpoint]:
     """The configured endpoints, named by their place in the list: a URL holds a key and is shown to nobody."""
-    urls = [url.get_secret_value() for url in settings.rpc_urls]
+    return [RpcEndpoint(url.get_secret_value(), name=f"rpc-{at}") for at, url in enumerate(settings.rpc_urls or (), 1)]
+
+
+def quorum_of(settings: ChainSettings, *, observer: QuorumObserver | None = None) -> Quorum:
+    """All of them together."""
     return Quorum(
-        [RpcEndpoint(url, name=f"rpc-{place}") for place, url in enumerate(urls, 1)],
+        endpoints_of(settings),
         chain_id=NETWORKS[settings.network].chain_id,
         count=settings.quorum_count,
         timeout_s=settings.timeout_s,

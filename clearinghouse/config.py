@@ -115,8 +115,11 @@ def _webhook_url(text: str) -> str:
 
 
 def _secret_url_list(value: Any) -> Any:
-    """In the environment separated by commas, in a file one a line."""
-    return [item for item in re.split(r"[,\s]+", value) if item] if isinstance(value, str) else value
+    """In the environment separated by commas, in a file one a line. An empty list would quietly turn the chain off."""
+    items = [item for item in re.split(r"[,\s]+", value) if item] if isinstance(value, str) else value
+    if items is not None and not items:
+        raise ValueError("it is empty: leave it out to read no chain")
+    return items
 
 
 def _rpc_url(secret: SecretStr) -> SecretStr:
@@ -360,10 +363,10 @@ class ChainSettings(Section):
     network: Literal["arbitrum-one", "dev"] = Field(
         default="arbitrum-one", description="Where the protocol's contracts are; dev is a chain on this machine."
     )
-    rpc_urls: Annotated[
-        tuple[Annotated[SecretStr, AfterValidator(_rpc_url)], ...], BeforeValidator(_secret_url_list)
-    ] = Field(
-        default=(),
+    rpc_urls: (
+        Annotated[tuple[Annotated[SecretStr, AfterValidator(_rpc_url)], ...], BeforeValidator(_secret_url_list)] | None
+    ) = Field(
+        default=None,
         description="JSON-RPC endpoints, separated by commas in the environment: two or more, of different providers. "
         "Secret, because providers put keys into them; logs and metrics say rpc-1, rpc-2 by their place in the list.",
     )
@@ -385,8 +388,9 @@ class ChainSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        urls = {url.get_secret_value() for url in self.rpc_urls}
-        if len(urls) != len(self.rpc_urls):
+        given = self.rpc_urls or ()
+        urls = {url.get_secret_value() for url in given}
+        if len(urls) != len(given):
             raise ValueError("rpc_urls names one endpoint twice: it would always agree with itself")
         if urls and len(urls) < self.quorum_count:
             raise ValueError(
@@ -399,7 +403,8 @@ class ChainSettings(Section):
 
     @property
     def is_configured(self) -> bool:
-        return bool(self.rpc_urls)
+        """Whether there is a chain to read."""
+        return self.rpc_urls is not None
 
 
 class EscrowSettings(Section):

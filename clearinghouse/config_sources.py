@@ -145,7 +145,7 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
 
 
 def _warnings_about_chain(settings: Settings) -> list[str]:
-    if not settings.chain.is_configured:
+    if settings.chain.rpc_urls is None:
         return []
     found = []
     if settings.chain.quorum_count == 1:

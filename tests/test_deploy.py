@@ -86,9 +86,11 @@ def test_the_example_has_every_setting_and_secrets_as_files_only() -> None:
 
 
 def test_the_example_works_with_every_setting_turned_on(tmp_path: Path) -> None:
-    contents = {"database_url": "host=db", "admin_database_url": "host=db"} | dict.fromkeys(
-        ("signer_headers", "webhook_headers"), "X-Tenant: a"
-    )
+    contents = {
+        "database_url": "host=db",
+        "admin_database_url": "host=db",
+        "rpc_urls": "https://a.example/v2/key\nhttps://b.example/key",
+    } | dict.fromkeys(("signer_headers", "webhook_headers"), "X-Tenant: a")
     text = EXAMPLE_IN_FULL.replace('kind = "native"', 'kind = "go_livepeer"')  # in process there is no webhook
     for name in re.findall(r'"/etc/clearinghouse/secrets/(\w+)"', text):
         (tmp_path / name).write_text(contents.get(name, "s" * 64), encoding="utf-8")

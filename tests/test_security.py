@@ -63,7 +63,7 @@ def test_a_line_names_tests_settings_codes_and_metrics_that_exist(line: dict[str
     for rule in re.findall(r'rule="(\w+)"', line["metric"]):
         assert rule in {*Rule, *RATES, *Limit}
     settings = {info.name for info in all_settings()}
-    assert set(re.findall(r"`((?:policy|listen|limits)\.\w+)`", " ".join(line.values()))) <= settings
+    assert set(re.findall(r"`((?:policy|listen|limits|chain)\.\w+)`", " ".join(line.values()))) <= settings
 
 
 def test_every_rule_has_a_line_and_every_attackers_script_is_named() -> None:

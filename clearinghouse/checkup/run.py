@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from clearinghouse.checkup import configuration, data_dir, database, price, service, signers, tls
+from clearinghouse.checkup import chain, configuration, data_dir, database, price, service, signers, tls
 from clearinghouse.checkup.findings import Finding, error
 from clearinghouse.config import Settings
 
@@ -23,12 +23,13 @@ async def examine(settings: Settings, *, config_file: Path | None) -> list[Findi
         "data directory": asyncio.to_thread(data_dir.check, settings),
         "database": database.check(settings),
         "signer": signers.check(settings),
+        "chain": chain.check(settings),
         "price": asyncio.to_thread(price.check, settings),
         "TLS": asyncio.to_thread(tls.check, settings),
         "service": asyncio.to_thread(service.check, settings.listen),
     }
     found = await asyncio.gather(*(_within_limit(name, check) for name, check in checks.items()))
-    return list(chain.from_iterable(found))
+    return list(itertools.chain.from_iterable(found))
 
 
 async def _within_limit(name: str, check: Awaitable[list[Finding]]) -> list[Finding]:

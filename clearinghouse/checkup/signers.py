@@ -30,7 +30,7 @@ def _native(settings: Settings) -> Finding:
     if native.keystore_file is not None:
         if native.keystore_password is None:
             return error(NAME, "the keystore has no password", "Set signer.native.keystore_password_file.")
-        return _opens(native.keystore_file, native.keystore_password.get_secret_value())
+        return _opens(native.keystore_file, native.keystore_password.get_secret_value(), settings)
     directory = settings.data_dir / SECRETS_DIR_NAME
     keystore, password_file = directory / "keystore.json", directory / "keystore_password"
     if not keystore.exists():
@@ -43,15 +43,16 @@ def _native(settings: Settings) -> Finding:
             f"{password_file} cannot be read ({type(reason).__name__}), so {keystore} cannot be opened",
             "Restore the file from a backup: without it the key is lost.",
         )
-    return _opens(keystore, password)
+    return _opens(keystore, password, settings)
 
 
-def _opens(keystore: Path, password: str) -> Finding:
+def _opens(keystore: Path, password: str, settings: Settings) -> Finding:
     try:
         key = load_keystore(keystore, password)
     except KeystoreError as reason:
         return error(NAME, str(reason), "Give the keystore and the password that belong together.")
-    return ok(NAME, f"native, signs as {checksum_address(key.address)} over an escrow by declaration")
+    escrow = f"its escrow on {settings.chain.network}" if settings.chain.is_configured else "an escrow by declaration"
+    return ok(NAME, f"native, signs as {checksum_address(key.address)} over {escrow}")
 
 
 async def _pool(pool: GoLivepeerSettings) -> list[Finding]:

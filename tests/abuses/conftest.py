@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.parts.chained import AnyRound
+from tests.parts.devnet import Devnet
 from tests.parts.lying_signer import LyingSigner, lying_signer
 from tests.parts.service import Service, running
 from tests.parts.stack import TestGateway
@@ -28,4 +30,11 @@ async def gateway(service: Service) -> TestGateway:
 async def signer() -> AsyncIterator[LyingSigner]:
     """A signer of a pool. It is honest, unless a test makes it lie."""
     async with lying_signer() as signer:
+        yield signer
+
+
+@pytest.fixture
+async def signer_of_chain(devnet: Devnet) -> AsyncIterator[LyingSigner]:
+    """The same beside a chain. It looks at no limits of its own: what is refused there was refused in front of it."""
+    async with lying_signer(AnyRound(devnet)) as signer:
         yield signer

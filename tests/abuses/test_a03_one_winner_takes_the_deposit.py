@@ -6,6 +6,8 @@ import json
 
 from chain.tickets import WIN_PROB_CERTAIN
 from tests.abuses.attack import OURS, minimal, refused_everywhere
+from tests.parts.chained import ETHER, ORCHESTRATOR, chained
+from tests.parts.devnet import Devnet
 from tests.parts.lying_signer import LyingSigner
 from tests.parts.service import Service, our_body, running
 from tests.parts.stack import TICKET_EV_WEI, Stream, TestGateway
@@ -50,3 +52,30 @@ async def test_in_front_of_signers_whose_deposit_is_unknown_an_absolute_limit_ho
         problem = await service.sign(gateway, json.dumps(our_body(stream.document())).encode(), path=OURS)
         assert (problem.json["face_value_wei"], problem.json["max_wei"]) == (str(10**16 + 1), str(10**16))
         await service.pay(gateway, of_face_value(service.new_stream(), 10**16))
+
+
+async def test_the_limit_follows_the_deposit_that_is_read_from_the_chain_whoever_signs(
+    database: str, devnet: Devnet, signer_of_chain: LyingSigner
+) -> None:
+    async with chained(database, devnet, signer_urls=[signer_of_chain.url]) as over:
+        gateway = await over.service.house.new_gateway()
+
+        def of(face_value_wei: int) -> Stream:
+            stream = of_face_value(over.service.new_stream(), face_value_wei)
+            stream.offer.ticket_params.recipient = ORCHESTRATOR
+            return stream
+
+        await over.service.pay(gateway, of(ETHER // 50))
+        await refused_everywhere(
+            over.service, gateway, of(ETHER // 50 + 1), 403, "ticket_not_allowed", rule="face_value"
+        )
+        devnet.fund(signer_of_chain.address, deposit_wei=ETHER)
+        await over.caught_up()
+        await over.service.pay(gateway, of(ETHER // 25))
+        asked = signer_of_chain.asked
+        devnet.withdraw_everything(signer_of_chain.address)
+        await over.caught_up()
+        stream = of(5 * TICKET_EV_WEI)
+        stream.offer.ticket_params.expiration_params.creation_round = 0
+        await refused_everywhere(over.service, gateway, stream, 403, "ticket_not_allowed", rule="face_value")
+        assert signer_of_chain.asked == asked

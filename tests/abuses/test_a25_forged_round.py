@@ -6,6 +6,8 @@ import pytest
 
 from chain.signatures import keccak
 from tests.abuses.attack import refused_everywhere
+from tests.parts.chained import ORCHESTRATOR, Chained, chained
+from tests.parts.devnet import Devnet, round_hash
 from tests.parts.lying_signer import LyingSigner
 from tests.parts.service import Service, running
 from tests.parts.stack import CREATION_ROUND, Stream, TestGateway
@@ -67,8 +69,62 @@ async def test_the_previous_round_is_signed_where_it_is_known(database: str) -> 
 
 
 async def test_in_front_of_other_signers_the_native_one_still_looks(database: str, signer: LyingSigner) -> None:
-    """The front knows no round there; a native signer behind it does."""
+    """Without a chain the front knows no round there; a native signer behind it does."""
     async with running(database, signer_urls=[signer.url]) as service:
         gateway = await service.house.new_gateway()
         stream = of_round(service, CREATION_ROUND - 1, PREVIOUS_HASH)
         await refused_everywhere(service, gateway, stream, 480, "refresh_session")
+
+
+def of_chain_round(over: Chained, round_: int) -> Stream:
+    stream = of_round(over.service, round_, round_hash(round_))
+    stream.offer.ticket_params.recipient = ORCHESTRATOR
+    return stream
+
+
+async def test_in_front_of_other_signers_the_rounds_are_those_of_the_chain_and_move_with_it(
+    database: str, devnet: Devnet, signer_of_chain: LyingSigner
+) -> None:
+    async with chained(database, devnet, signer_urls=[signer_of_chain.url]) as over:
+        gateway = await over.service.house.new_gateway()
+        for _ in range(2):
+            for round_ in (devnet.round, devnet.round - 1):
+                await over.service.pay(gateway, of_chain_round(over, round_))
+            asked = signer_of_chain.asked
+            for round_ in (devnet.round - 2, devnet.round + 1):
+                stream = of_chain_round(over, round_)
+                await refused_everywhere(over.service, gateway, stream, 480, "refresh_session", rule="round")
+            forged = of_round(over.service, devnet.round, round_hash(devnet.round - 1))
+            forged.offer.ticket_params.recipient = ORCHESTRATOR
+            await refused_everywhere(over.service, gateway, forged, 480, "refresh_session", rule="round")
+            assert signer_of_chain.asked == asked
+            devnet.next_round()
+            await over.caught_up()
+
+
+async def test_a_round_that_has_begun_and_is_not_initialised_ends_the_round_before_the_last(
+    database: str, devnet: Devnet
+) -> None:
+    """Its tickets could not be redeemed any more."""
+    async with chained(database, devnet) as over:
+        gateway = await over.service.house.new_gateway()
+        last = devnet.round
+        await over.service.pay(gateway, of_chain_round(over, last - 1))
+        devnet.begin_round()
+        await over.caught_up()
+        await over.service.pay(gateway, of_chain_round(over, last))
+        stream = of_chain_round(over, last - 1)
+        await refused_everywhere(over.service, gateway, stream, 480, "refresh_session", rule="round")
+
+
+async def test_where_the_last_round_has_no_hash_the_one_before_it_is_signed(database: str, devnet: Devnet) -> None:
+    """As orchestrators do: a ticket of a round without a hash could not be redeemed."""
+    async with chained(database, devnet) as over:
+        gateway = await over.service.house.new_gateway()
+        devnet.next_round(block_hash=bytes(32))
+        await over.caught_up()
+        stream = over.service.new_stream()
+        stream.offer.ticket_params.recipient = ORCHESTRATOR
+        stream.offer.ticket_params.ClearField("expiration_params")
+        await over.service.pay(gateway, stream)
+        assert over.service.house.fetch("SELECT DISTINCT creation_round FROM issuance") == [(devnet.round - 1,)]

@@ -175,6 +175,7 @@ def all_secrets_given() -> dict[str, str]:
         "CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_PASSWORD": SECRET,
         "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS": f"Authorization: Bearer {SECRET}",
         "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": f"Authorization: Bearer {SECRET}\nX-Tenant: a",
+        "CLEARINGHOUSE_CHAIN__RPC_URLS": f"https://a.example/v2/{SECRET}\nhttps://b.example/?key={SECRET}",
     }
 
 
@@ -393,3 +394,56 @@ def test_a_previous_round_needs_its_block_hash() -> None:
     assert "need each other" in error_of({"CLEARINGHOUSE_ESCROW__PREVIOUS_INITIALIZED_ROUND": "3499"})
     block_hash = {"CLEARINGHOUSE_ESCROW__PREVIOUS_INITIALIZED_ROUND_BLOCK_HASH": "0x" + "49" * 32}
     assert "need each other" in error_of(block_hash)
+
+
+# --- the chain ------------------------------------------------------------------------------------------------------
+
+RPC_URLS = "CLEARINGHOUSE_CHAIN__RPC_URLS"
+
+
+def test_endpoints_are_a_list_in_the_file_and_separated_by_commas_or_lines_elsewhere(tmp_path: Path) -> None:
+    wanted = ["https://a.example/v2/key", "https://user:word@b.example"]
+    file = write(tmp_path / "c.toml", f"[chain]\nrpc_urls = {wanted}\n")
+    given = [load_settings(environment={}, config_file=file)]
+    given += [load_settings(environment={RPC_URLS: between.join(wanted)}) for between in (",", ", ", "\n")]
+    for settings in given:
+        assert settings.chain.rpc_urls is not None
+        assert [url.get_secret_value() for url in settings.chain.rpc_urls] == wanted
+        assert warnings_about(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        (f"https://a.example/{SECRET}", "quorum_count is 2 and rpc_urls names 1"),
+        (f"https://a.example/{SECRET},https://a.example/{SECRET}", "names one endpoint twice"),
+        (f"wss://a.example/{SECRET},https://b.example", "https://host/path is needed"),
+        (f"https://{SECRET}:port/,https://b.example", "https://host/path is needed"),
+        (" , ", "it is empty"),
+    ],
+)
+def test_endpoints_that_cannot_make_a_quorum_are_refused_and_not_repeated(urls: str, said: str) -> None:
+    message = error_of({RPC_URLS: urls})
+    assert said in message
+    assert SECRET not in message
+
+
+def test_one_endpoint_alone_and_plain_http_are_warned_about() -> None:
+    alone = load_settings(environment={RPC_URLS: "http://rpc.example", "CLEARINGHOUSE_CHAIN__QUORUM_COUNT": "1"})
+    assert [text.split()[0] for text in warnings_about(alone)] == ["chain.quorum_count", "chain.rpc_urls"]
+    here = load_settings(environment={RPC_URLS: "http://127.0.0.1:8545,http://localhost:8546"})
+    assert warnings_about(here) == []
+
+
+def test_a_pool_beside_a_chain_needs_neither_recipients_nor_a_largest_face_value() -> None:
+    environment = {
+        "CLEARINGHOUSE_SIGNER__KIND": "go_livepeer",
+        "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": "http://a:1,http://b:1",
+        RPC_URLS: "https://a.example,https://b.example",
+    }
+    assert warnings_about(load_settings(environment=environment)) == []
+
+
+def test_readings_may_not_grow_old_between_two_polls() -> None:
+    message = error_of({"CLEARINGHOUSE_CHAIN__POLL_S": "21", "CLEARINGHOUSE_CHAIN__STALE_MAX_S": "60"})
+    assert "at least three times poll_s" in message

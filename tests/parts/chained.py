@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from chain.escrow import EscrowReading
 from clearinghouse.readiness import Check
-from tests.parts.devnet import Devnet, FaultProxy, fault_proxy
+from tests.parts.devnet import Devnet, FaultProxy, fault_proxy, round_hash
 from tests.parts.devnet.fault_proxy import Fault, honest
 from tests.parts.service import Service, running
 from tests.parts.stack import SIGNER_KEY
@@ -26,6 +28,22 @@ PATIENCE_S = 20
 ETHER = 10**18
 #: Who the tests pay, unless they choose somebody else.
 ORCHESTRATOR = b"\x0a" * 20
+
+
+class AnyRound:
+    """What a signer sees that looks at no limits of its own: funds without end, in whatever round it is."""
+
+    def __init__(self, devnet: Devnet) -> None:
+        self._devnet = devnet
+
+    def read(self) -> EscrowReading:
+        round_ = self._devnet.round
+        return EscrowReading(
+            sender=SIGNER_KEY.address, deposit_wei=10**24, reserve_wei=10**24, claimed_in_round_wei=0, withdraw_round=0,
+            last_initialized_round=round_, last_initialized_round_block_hash=round_hash(round_), last_seen_l1_block=1,
+            observed_at_unix_s=int(time.time()), simulated=True, previous_initialized_round=round_ - 1,
+            previous_initialized_round_block_hash=round_hash(round_ - 1),
+        )  # fmt: skip
 
 
 @dataclass

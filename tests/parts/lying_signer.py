@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from chain.escrow import EscrowView
 from chain.messages import decode_base64, encode_base64
 from chain.payment_state import PaymentState, decode_state, encode_state
 from chain.pb import lp_rpc_pb2 as net
@@ -30,8 +31,8 @@ Lie = Callable[[bytes], bytes]
 class LyingSigner:
     """Honest until told otherwise. `asked` counts the payments it was asked for."""
 
-    def __init__(self) -> None:
-        self._honest: Signer = native_signer(Clock())
+    def __init__(self, escrow: EscrowView | None = None) -> None:
+        self._honest: Signer = native_signer(Clock(), escrow=escrow)
         self.url = ""
         self.asked = 0
         self.lie: Lie = lambda body: body
@@ -59,8 +60,8 @@ class LyingSigner:
 
 
 @asynccontextmanager
-async def lying_signer() -> AsyncIterator[LyingSigner]:
-    liar = LyingSigner()
+async def lying_signer(escrow: EscrowView | None = None) -> AsyncIterator[LyingSigner]:
+    liar = LyingSigner(escrow)
     async with signer_served(liar) as url:
         liar.url = url
         yield liar

@@ -26,7 +26,7 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chain.escrow import DeclaredEscrow
+from chain.escrow import DeclaredEscrow, EscrowView
 from chain.messages import decode_base64, encode_base64
 from chain.payment_state import SignedState
 from chain.pb import lp_rpc_pb2 as net
@@ -230,9 +230,9 @@ def offer(clock: Clock, *, tickets: int = 1, orchestrator: bytes = b"") -> net.O
     )
 
 
-def native_signer(clock: Clock, key: SigningKey = SIGNER_KEY) -> NativeSigner:
-    """A signer in process over a declared escrow that covers every offer of the stack."""
-    escrow = DeclaredEscrow(
+def native_signer(clock: Clock, key: SigningKey = SIGNER_KEY, *, escrow: EscrowView | None = None) -> NativeSigner:
+    """A signer in process over a declared escrow that covers every offer of the stack, or over another one."""
+    escrow = escrow or DeclaredEscrow(
         sender=key.address,
         deposit_wei=10**18,
         reserve_wei=10**18,

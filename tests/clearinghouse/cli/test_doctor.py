@@ -32,6 +32,8 @@ from clearinghouse.config import ListenSettings, Settings
 from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
 from clearinghouse.identity import gateways
 from tests.parts import faulty_signer as faulty
+from tests.parts.devnet import Devnet, FaultProxy, fault_proxy
+from tests.parts.devnet.fault_proxy import API_KEY, lying_l1_block, status, wrong_chain_id
 from tests.parts.faulty_signer import FaultySigner
 from tests.parts.program import Done, new_home, run
 from tests.parts.service import running
@@ -532,3 +534,64 @@ async def test_where_everything_hangs_the_checks_wait_side_by_side_and_not_for_e
     is_error(found["database"], "cannot be used")
     is_error(found[f"signer 127.0.0.1:{signer}"], "timed_out")
     assert found["service"].status == "warning"
+
+
+# --- the chain --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def ways_to(devnet: Devnet) -> AsyncIterator[list[FaultProxy]]:
+    async with fault_proxy(devnet.url) as first, fault_proxy(devnet.url) as second:
+        yield [first, second]
+
+
+def on_chain(proxies: list[FaultProxy]) -> dict[str, Any]:
+    """The sender is KEY's address; its signers are not looked for."""
+    chain = {"network": "dev", "rpc_urls": [proxy.url for proxy in proxies], "timeout_s": 0.5}
+    return {"chain": chain, **pool_of("http://127.0.0.1:1")}
+
+
+async def test_endpoints_and_what_they_agree_on_are_shown(tmp_path: Path, devnet: Devnet) -> None:
+    devnet.fund(KEY.address, deposit_wei=7, reserve_wei=5)
+    async with ways_to(devnet) as proxies:
+        found = await findings(tmp_path, **on_chain(proxies))
+    assert found["chain rpc-1"].status == found["chain rpc-2"].status == "ok"
+    assert found["chain"].status == "ok"
+    assert "round 3500" in found["chain"].detail
+    assert f"{checksum_address(KEY.address)} has a deposit of 7 wei" in found["chain"].detail
+
+
+async def test_a_sender_with_nothing_on_the_chain_or_about_to_take_it_away_is_found(
+    tmp_path: Path, devnet: Devnet
+) -> None:
+    async with ways_to(devnet) as proxies:
+        found = (await findings(tmp_path, **on_chain(proxies)))["chain"]
+        assert (found.status, "a deposit of 0 wei" in found.detail) == ("warning", True)
+        devnet.fund(KEY.address, deposit_wei=7, reserve_wei=5)
+        with devnet.acting_as(KEY.address):
+            devnet.send("TicketBroker", "unlock()", sender=KEY.address)
+        is_error((await findings(tmp_path, **on_chain(proxies)))["chain"], "is unlocking", "Cancel the unlock")
+
+
+async def test_each_endpoint_that_is_of_no_use_is_named_by_its_place_and_its_key_is_not_shown(
+    tmp_path: Path, devnet: Devnet
+) -> None:
+    async with ways_to(devnet) as proxies:
+        proxies[0].fault, proxies[1].fault = wrong_chain_id(), status(401, body=API_KEY.encode())
+        found = await findings(tmp_path, **on_chain(proxies))
+    is_error(found["chain rpc-1"], "wrong_chain")
+    is_error(found["chain rpc-2"], "http_status")
+    is_error(found["chain"], "cannot be read", "every call is refused")
+    assert API_KEY not in str(found)
+
+
+async def test_endpoints_that_are_well_and_disagree_are_an_error(tmp_path: Path, devnet: Devnet) -> None:
+    async with ways_to(devnet) as proxies:
+        proxies[1].fault = lying_l1_block(1)
+        found = await findings(tmp_path, **on_chain(proxies))
+    assert found["chain rpc-2"].status == "ok"
+    is_error(found["chain"], "rpc-1", "rpc-2", "disagree")
+
+
+async def test_without_a_chain_nothing_is_said_of_one(tmp_path: Path) -> None:
+    assert not [name for name in await findings(tmp_path) if name.startswith("chain")]
