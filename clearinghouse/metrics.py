@@ -21,9 +21,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from clearinghouse.connections import Connections
 from clearinghouse.errors import Refusal
 from clearinghouse.policy import Rule
 from clearinghouse.request_rates import RATES
+from clearinghouse.shares import Shares
 from clearinghouse.usage import Limit
 
 NAMESPACE: Final = "clearinghouse"
@@ -165,6 +167,9 @@ class Metrics:
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _Ages("price_age_seconds", "Age of the price of ETH.", "currency")
         registry.register(self._price_ages)
+        self._grpc_calls = gauge("grpc_calls_open", "Calls of the gRPC port under way, of every method.")
+        self._connections = _Connections()
+        registry.register(self._connections)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
     # --- calls ---
@@ -259,6 +264,14 @@ class Metrics:
     def watch_price(self, currency: str, age_s: Callable[[], float | None]) -> None:
         """`age_s` is asked at each scrape; None leaves the currency out, as where a price does not age."""
         self._price_ages.watch(currency, age_s)
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Those of the HTTP port, read at each scrape."""
+        self._connections.watched = connections
+
+    def watch_grpc_calls(self, calls: Shares) -> None:
+        """Those of the gRPC port, read at each scrape."""
+        self._grpc_calls.set_function(lambda: calls.taken_count)
 
 
 class HotHistogram:
@@ -375,6 +388,28 @@ class _Ages(Collector):
             if (age := age_s()) is not None:
                 family.add_metric([label_value], age)
         yield family
+
+
+class _Connections(Collector):
+    """Two numbers and the cuts by reason, kept where they are made."""
+
+    def __init__(self) -> None:
+        self.watched: Connections | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        if (watched := self.watched) is None:
+            return
+        for name, text, value in (
+            ("open", "Connections of the HTTP port.", watched.open_count),
+            ("max", "Most connections that the HTTP port holds.", watched.max_count),
+        ):
+            yield GaugeMetricFamily(f"{NAMESPACE}_connections_{name}", text, value=value)
+        cuts = CounterMetricFamily(
+            f"{NAMESPACE}_connections_cut", "Connections closed here, or not accepted, by reason.", labels=["reason"]
+        )
+        for reason, count in watched.cut_counts.items():
+            cuts.add_metric([reason], count)
+        yield cuts
 
 
 def refusal_codes() -> tuple[str, ...]:

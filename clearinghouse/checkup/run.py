@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from clearinghouse.checkup import configuration, data_dir, database, price, service, signers, tls
+from clearinghouse.checkup import configuration, data_dir, database, files, price, service, signers, tls
 from clearinghouse.checkup.findings import Finding, error
 from clearinghouse.config import Settings
 
@@ -25,6 +25,7 @@ async def examine(settings: Settings, *, config_file: Path | None) -> list[Findi
         "signer": signers.check(settings),
         "price": asyncio.to_thread(price.check, settings),
         "TLS": asyncio.to_thread(tls.check, settings),
+        "open files": asyncio.to_thread(files.check, settings.listen),
         "service": asyncio.to_thread(service.check, settings.listen),
     }
     found = await asyncio.gather(*(_within_limit(name, check) for name, check in checks.items()))
