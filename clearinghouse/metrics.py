@@ -167,9 +167,7 @@ class Metrics:
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _Ages("price_age_seconds", "Age of the price of ETH.", "currency")
         registry.register(self._price_ages)
-        self._grpc_calls = gauge("grpc_calls_open", "Calls of the gRPC port under way, of every method.")
-        self._connections = _Connections()
-        registry.register(self._connections)
+        self._ports = _Ports(registry)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
     # --- calls ---
@@ -267,11 +265,11 @@ class Metrics:
 
     def watch_connections(self, connections: Connections) -> None:
         """Those of the HTTP port, read at each scrape."""
-        self._connections.watched = connections
+        self._ports.connections = connections
 
     def watch_grpc_calls(self, calls: Shares) -> None:
         """Those of the gRPC port, read at each scrape."""
-        self._grpc_calls.set_function(lambda: calls.taken_count)
+        self._ports.grpc_calls = calls
 
 
 class HotHistogram:
@@ -390,26 +388,31 @@ class _Ages(Collector):
         yield family
 
 
-class _Connections(Collector):
-    """Two numbers and the cuts by reason, kept where they are made."""
+class _Ports(Collector):
+    """What is held of the two ports, kept where it is counted."""
 
-    def __init__(self) -> None:
-        self.watched: Connections | None = None
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connections: Connections | None = None
+        self.grpc_calls: Shares | None = None
+        registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        if (watched := self.watched) is None:
+        if (calls := self.grpc_calls) is not None:
+            yield _gauge("grpc_calls_open", "Calls of the gRPC port under way, of every method.", calls.taken_count)
+        if (connections := self.connections) is None:
             return
-        for name, text, value in (
-            ("open", "Connections of the HTTP port.", watched.open_count),
-            ("max", "Most connections that the HTTP port holds.", watched.max_count),
-        ):
-            yield GaugeMetricFamily(f"{NAMESPACE}_connections_{name}", text, value=value)
+        yield _gauge("connections_open", "Connections of the HTTP port.", connections.open_count)
+        yield _gauge("connections_max", "Most connections that the HTTP port holds.", connections.max_count)
         cuts = CounterMetricFamily(
             f"{NAMESPACE}_connections_cut", "Connections closed here, or not accepted, by reason.", labels=["reason"]
         )
-        for reason, count in watched.cut_counts.items():
+        for reason, count in connections.cut_counts.items():
             cuts.add_metric([reason], count)
         yield cuts
+
+
+def _gauge(name: str, text: str, value: int) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=value)
 
 
 def refusal_codes() -> tuple[str, ...]:
