@@ -261,6 +261,14 @@ class ListenSettings(Section):
     idle_timeout_s: Seconds = Field(
         default=75, ge=1, description="How long a connection may stay open without a request."
     )
+    connections_max_count: Annotated[Whole, Field(ge=16, le=1 << 20)] = Field(
+        default=8192,
+        description="Most connections of the HTTP port. One address (or IPv6 /64 network) gets as many as are left for "
+        "all others: half of them if it is alone, so behind a proxy set it to twice what the proxy opens.",
+    )
+    grpc_connections_max_count: Annotated[Whole, Field(ge=16, le=1 << 20)] = Field(
+        default=1024, description="Most connections of the gRPC port, each with up to 1024 calls at once."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

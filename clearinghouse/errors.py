@@ -179,6 +179,13 @@ class SignersUnavailable(Unavailable):
     code = "signers_unavailable"
 
 
+class Overloaded(Unavailable):
+    """There is no place for another connection or call, or not for one more from this address."""
+
+    code = "overloaded"
+    what_next = "Send the request again in a few seconds, on a connection that is kept. Nothing was charged."
+
+
 class ShuttingDown(Unavailable):
     code = "shutting_down"
     what_next = "Send the request again, to another instance or in a few seconds. Nothing was charged."

@@ -19,8 +19,10 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from clearinghouse.asgi import Reply
+from clearinghouse.connections import Connections, Cut
 from clearinghouse.errors import InvalidRequest, Refusal, RequestTooLarge
 from clearinghouse.hot_routes import HotHandler, HotRequest, HotRoutes
+from clearinghouse.shares import Place
 
 #: Room for any sensible set of headers; go-livepeer's own limit is 1 MiB.
 HEAD_MAX_BYTES: Final = 64 * 1024
@@ -92,6 +94,9 @@ class HttpConnection(HttpToolsProtocol):
     read_timeout_s: float
     idle_timeout_s: float
     hot: HotRoutes
+    counted: Connections  # uvicorn has a field `connections`
+    #: Held until the connection is lost.
+    place: Place | None = None
 
     def __init_subclass__(cls) -> None:
         #: A timer looks at the deadline at least this often, so that none is seen late and moving one costs nothing.
@@ -108,14 +113,17 @@ class HttpConnection(HttpToolsProtocol):
         self._is_reading_head = False
         self._body_bytes = self._frame_bytes = 0  # of the request that is arriving: its body, and what is around that
         self._is_deaf = False
-        self._is_lost = False
+        self._is_lost = self._is_cut = False
         self._deadline_s = self.loop.time() + self.idle_timeout_s
+        self._unsent_deadline_s = math.inf  # while the client leaves an answer where it is
         self._patrol: asyncio.TimerHandle = self.loop.call_later(self._patrol_s, self._watch_deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self._patrol.cancel()
         super().connection_lost(exc)
+        if self.place is not None:
+            self.place.give_back()
 
     def _is_over(self) -> bool:
         return self._is_lost or self.transport.is_closing()  # a lost TLS transport does not say that it is closing
@@ -137,28 +145,56 @@ class HttpConnection(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_MAX_BYTES:
                 self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
+                self._cut(Cut.HEAD_TOO_LARGE)
         elif self._is_reading_body:
             self._frame_bytes += len(data) - (self._body_bytes - delivered_bytes)
             # Trailers without end, or chunks of next to nothing.
             if self._frame_bytes > HEAD_MAX_BYTES + self._body_bytes:
-                self.transport.close()
+                self._cut(Cut.FRAMES_TOO_LARGE)
 
     def _watch_deadline(self) -> None:
-        left_s = self._deadline_s - self.loop.time()
+        now_s = self.loop.time()
+        self._watch_answers(now_s)
+        left_s = self._deadline_s - now_s
         if left_s <= CLOCK_STEP_S:
             self._deadline_passed()
             left_s = self._patrol_s
         self._patrol = self.loop.call_later(min(left_s, self._patrol_s), self._watch_deadline)
 
+    def _watch_answers(self, now_s: float) -> None:
+        """Closing, too, waits until everything is sent: without this a client that does not read is never lost."""
+        if not self.transport.get_write_buffer_size():
+            self._unsent_deadline_s = math.inf
+        elif self._unsent_deadline_s is math.inf:
+            self._unsent_deadline_s = now_s + self.idle_timeout_s
+        elif self._unsent_deadline_s - now_s <= CLOCK_STEP_S:
+            self._cut(Cut.ANSWER_NOT_TAKEN)
+
+    def resume_writing(self) -> None:
+        """The client has taken most of what there was."""
+        self._unsent_deadline_s = math.inf
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what is not HTTP."""
+        self.counted.was_cut(Cut.NOT_HTTP)
+        super().send_400_response(msg)
+
     def _deadline_passed(self) -> None:
         exchange = self._exchange
         if exchange is None or exchange.outcome is not None or self._is_over():
-            if self.transport.get_write_buffer_size():  # which would be waited for, and nobody takes it
-                self.transport.abort()
-            self.transport.close()
+            self._cut(Cut.HEAD_TOO_SLOW if self._is_reading_head else Cut.IDLE)
             return
         self._body_ended(exchange, InvalidRequest(f"request body did not arrive within {self.hot.body_timeout_s:g} s"))
+
+    def _cut(self, reason: Cut) -> None:
+        """Closes, for what the client does or does not do. Counted once."""
+        if not self._is_cut:
+            self._is_cut = True
+            self.counted.was_cut(reason)
+        if self.transport.get_write_buffer_size():  # which would be waited for, and nobody takes it
+            self.transport.abort()
+        self.transport.close()
 
     # --- what the parser calls ----------------------------------------------------------------------------------------
 
@@ -284,7 +320,7 @@ class HttpConnection(HttpToolsProtocol):
             async with asyncio.timeout(self.idle_timeout_s):
                 await self.flow.drain()
         except TimeoutError:
-            self.transport.abort()
+            self._cut(Cut.ANSWER_NOT_TAKEN)
 
     def _send_bug(self, exchange: HotExchange) -> None:
         exchange.keep_alive = False

@@ -21,9 +21,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from clearinghouse.connections import Connections
 from clearinghouse.errors import Refusal
 from clearinghouse.policy import Rule
 from clearinghouse.request_rates import RATES
+from clearinghouse.shares import Shares
 from clearinghouse.usage import Limit
 
 NAMESPACE: Final = "clearinghouse"
@@ -165,6 +167,7 @@ class Metrics:
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self._price_ages = _Ages("price_age_seconds", "Age of the price of ETH.", "currency")
         registry.register(self._price_ages)
+        self._ports = _Ports(registry)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
     # --- calls ---
@@ -259,6 +262,14 @@ class Metrics:
     def watch_price(self, currency: str, age_s: Callable[[], float | None]) -> None:
         """`age_s` is asked at each scrape; None leaves the currency out, as where a price does not age."""
         self._price_ages.watch(currency, age_s)
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Those of the HTTP port, read at each scrape."""
+        self._ports.connections = connections
+
+    def watch_grpc_calls(self, calls: Shares) -> None:
+        """Those of the gRPC port, read at each scrape."""
+        self._ports.grpc_calls = calls
 
 
 class HotHistogram:
@@ -375,6 +386,33 @@ class _Ages(Collector):
             if (age := age_s()) is not None:
                 family.add_metric([label_value], age)
         yield family
+
+
+class _Ports(Collector):
+    """What is held of the two ports, kept where it is counted."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connections: Connections | None = None
+        self.grpc_calls: Shares | None = None
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        if (calls := self.grpc_calls) is not None:
+            yield _gauge("grpc_calls_open", "Calls of the gRPC port under way, of every method.", calls.taken_count)
+        if (connections := self.connections) is None:
+            return
+        yield _gauge("connections_open", "Connections of the HTTP port.", connections.open_count)
+        yield _gauge("connections_max", "Most connections that the HTTP port holds.", connections.max_count)
+        cuts = CounterMetricFamily(
+            f"{NAMESPACE}_connections_cut", "Connections closed here, or not accepted, by reason.", labels=["reason"]
+        )
+        for reason, count in connections.cut_counts.items():
+            cuts.add_metric([reason], count)
+        yield cuts
+
+
+def _gauge(name: str, text: str, value: int) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=value)
 
 
 def refusal_codes() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import grpc
+import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -29,8 +30,9 @@ from chain.escrow import DeclaredEscrow, EscrowView
 from chain.fees import FIXED, LIVE, LV2V, UNTYPED
 from chain.rates import DeclaredPrices, FreshPrices, PriceSource, PriceUnknown
 from chain.signatures import SigningKey, checksum_address, parse_address
+from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_server import GrpcApi
-from clearinghouse.api.http import HttpApi
+from clearinghouse.api.http import HttpApi, busy
 from clearinghouse.api.management import management_app
 from clearinghouse.chain_watch import ChainWatch, chain_watched
 from clearinghouse.charging import Charging
@@ -45,10 +47,12 @@ from clearinghouse.config import (
     PolicySettings,
     Settings,
 )
+from clearinghouse.connections import Connections
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import current_revision, newest_revision
 from clearinghouse.fee_watch import FeeWatch
+from clearinghouse.file_limit import Fitting, fitting, needed_count, raise_limit
 from clearinghouse.gates import Gates
 from clearinghouse.housekeeping import Housekeeping
 from clearinghouse.identity.authenticate import Authenticator
@@ -66,6 +70,8 @@ from clearinghouse.signers.native import NativeSigner, SignerLimits
 from clearinghouse.signers.pool import PAYMENT_BUDGET, Budget, SignerPool
 from clearinghouse.signing import Signing
 from clearinghouse.unreleased import UnreleasedLog
+
+log = structlog.get_logger(__name__)
 
 #: How long a key and its terms are taken as they were last read or confirmed by a commit. It bounds only how long a
 #: revoked key may still read: the commit compares key, gateway and terms with the database each time.
@@ -178,8 +184,8 @@ async def running_service(
 
         core = _Core(signing, authenticator, signer, engine, readiness, metrics)
         http = _http_api(settings, secrets, core, admin_engine)
-        grpc_api = GrpcApi(**core._asdict())
-        http_port, grpc_port = await _listen(stack, settings, http, grpc_api)
+        grpc_api = GrpcApi(**core._asdict(), bounds=CallBounds(read_timeout_s=settings.listen.read_timeout_s))
+        http_port, grpc_port = await _listen(stack, settings, http, grpc_api, metrics)
         _settle_memory()
         yield RunningService(http_port, grpc_port, checksum_address(signer.address), readiness)
 
@@ -347,9 +353,14 @@ def _payment_budget(total_s: float) -> Budget:
     return Budget(total_s=total_s, attempt_s=total_s * PAYMENT_BUDGET.attempt_s / PAYMENT_BUDGET.total_s)
 
 
-async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc_api: GrpcApi) -> tuple[int, int]:
+async def _listen(
+    stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc_api: GrpcApi, metrics: Metrics
+) -> tuple[int, int]:
     listen, shutdown_timeout_s = settings.listen, settings.limits.shutdown_timeout_s
     _require_usable_certificates(listen)
+    fits = _connections_that_fit(listen)
+    connections = Connections(fits.http_count)
+    metrics.watch_connections(connections)
     listener = HttpListener(
         http,
         host=listen.host,
@@ -358,6 +369,8 @@ async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc
         idle_timeout_s=listen.idle_timeout_s,
         shutdown_timeout_s=shutdown_timeout_s,
         hot=http.hot_routes(),
+        connections=connections,
+        busy=busy(),
         tls_cert_file=listen.tls_cert_file,
         tls_key_file=listen.tls_key_file,
         tls_client_ca_file=listen.tls_client_ca_file,
@@ -371,7 +384,9 @@ async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc
         ) from error
     stack.push_async_callback(listener.stop)
     try:
-        grpc_port = await grpc_api.start(listen.host, listen.grpc_port, _grpc_credentials(listen))
+        grpc_port = await grpc_api.start(
+            listen.host, listen.grpc_port, _grpc_credentials(listen), connections_max_count=fits.grpc_count
+        )
     except (OSError, RuntimeError) as error:
         raise ServiceError(
             f"Cannot listen for gRPC on {listen.host}:{listen.grpc_port} ({error}): is another instance running? "
@@ -379,6 +394,16 @@ async def _listen(stack: AsyncExitStack, settings: Settings, http: HttpApi, grpc
         ) from error
     stack.push_async_callback(grpc_api.stop, shutdown_timeout_s)
     return http_port, grpc_port
+
+
+def _connections_that_fit(listen: ListenSettings) -> Fitting:
+    """Fewer than configured rather than none at all: without files, the database could not be reached either."""
+    needed = needed_count(listen)
+    limit = raise_limit(needed)
+    fits = fitting(listen, limit)
+    if limit < needed:
+        log.warning("file_limit_low", limit=limit, needed=needed, http=fits.http_count, grpc=fits.grpc_count)
+    return fits
 
 
 def _require_usable_certificates(listen: ListenSettings) -> None:

@@ -9,27 +9,34 @@ from typing import Any, Final, Protocol
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.api.grpc_bounds import CallBounds, Registered, registered
 from clearinghouse.api.grpc_service import SERVICE_NAME, ClearinghouseService
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.metrics import Metrics
-from clearinghouse.requests import MAX_BODY_BYTES
 from clearinghouse.signers.base import Signer
 from clearinghouse.signing import Signing
 
 log = structlog.get_logger(__name__)
 
 READINESS_INTERVAL_S: Final = 1.0
-CALLS_MAX_COUNT: Final = 4096
+READ_TIMEOUT_S: Final = 10.0
+CONNECTIONS_MAX_COUNT: Final = 1024
+#: A request has a few KiB. What has arrived of a message is held in memory, for each call under way.
+MESSAGE_MAX_BYTES: Final = 256 * 1024
+#: As in a message's head with HTTP; gRPC's own limits are of the same order.
+METADATA_MAX_BYTES: Final = 16 * 1024
 CALLS_PER_CONNECTION_MAX_COUNT: Final = 1024
 KEEPALIVE_S: Final = 30
 KEEPALIVE_TIMEOUT_S: Final = 10
 CONNECTION_IDLE_MAX_S: Final = 15 * 60
 
 OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_BODY_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+    ("grpc.max_metadata_size", METADATA_MAX_BYTES),
+    ("grpc.absolute_max_metadata_size", 2 * METADATA_MAX_BYTES),
     ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX_COUNT),
     ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_S * 1000),
     # A peer that vanished without a word is noticed, also while a stream waits for its next request.
@@ -61,11 +68,19 @@ class GrpcApi:
         engine: AsyncEngine,
         readiness: IsReady,
         metrics: Metrics,
+        bounds: CallBounds | None = None,
         readiness_interval_s: float = READINESS_INTERVAL_S,
     ) -> None:
         """`engine` reads balances and issuances; SELECT is all it needs."""
+        self._bounds = bounds or CallBounds(read_timeout_s=READ_TIMEOUT_S)
+        metrics.watch_grpc_calls(self._bounds.calls)
         self._service = ClearinghouseService(
-            signing=signing, authenticator=authenticator, signer=signer, engine=engine, metrics=metrics
+            signing=signing,
+            authenticator=authenticator,
+            signer=signer,
+            engine=engine,
+            metrics=metrics,
+            bounds=self._bounds,
         )
         self._readiness = readiness
         self._readiness_interval_s = readiness_interval_s
@@ -73,13 +88,27 @@ class GrpcApi:
         self._server: grpc.aio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    async def start(
+        self,
+        host: str,
+        port: int,
+        credentials: grpc.ServerCredentials | None,
+        *,
+        connections_max_count: int = CONNECTIONS_MAX_COUNT,
+    ) -> int:
         """Listens, with TLS where there are credentials, and returns the port. OSError when the address is taken."""
         assert self._server is None, "starts once"
-        self._server = server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_MAX_COUNT)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, self._service.handlers()),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        own_options = (
+            ("grpc.max_allowed_incoming_connections", connections_max_count),
+            ("grpc.server_handshake_timeout_ms", int(self._bounds.read_timeout_s * 1000)),
+        )
+        self._server = server = grpc.aio.server(options=(*OPTIONS, *own_options))
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE_NAME, self._service.handlers()),
+                *map(self._bounds.bounded, self._public_services()),
+            )
+        )
         await self._tell_readiness()
         bound = _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
         await server.start()
@@ -98,6 +127,15 @@ class GrpcApi:
         self._service.close_streams()
         await self._health.close()
         await stopping
+
+    def _public_services(self) -> list[Registered]:
+        """Which everybody may call."""
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        describing = reflection.aio.ReflectionServicer(service_names=names)  # type: ignore[attr-defined]
+        return [
+            registered(health_pb2_grpc.add_HealthServicer_to_server, self._health),
+            registered(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, describing),
+        ]
 
     async def _watch_readiness(self) -> None:
         while True:

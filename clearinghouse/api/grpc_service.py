@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.api.cold_reads import reading
+from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_messages import (
     balance_message,
     decode,
@@ -67,12 +68,14 @@ class ClearinghouseService:
         signer: Signer,
         engine: AsyncEngine,
         metrics: Metrics,
+        bounds: CallBounds,
     ) -> None:
         self._signing = signing
         self._authenticator = authenticator
         self._signer = signer
         self._engine = engine
         self._metrics = metrics
+        self._bounds = bounds
         self._streams: set[AnsweredStream] = set()
         self._is_closing = False
         self._rounds = Rounds(round_max_s=ROUND_MAX_S, calls_max_count=ROUND_CALLS_MAX_COUNT)
@@ -109,11 +112,12 @@ class ClearinghouseService:
 
     async def _sign_tickets(self, _: object, context: Context) -> None:
         try:
-            authorization = authorization_of(context)
-            await self._authenticator.authenticate(authorization)
-            stream = AnsweredStream(context, lambda encoded: self._answer_in_stream(encoded, authorization))
-            with self._counted(stream):
-                await stream.run()
+            with self._bounds.place(context):
+                authorization = authorization_of(context)
+                await self._authenticator.authenticate(authorization)
+                stream = AnsweredStream(context, lambda encoded: self._answer_in_stream(encoded, authorization))
+                with self._counted(stream):
+                    await stream.run()
         except Exception as error:  # noqa: BLE001 - the edge
             await _abort(context, self._status(Route.GRPC_SIGN_TICKETS, error))
 
@@ -195,15 +199,16 @@ class ClearinghouseService:
     def _unary_handler(
         self, route: Route, call: Callable[[bytes, Context], Awaitable[Message]]
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        async def handle(encoded: bytes, context: Context) -> bytes:
+        async def handle(_: object, context: Context) -> bytes:
             try:
-                answer = (await call(encoded, context)).SerializeToString()
+                with self._bounds.place(context):
+                    answer = (await call(await self._bounds.message(context), context)).SerializeToString()
             except Exception as error:  # noqa: BLE001 - the edge
                 await _abort(context, self._status(route, error))
             self._metrics.answered(route)
             return answer
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     @contextmanager
     def _counted(self, stream: AnsweredStream) -> Iterator[None]:

@@ -31,7 +31,7 @@ from clearinghouse.api.problems import (
 )
 from clearinghouse.api.sign_ticket_json import decode_sign_ticket
 from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
-from clearinghouse.errors import InvalidRequest, NotFound, Refusal
+from clearinghouse.errors import InvalidRequest, NotFound, Overloaded, Refusal
 from clearinghouse.hot_routes import HotHandler, HotRequest, HotRoutes
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.ids import show
@@ -212,16 +212,27 @@ def envelope(refusal: Refusal) -> Reply:
     return Reply(refusal.http_status, body, [JSON, *refusal_headers(refusal)])
 
 
+def busy() -> Reply:
+    """For a connection without a place. What it would have asked for is not known: both formats in one body."""
+    refusal = Overloaded(
+        "All connections of this port are in use, or this address has its share of them.", retry_after_s=1
+    )
+    return _in_both_formats(refusal)
+
+
 def _pass_on(answer: SignerAnswer) -> Reply:
     headers = [(b"content-type", answer.content_type.encode())]
     return Reply(answer.status, answer.body, headers)
 
 
 def _no_discovery() -> Reply:
-    """Both formats in one body: discovery is go-livepeer's route, and the reason is ours."""
-    refusal = NotFound("The signer offers no discovery of orchestrators.")
+    """Discovery is go-livepeer's route, and the reason is ours."""
+    return _in_both_formats(NotFound("The signer offers no discovery of orchestrators."))
+
+
+def _in_both_formats(refusal: Refusal) -> Reply:
     body = {**problem_fields(refusal), "error": {"message": refusal.message}}
-    return Reply(404, json_bytes(body), [PROBLEM, *refusal_headers(refusal)])
+    return Reply(refusal.http_status, json_bytes(body), [PROBLEM, *refusal_headers(refusal)])
 
 
 def _method_not_allowed(route: _Route, method: str) -> Reply:

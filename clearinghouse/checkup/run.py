@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Final
 
-from clearinghouse.checkup import chain, configuration, data_dir, database, price, service, signers, tls
+from clearinghouse.checkup import chain, configuration, data_dir, database, files, price, service, signers, tls
 from clearinghouse.checkup.findings import Finding, error
 from clearinghouse.config import Settings
 
@@ -26,6 +26,7 @@ async def examine(settings: Settings, *, config_file: Path | None) -> list[Findi
         "chain": chain.check(settings),
         "price": asyncio.to_thread(price.check, settings),
         "TLS": asyncio.to_thread(tls.check, settings),
+        "open files": asyncio.to_thread(files.check, settings.listen),
         "service": asyncio.to_thread(service.check, settings.listen),
     }
     found = await asyncio.gather(*(_within_limit(name, check) for name, check in checks.items()))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
+    """Connections are tested on the loop the service runs on, uvloop, whose transports are not asyncio's."""
+    loops: dict[str, dict[str, LoopFactory]] = {
+        "test_door.py": {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop},
+        "test_http_connection.py": {"uvloop": uvloop.new_event_loop},
+    }
+    return loops.get(item.path.name, {"asyncio": asyncio.new_event_loop})
 
 
 @pytest.fixture

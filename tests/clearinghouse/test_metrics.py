@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from clearinghouse.connections import Connections
 from clearinghouse.errors import OutOfCredit, Refusal
 from clearinghouse.metrics import SIGNER_STATUSES, STANDINGS, Metrics, Route, Stage, refusal_codes
 from clearinghouse.policy import Rule
+from clearinghouse.shares import Shares
 from clearinghouse.signers.health import Standing
 from clearinghouse.signers.pool import PoolObserver
 
@@ -167,6 +169,8 @@ def test_every_stage_and_route_that_the_code_names_is_known() -> None:
 def test_every_metric_is_explained_for_operators(metrics: Metrics) -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     metrics.watch_price("USD", lambda: 1.0)
+    metrics.watch_connections(Connections(8))
+    metrics.watch_grpc_calls(Shares(8))
     kinds = {"counter": "_total", "info": "_info"}
     shown = {family.name + kinds.get(family.type, "") for family in metrics.registry.collect()}
     explained = set(re.findall(r"`(clearinghouse_\w+)`", page))

@@ -205,12 +205,14 @@ async def running(
     escrow: Mapping[str, Any] | None = None,
     chain: Mapping[str, Any] | None = None,
     processes_count: int = 1,
+    listen: Mapping[str, Any] | None = None,
+    admin_token: str | None = None,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
-    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow` and `chain` have
-    settings of these sections that differ from the defaults; the native signer's own limit on face values follows
-    `policy`.
+    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow`, `chain` and
+    `listen` have settings of these sections that differ from the defaults; the native signer's own limit on face values
+    follows `policy`. With `admin_token` there is a management API.
     """
     policy = policy or {}
     signer = {
@@ -220,7 +222,8 @@ async def running(
     }
     settings = Settings.model_validate(
         {
-            "listen": {"http_port": 0, "grpc_port": 0},
+            "listen": {"http_port": 0, "grpc_port": 0, **(listen or {})},
+            "api": {"admin_token": admin_token} if admin_token is not None else {},
             "signer": signer,
             "escrow": {
                 "last_initialized_round": CREATION_ROUND,
@@ -239,7 +242,7 @@ async def running(
         async with running_service(
             settings,
             conninfo=serve_conninfo or conninfo,
-            admin_conninfo=None,
+            admin_conninfo=conninfo if admin_token is not None else None,
             secrets=Secrets(api_key_pepper=PEPPER, native_key=SIGNER_KEY),
         ) as service:
             yield Service(House(conninfo, engine), service)

@@ -12,6 +12,7 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.api.pb.clearinghouse_pb2_grpc import ClearinghouseStub
@@ -53,6 +54,8 @@ async def running_port(
     credentials: grpc.ServerCredentials | None = None,
     client: grpc.ChannelCredentials | None = None,
     signer: Signer | None = None,
+    bounds: CallBounds | None = None,
+    connections_max_count: int = 1024,
 ) -> AsyncIterator[Port]:
     ready = Ready()
     api = GrpcApi(
@@ -62,9 +65,10 @@ async def running_port(
         engine=stack.engine,
         readiness=ready,
         metrics=stack.metrics,
+        bounds=bounds,
         readiness_interval_s=0.02,
     )
-    number = await api.start("127.0.0.1", 0, credentials)
+    number = await api.start("127.0.0.1", 0, credentials, connections_max_count=connections_max_count)
     target = f"127.0.0.1:{number}"
     try:
         async with grpc.aio.secure_channel(target, client) if client else grpc.aio.insecure_channel(target) as channel:

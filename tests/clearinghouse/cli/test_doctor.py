@@ -162,6 +162,21 @@ async def test_a_file_where_the_data_directory_should_be_is_an_error(tmp_path: P
     is_error((await findings(tmp_path))["data directory"], "is not a directory")
 
 
+# --- open files -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_limit_below_the_connections_is_a_warning_with_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await findings(tmp_path))["open files"].status == "ok"
+    monkeypatch.setattr("clearinghouse.checkup.files.highest_limit", lambda: 1024)
+    found = (await findings(tmp_path))["open files"]
+    assert found.status == "warning"
+    assert "at most 1024 are allowed, and 9728 are needed" in found.detail
+    assert "455 and 56 connections" in found.detail
+    assert "LimitNOFILE=" in found.what_to_do
+
+
 # --- the database -----------------------------------------------------------------------------------------------------
 
 

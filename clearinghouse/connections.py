@@ -1,0 +1,41 @@
+"""The connections of one port: how many are open, and why the port closed some that their clients had not."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from clearinghouse.shares import Shares
+
+
+class Cut(StrEnum):
+    """Why a connection was closed, or not accepted."""
+
+    ALL_TAKEN = "all_taken"  # as many are open as may be
+    ADDRESS_SHARE = "address_share"  # this address has as many as are left for all others
+    NO_FILES = "no_files"  # accepting failed: the process has no more files
+    HANDSHAKE = "handshake"  # TLS did not come about, or not in time
+    IDLE = "idle"
+    HEAD_TOO_SLOW = "head_too_slow"
+    HEAD_TOO_LARGE = "head_too_large"
+    NOT_HTTP = "not_http"
+    FRAMES_TOO_LARGE = "frames_too_large"  # what stands around a body: chunk sizes, trailers
+    ANSWER_NOT_TAKEN = "answer_not_taken"  # by a client that does not read
+
+
+class Connections:
+    """`cut_counts` has every reason from the start."""
+
+    def __init__(self, connections_max_count: int) -> None:
+        self.shares = Shares(connections_max_count)
+        self.cut_counts: dict[Cut, int] = dict.fromkeys(Cut, 0)
+
+    @property
+    def open_count(self) -> int:
+        return self.shares.taken_count
+
+    @property
+    def max_count(self) -> int:
+        return self.shares.places_max_count
+
+    def was_cut(self, reason: Cut) -> None:
+        self.cut_counts[reason] += 1

@@ -1,0 +1,253 @@
+"""The door of a port, over real sockets: who gets in, who is sent away, and that every place is free again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clearinghouse.asgi import Receive, Reply, Scope, Send
+from clearinghouse.connections import Connections, Cut
+from clearinghouse.door import NO_FILES_PAUSE_S
+from clearinghouse.hot_routes import HotRequest, HotRoutes
+from clearinghouse.listener import HttpListener
+from tests.parts.certificates import Authority
+
+READ_TIMEOUT_S, IDLE_TIMEOUT_S = 0.3, 1.0
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"x" * (1 << 20)
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await Reply(200, LARGE if scope["path"] == "/large" else b"hello").send(send)
+
+
+async def large(_: HotRequest) -> Reply:
+    return Reply(200, LARGE)
+
+
+@asynccontextmanager
+async def listening(connections: Connections, **more: Any) -> AsyncIterator[int]:
+    listener = HttpListener(
+        hello,
+        host="127.0.0.1",
+        port=0,
+        read_timeout_s=READ_TIMEOUT_S,
+        idle_timeout_s=IDLE_TIMEOUT_S,
+        shutdown_timeout_s=1,
+        hot=HotRoutes({(b"GET", b"/hot"): large}, body_max_bytes=1000, body_timeout_s=READ_TIMEOUT_S),
+        connections=connections,
+        **more,
+    )
+    port = await listener.start()
+    try:
+        yield port
+    finally:
+        await listener.stop()
+    assert connections.open_count == 0, "every place is given back"
+
+
+class Visitors:
+    """Connections of a test, each from an address of its choice; closed at the end."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def come(self, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(address, 0))
+        self._writers.append(writer)
+        return reader, writer
+
+    def leave(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def visiting(port: int) -> AsyncIterator[Visitors]:
+    visitors = Visitors(port)
+    try:
+        yield visitors
+    finally:
+        visitors.leave()
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+async def said(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(5):
+        return await reader.read()
+
+
+async def test_one_address_gets_half_is_then_told_503_and_others_get_in() -> None:
+    connections = Connections(8)
+    async with listening(connections) as port, visiting(port) as visitors:
+        for _ in range(4):
+            await visitors.come("127.0.0.2")
+        await until(lambda: connections.open_count == 4)
+        reader, writer = await visitors.come("127.0.0.2")
+        writer.write(GET)
+        answer = await said(reader)
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"connection: close" in answer
+        assert connections.cut_counts[Cut.ADDRESS_SHARE] == 1
+
+        reader, writer = await visitors.come("127.0.0.3")
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        visitors.leave()
+        await until(lambda: connections.open_count == 0)
+        reader, writer = await visitors.come("127.0.0.2")
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    assert sum(connections.cut_counts.values()) == 1
+
+
+async def test_when_every_place_is_taken_everybody_is_told_503() -> None:
+    connections = Connections(4)
+    async with listening(connections) as port, visiting(port) as visitors:
+        for number in range(4):
+            await visitors.come(f"127.0.0.{number + 2}")
+        await until(lambda: connections.open_count == 4)
+        reader, _ = await visitors.come("127.0.0.9")  # and without having asked anything
+        assert (await said(reader)).startswith(b"HTTP/1.1 503 ")
+        assert connections.cut_counts[Cut.ALL_TAKEN] == 1
+        assert connections.open_count == 4
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> dict[str, Path]:
+    certified = Authority().issue()
+    files = {"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}
+    files["tls_cert_file"].write_bytes(certified.cert_pem)
+    files["tls_key_file"].write_bytes(certified.key_pem)
+    return files
+
+
+async def test_a_tls_handshake_has_a_place_and_a_time_limit(tls_files: dict[str, Path]) -> None:
+    connections = Connections(8)
+    async with listening(connections, **tls_files) as port, visiting(port) as visitors:
+        started = time.monotonic()
+        silent, _ = await visitors.come()
+        confused, writer = await visitors.come()
+        await until(lambda: connections.open_count == 2)
+        writer.write(GET)  # in cleartext
+        assert b"200" not in await said(confused)
+        assert await said(silent) == b""
+        assert READ_TIMEOUT_S * 0.9 < time.monotonic() - started < 2
+        await until(lambda: connections.open_count == 0)
+        assert connections.cut_counts[Cut.HANDSHAKE] == 2
+
+
+async def test_without_a_place_no_tls_handshake_is_begun(tls_files: dict[str, Path]) -> None:
+    connections = Connections(2)
+    async with listening(connections, **tls_files) as port, visiting(port) as visitors:
+        await visitors.come()
+        await until(lambda: connections.open_count == 1)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        assert connections.cut_counts[Cut.ADDRESS_SHARE] == 1
+
+
+async def test_a_tls_connection_gives_its_place_back(tls_files: dict[str, Path]) -> None:
+    connections = Connections(2)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with listening(connections, **tls_files) as port:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(GET)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                await writer.wait_closed()
+            await until(lambda: connections.open_count == 0)
+
+
+class _NoFiles(socket.socket):
+    """A listening socket of a process that has no files left, for a while."""
+
+    failures = 0
+
+    def accept(self) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_a_process_without_files_waits_and_accepts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_server(address: tuple[str, int], **_: object) -> socket.socket:
+        listener = _NoFiles(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(address)
+        listener.listen()
+        listener.failures = 2
+        return listener
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    connections = Connections(8)
+    async with listening(connections) as port, visiting(port) as visitors:
+        started = time.monotonic()
+        reader, writer = await visitors.come()
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - started >= 2 * NO_FILES_PAUSE_S * 0.9
+        assert connections.cut_counts[Cut.NO_FILES] == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"", Cut.IDLE),
+        (b"GET / HTTP/1.1\r\nX-Slow: ", Cut.HEAD_TOO_SLOW),
+        (b"GET / HTTP/1.1\r\nX-Long: " + b"y" * 70_000, Cut.HEAD_TOO_LARGE),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", Cut.NOT_HTTP),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Cut.NOT_HTTP),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000, Cut.FRAMES_TOO_LARGE),
+    ],
+)
+async def test_a_connection_that_is_cut_is_counted_once_by_its_reason(sent: bytes, reason: Cut) -> None:
+    connections = Connections(8)
+    async with listening(connections) as port, visiting(port) as visitors:
+        reader, writer = await visitors.come()
+        writer.write(sent)
+        with contextlib.suppress(ConnectionError):  # cut while more was under way
+            await said(reader)
+        await until(lambda: connections.open_count == 0)
+        await asyncio.sleep(READ_TIMEOUT_S * 1.5)  # the next look at the deadline
+        assert {reason_: count for reason_, count in connections.cut_counts.items() if count} == {reason: 1}
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("path", [b"/hot", b"/large"])
+async def test_a_client_that_takes_no_answer_is_cut(path: bytes, close: bool) -> None:
+    """Also one whose connection is closing already, which waits until everything is sent."""
+    connections = Connections(8)
+    asked = GET.replace(b"/ ", path + b" ")
+    last = asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if close else asked
+    async with listening(connections) as port:
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect(("127.0.0.1", port))
+            stuck.sendall(asked * 20 + last)
+            await until(lambda: connections.open_count == 1)
+            started = time.monotonic()
+            await until(lambda: connections.open_count == 0)
+            assert IDLE_TIMEOUT_S * 0.9 < time.monotonic() - started < 3 * IDLE_TIMEOUT_S
+    assert connections.cut_counts[Cut.ANSWER_NOT_TAKEN] == 1
