@@ -2,37 +2,37 @@
 
 One `Metrics` is made where everything is wired and passed on. Labels come from closed sets, never from a caller: each
 label value is a time series for ever. Every child is made at the start, so that a first event is seen as a step from 0.
-What a call touches is kept by `HotHistogram` and `HotCounter`: a call makes two dozen observations, and the library,
-which serves threads, takes a microsecond or two for each.
+What a call touches is kept by the kinds of hot_metrics.py: a call makes two dozen observations.
 Amounts of money are not here: a sample is a float. They are in the issuance table, exactly.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
+from clearinghouse.chain_metrics import ChainMetrics
 from clearinghouse.connections import Connections
 from clearinghouse.errors import Refusal
+from clearinghouse.hot_metrics import (
+    LATENCY_BUCKETS_S,
+    NAMESPACE,
+    Ages,
+    HotCounter,
+    HotCounters,
+    HotHistogram,
+    HotHistograms,
+)
 from clearinghouse.policy import Rule
+from clearinghouse.port_metrics import PortMetrics
 from clearinghouse.request_rates import RATES
 from clearinghouse.shares import Shares
 from clearinghouse.usage import Limit
 
-NAMESPACE: Final = "clearinghouse"
-#: Both ends matter: a stage takes tens of microseconds, and a client gives up after 5 s.
-LATENCY_BUCKETS_S: Final = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-)  # fmt: skip
 BATCH_BUCKETS_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 #: Stands for a label value outside its set: it shows that this file needs one more.
 OTHER: Final = "other"
@@ -86,8 +86,6 @@ class CrossCheckOutcome(StrEnum):
 
 #: Statuses a remote signer can give (remote-signer protocol, section 1).
 SIGNER_STATUSES: Final = (200, 400, 403, 429, 480, 481, 482, 500, 503)
-#: How a reading of the chain may end (chain_watch.Poll).
-CHAIN_POLLS: Final = ("read", "no_decision", "disagreement")
 STANDINGS: Final = ("unverified", "healthy", "ejected", "wrong_key")
 
 
@@ -153,21 +151,11 @@ class Metrics:
         self._unreleased = counter("unreleased", "Calls whose signatures were thrown away.")
         self._unreleased_lost = counter("unreleased_lost", "Of these, not written down.")
         self._low_fees = counter("low_fees", "Gateways noted for fees far below the expected value of their tickets.")
-        self._rpc_requests = counter("rpc_requests", "Requests to one endpoint of the chain.", ["endpoint", "outcome"])
-        self._rpc_seconds = HotHistograms("rpc_request_seconds", "Time of one request.", "endpoint", LATENCY_BUCKETS_S)
-        registry.register(self._rpc_seconds)
-        self._chain_disagreements = counter("chain_disagreements", "Blocks that endpoints did not agree about.")
-        polls = counter("chain_polls", "Readings of the chain.", ["outcome"])
-        self._chain_polls = {outcome: polls.labels(outcome) for outcome in CHAIN_POLLS}
-        self._chain_round = gauge("chain_round", "Round of the protocol, as last read; 0 where no chain is read.")
-        self._active_orchestrators = gauge("active_orchestrators", "Orchestrators that are active in that round.")
-        self._chain_age = _Ages("chain_reading_age_seconds", "Age of the newest reading's block.", "network")
-        registry.register(self._chain_age)
-
+        self.chain = ChainMetrics(registry)
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
-        self._price_ages = _Ages("price_age_seconds", "Age of the price of ETH.", "currency")
+        self._price_ages = Ages("price_age_seconds", "Age of the price of ETH.", "currency")
         registry.register(self._price_ages)
-        self._ports = _Ports(registry)
+        self._ports = PortMetrics(registry)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
     # --- calls ---
@@ -225,27 +213,6 @@ class Metrics:
         for known in STANDINGS:
             self._signer_standing.labels(member, known).set(int(known == standing))
 
-    # --- the chain; all but the last make this a chain_watch.ChainObserver ---
-
-    def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None:
-        """`endpoint` is a place in the configuration's list and `outcome` comes from a closed set."""
-        self._rpc_requests.labels(endpoint, outcome).inc()
-        self._rpc_seconds.child(endpoint).observe(elapsed_s)
-
-    def rpc_disagreed(self) -> None:
-        self._chain_disagreements.inc()
-
-    def chain_polled(self, outcome: str) -> None:
-        self._chain_polls[outcome].inc()
-
-    def chain_read(self, *, round_: int, active_count: int) -> None:
-        self._chain_round.set(round_)
-        self._active_orchestrators.set(active_count)
-
-    def watch_chain(self, network: str, age_s: Callable[[], float | None]) -> None:
-        """`age_s` is asked at each scrape; None leaves it out, as before the first reading."""
-        self._chain_age.watch(network, age_s)
-
     # --- the rest ---
 
     def unreleased(self, *, lost: bool) -> None:
@@ -270,73 +237,6 @@ class Metrics:
     def watch_grpc_calls(self, calls: Shares) -> None:
         """Those of the gRPC port, read at each scrape."""
         self._ports.grpc_calls = calls
-
-
-class HotHistogram:
-    """Observations by bucket, for the event loop alone: without the library's lock it costs a tenth."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        #: By bucket, not cumulative; the last one is for what exceeds every bound.
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1  # a value equal to a bound belongs to its bucket
-        self.total += value
-
-
-class HotHistograms(Collector):
-    """One histogram for each value of a label."""
-
-    def __init__(self, name: str, text: str, label: str, bounds: tuple[float, ...]) -> None:
-        self._name, self._text, self._label, self._bounds = f"{NAMESPACE}_{name}", text, label, bounds
-        self._children: dict[str, HotHistogram] = {}
-
-    def child(self, label_value: str) -> HotHistogram:
-        child = self._children.get(label_value)
-        if child is None:
-            child = self._children[label_value] = HotHistogram(self._bounds)
-        return child
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
-        names = [*map(floatToGoString, self._bounds), "+Inf"]
-        for label_value, child in self._children.items():
-            buckets = list(zip(names, accumulate(child.counts), strict=True))
-            family.add_metric([label_value], buckets, child.total)
-        yield family
-
-
-class HotCounter:
-    """A number that only grows, by whoever adds to `value`: for the event loop alone, as HotHistogram."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
-
-
-class HotCounters(Collector):
-    """One counter for each combination of label values; without labels there is one."""
-
-    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
-        self._name, self._text, self._labels = f"{NAMESPACE}_{name}", text, labels
-        self._children: dict[tuple[str, ...], HotCounter] = {}
-
-    def child(self, *label_values: str) -> HotCounter:
-        child = self._children.get(label_values)
-        if child is None:
-            child = self._children[label_values] = HotCounter()
-        return child
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
-        for label_values, child in self._children.items():
-            family.add_metric(label_values, child.value)
-        yield family
 
 
 class Stages:
@@ -368,51 +268,6 @@ class Stages:
         self._children["total"].observe(total_s)
         self._children["overhead"].observe(overhead_s)
         return overhead_s
-
-
-class _Ages(Collector):
-    """Ages are read when asked: a gauge that is set now and then would stand still just when what it tells of does."""
-
-    def __init__(self, name: str, text: str, label: str) -> None:
-        self._name, self._text, self._label = f"{NAMESPACE}_{name}", text, label
-        self._ages: dict[str, Callable[[], float | None]] = {}
-
-    def watch(self, label_value: str, age_s: Callable[[], float | None]) -> None:
-        self._ages[label_value] = age_s
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
-        for label_value, age_s in self._ages.items():
-            if (age := age_s()) is not None:
-                family.add_metric([label_value], age)
-        yield family
-
-
-class _Ports(Collector):
-    """What is held of the two ports, kept where it is counted."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.connections: Connections | None = None
-        self.grpc_calls: Shares | None = None
-        registry.register(self)
-
-    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        if (calls := self.grpc_calls) is not None:
-            yield _gauge("grpc_calls_open", "Calls of the gRPC port under way, of every method.", calls.taken_count)
-        if (connections := self.connections) is None:
-            return
-        yield _gauge("connections_open", "Connections of the HTTP port.", connections.open_count)
-        yield _gauge("connections_max", "Most connections that the HTTP port holds.", connections.max_count)
-        cuts = CounterMetricFamily(
-            f"{NAMESPACE}_connections_cut", "Connections closed here, or not accepted, by reason.", labels=["reason"]
-        )
-        for reason, count in connections.cut_counts.items():
-            cuts.add_metric([reason], count)
-        yield cuts
-
-
-def _gauge(name: str, text: str, value: int) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=value)
 
 
 def refusal_codes() -> tuple[str, ...]:

@@ -325,8 +325,8 @@ async def _signer(
 async def _watch(stack: AsyncExitStack, chain: ChainSettings, sender: bytes, metrics: Metrics) -> ChainWatch | None:
     if not chain.is_configured:
         return None
-    watch = await stack.enter_async_context(chain_watched(chain, sender, observer=metrics))
-    metrics.watch_chain(chain.network, watch.age_s)
+    watch = await stack.enter_async_context(chain_watched(chain, sender, observer=metrics.chain))
+    metrics.chain.watch(chain.network, watch.age_s)
     return watch
 
 
