@@ -447,6 +447,8 @@ class EscrowSettings(Section):
 class PolicySettings(Section):
     """What is paid with at most, whatever an orchestrator asks and whichever signer signs.
 
+    Of prices a gateway's plan and the gateway itself can have lower ceilings: the lowest decides.
+
     A call that exceeds it is refused before it reaches a signer: prices with 481, everything else with 403.
     """
 

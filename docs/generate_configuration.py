@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from decimal import Decimal
+from inspect import getdoc
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -56,7 +57,7 @@ def _section(name: str, infos: list[SettingInfo]) -> str:
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)
         model = annotation
-    about = f"{(model.__doc__ or '').strip()}\n\n" if name else ""
+    about = f"{getdoc(model) or ''}\n\n" if name else ""
     rows = "\n".join(f"| `{info.path[-1]}` | {_kind(info)} | {_default(info)} | {_about(info)} |" for info in infos)
     return f"{title}\n\n{about}| setting | value | default | what it is for |\n|---|---|---|---|\n{rows}\n"
 
