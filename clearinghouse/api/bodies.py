@@ -102,7 +102,7 @@ class NewPricing(Body):
     minimum_charge: Amount | None = Field(default=None, description="Per call.", examples=["0.0001"])
 
 
-_REQUESTS: Final = "On average, in each serving process."
+_REQUESTS: Final = "On average."
 _BURST: Final = "Requests at once."
 _CALLS: Final = "Paid calls; a day begins at 00:00 UTC."
 _SPEND_DAY: Final = "In the account's currency."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from decimal import Decimal
 
 import pytest
@@ -277,6 +277,34 @@ async def test_a_change_that_is_cut_off_at_a_held_account_is_ended_by_whoever_fi
     monkeypatch.setattr(plans, "APPLIED_WITHIN_S", 0)
     assert await plans.apply_left_over(admin) == 1
     assert await calls_per_day(admin, found) == [2] * 10
+
+
+@pytest.mark.parametrize("change", ["a limit of its own", "another plan", "a new gateway"])
+async def test_who_looks_at_a_plan_that_is_being_changed_waits_and_sees_the_change(
+    admin: AsyncEngine, change: str
+) -> None:
+    """The change goes to the gateways that are on the plan when it is made: whoever comes later must not miss it."""
+    await make_plan(admin, "small", calls_per_day="1")
+    gateway = await make_gateway(admin, "acme", "default" if change == "another plan" else "small")
+    await override(admin, gateway, sessions_open=7)
+    async with admin.begin() as connection:
+        await plans.change(connection, "small", {"calls_per_day": "2"}, currency=None, actor="test")
+        if change == "a limit of its own":
+            meanwhile = asyncio.create_task(override(admin, gateway, sessions_open=8))
+        elif change == "another plan":
+            meanwhile = asyncio.create_task(put_on(admin, gateway, "small"))
+        else:
+            meanwhile = asyncio.create_task(_discarded(make_gateway(admin, "new", "small")))
+        await asyncio.sleep(0.3)
+        assert not meanwhile.done()
+    await meanwhile
+    async with admin.connect() as connection:
+        found = await gateways.find(connection, "new" if change == "a new gateway" else "acme")
+    assert (await in_force(admin, found))["calls_per_day"] == 2
+
+
+async def _discarded(made: Awaitable[object]) -> None:
+    await made
 
 
 @pytest.mark.usefixtures("few_at_once")
