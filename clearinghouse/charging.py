@@ -30,6 +30,7 @@ from clearinghouse.errors import (
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Receipt
+from clearinghouse.open_ev import OpenEvCeiling
 from clearinghouse.policy import EVERYBODY
 from clearinghouse.usage import Limit, Reads, UsageLimits, Use
 
@@ -49,12 +50,19 @@ class Charging:
     """Refuses who cannot pay, and debits who can."""
 
     def __init__(
-        self, *, authenticator: Authenticator, prices: PriceSource, commits: GroupCommit, usage: Reads
+        self,
+        *,
+        authenticator: Authenticator,
+        prices: PriceSource,
+        commits: GroupCommit,
+        usage: Reads,
+        ceiling: OpenEvCeiling | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._prices = prices
         self._commits = commits
         self._limits = UsageLimits(usage)
+        self._ceiling = ceiling
 
     async def require_terms(self, caller: Caller, judge: Callable[[Caller], None]) -> Caller:
         """What `judge` makes of the caller's price ceilings; who would be refused by them is read again first.
@@ -76,8 +84,8 @@ class Charging:
     ) -> tuple[Caller, Quote]:
         """Refuses a caller without credit, or past a limit, before any work is done. The commit has the last word.
 
-        Nothing due, `ev_wei` 0, costs nothing. Raises PriceStale, OutOfCredit or LimitReached, and what may have
-        happened to the caller meanwhile.
+        Nothing due, `ev_wei` 0, costs nothing. Raises PriceStale, OutOfCredit, LimitReached or CeilingReached, and
+        what may have happened to the caller meanwhile.
         """
         price = self._price(caller)
         cost = Decimal(0)
@@ -90,6 +98,8 @@ class Charging:
                     raise _out_of_credit(caller, cost)
         use = Use(caller.gateway_id, caller.key_id, orchestrator, is_new_session, cost, ev_wei)
         await self._limits.require(use)
+        if self._ceiling is not None:
+            self._ceiling.require(ev_wei)
         return caller, Quote(price, use)
 
     async def commit(
@@ -110,6 +120,8 @@ class Charging:
     def receipt(self, caller: Caller, issuance: Issuance, outcome: Outcome) -> Receipt:
         """Of what was recorded; what the commit found of the caller is remembered."""
         self._authenticator.confirm(caller)
+        if self._ceiling is not None:
+            self._ceiling.released(issuance.ev_wei)
         caller.available = outcome.balance + outcome.credit_limit
         return Receipt(
             issuance_id=issuance.id,

@@ -479,6 +479,11 @@ class PolicySettings(Section):
     price_untyped_max_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price of jobs without a type, in wei per pixel."
     )
+    ev_open_max_wei: Wei | None = Field(
+        default=None,
+        description="Largest expected value of the open tickets of all gateways together (those of today and the two "
+        "days before). Added up every second: what other processes release in that time may pass it.",
+    )
     fee_watch_ratio_min_bps: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
         default=100,
         description="A gateway whose fees of a day are below so many basis points of the expected value of its "

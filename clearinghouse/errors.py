@@ -169,6 +169,12 @@ class RegistryUnknown(Unavailable):
     code = "registry_unknown"
 
 
+class CeilingReached(Unavailable):
+    """All gateways together have used up what the clearinghouse allows itself. The fact `rule` says of what."""
+
+    code = "ceiling_reached"
+
+
 class OrchestratorUnknown(Unavailable):
     """Whether an orchestrator makes the offer that was presented cannot be told at present."""
 

@@ -43,6 +43,7 @@ class Rule(StrEnum):
     CALL_EV = "call_ev"
     NONCES = "nonces"
     CROSSCHECK = "crosscheck"
+    EV_OPEN_TOTAL = "ev_open_total"
 
 
 @dataclass(frozen=True, slots=True)

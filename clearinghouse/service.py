@@ -59,6 +59,7 @@ from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.listener import HttpListener
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
+from clearinghouse.open_ev import OpenEvCeiling
 from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.policy import Policy
 from clearinghouse.readiness import NotReady, Probe, Readiness
@@ -148,7 +149,13 @@ async def running_service(
         prices = FreshPrices(
             DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
         )
-        charging = Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups)
+        charging = Charging(
+            authenticator=authenticator,
+            prices=prices,
+            commits=commits,
+            usage=lookups,
+            ceiling=await _ceiling(stack, settings.policy, engine),
+        )
         unreleased = UnreleasedLog(engine, metrics)
         unreleased.start()
         stack.push_async_callback(unreleased.stop)
@@ -274,6 +281,15 @@ def _policy(policy: PolicySettings) -> Policy:
         face_value_max_wei=policy.face_value_max_wei,
         price_max_wei_per_unit={job_type: price for job_type, price in ceilings.items() if price is not None},
     )
+
+
+async def _ceiling(stack: AsyncExitStack, policy: PolicySettings, engine: AsyncEngine) -> OpenEvCeiling | None:
+    if policy.ev_open_max_wei is None:
+        return None
+    ceiling = OpenEvCeiling(engine, max_wei=policy.ev_open_max_wei)
+    await ceiling.start()
+    stack.push_async_callback(ceiling.stop)
+    return ceiling
 
 
 def _crosscheck(stack: AsyncExitStack, policy: PolicySettings, signer: Signer, metrics: Metrics) -> CrossCheck | None:
