@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -17,6 +18,12 @@ from clearinghouse.database.migrate import migrate
 from tests.parts.devnet import DEV_CHAIN_ID, AnvilMissing, Devnet, anvil_program, running_anvil
 
 TEMPLATE_NAME = "test_template"
+
+# The library's usual traces draw every local variable of every frame, which takes seconds.
+*_usual, _ = structlog.get_config()["processors"]
+structlog.configure(
+    processors=[*_usual, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+)
 
 
 def prepare_template(conninfo: str) -> None:

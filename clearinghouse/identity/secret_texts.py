@@ -1,9 +1,9 @@
 """Secrets that a holder sends as one word: how they are made, read, and kept. API keys and webhook secrets are such.
 
-    lpch_4f0c9a1be2d37705_<64 hex digits>6b1f02ce
+    lpch_4f0c9a1be2d37705_<72 hex digits>6b1f02ce
     |    |                |               |
     |    |                |               CRC-32 of all before it: a mistyped one is told from a wrong one, offline
-    |    |                the secret: 224 random bits, and a seal that takes the pepper to set
+    |    |                the secret: 256 random bits, and a seal that takes the pepper to set
     |    public id, 64 random bits: may be shown, names it in lists and logs
     prefix, for people and secret scanners: what it is for
 
@@ -32,8 +32,9 @@ PEPPER_BYTES_MIN: Final = 32
 DEFAULT_GRACE: Final = timedelta(hours=24)
 
 _PUBLIC_ID_CHARS: Final = 16
-_SECRET_CHARS: Final = 64
+_RANDOM_BYTES: Final = 32
 _SEAL_BYTES: Final = 4
+_SECRET_CHARS: Final = 2 * (_RANDOM_BYTES + _SEAL_BYTES)
 _CHECKSUM_CHARS: Final = 8
 _LIFE_MAX: Final = timedelta(days=36_525)
 
@@ -60,9 +61,9 @@ class SecretForm:
         self._whole = re.compile(rf"{prefix}[0-9a-f]{{{_PUBLIC_ID_CHARS}}}_[0-9a-f]{{{digits}}}", re.ASCII)
 
     def new(self, pepper: bytes) -> tuple[str, str, bytes]:
-        """The full text, its public id, its 32 secret bytes."""
+        """The full text, its public id, its 36 secret bytes."""
         public_id = secrets.token_hex(_PUBLIC_ID_CHARS // 2)
-        secret = secrets.token_bytes(_SECRET_CHARS // 2 - _SEAL_BYTES) + self._seal(pepper, public_id)
+        secret = secrets.token_bytes(_RANDOM_BYTES) + self._seal(pepper, public_id)
         body = f"{self.prefix}{public_id}_{secret.hex()}"
         return body + _checksum(body), public_id, secret
 

@@ -23,7 +23,7 @@ def test_a_new_secret_is_read_back_into_its_parts(form: SecretForm) -> None:
     key, public_id, secret = form.new(PEPPER)
     read = form.read(key)
     assert (read.public_id, read.secret) == (public_id, secret)
-    assert len(secret) == 32
+    assert len(secret) == 36
     assert key.startswith(f"{form.prefix}{public_id}_")
 
 
@@ -58,10 +58,10 @@ def test_a_mistyped_character_is_noticed(form: SecretForm, position: int, charac
     [
         ("", "There is no API key"),
         ("sk_live_1234", "not an API key of the clearinghouse"),
-        ("lpch_", "5 characters instead of 94"),
-        ("lpch_" + "A" * 89, "malformed"),
-        ("lpch_" + "0" * 16 + "_" + "0" * 72, "checksum does not match"),
-        ("lpch_" + "0" * 16 + "_" + "٣" * 72, "malformed"),
+        ("lpch_", "5 characters instead of 102"),
+        ("lpch_" + "A" * 97, "malformed"),
+        ("lpch_" + "0" * 16 + "_" + "0" * 80, "checksum does not match"),
+        ("lpch_" + "0" * 16 + "_" + "٣" * 80, "malformed"),
     ],
 )
 def test_what_is_wrong_with_a_key_is_said(key: str, reason: str) -> None:
