@@ -169,6 +169,16 @@ def _decode(data: bytes) -> PaymentState:
         raise StateError("a state must be one JSON object in UTF-8") from None
     if not isinstance(fields, dict):
         raise StateError("a state must be one JSON object in UTF-8")
+    return _state_of(fields)
+
+
+def payment_state_of(fields: dict[str, Any]) -> PaymentState:
+    """A state whose JSON was read as part of a larger document, each name once. Raises StateError as decode_state."""
+    _require_exact_names(fields)
+    return _state_of(fields)
+
+
+def _state_of(fields: dict[str, Any]) -> PaymentState:
     get = fields.get
     return PaymentState(
         state_id=_text(get("StateID"), "StateID"),
@@ -198,11 +208,15 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise StateError("a state names a member twice")
+    _require_exact_names(fields)
+    return fields
+
+
+def _require_exact_names(fields: dict[str, Any]) -> None:
     if not fields.keys() <= _KNOWN:
         for key in fields.keys() - _KNOWN:
             if key.lower() in _KNOWN_LOWER:
                 raise StateError(f"a state's member has the wrong case: {key[:32]!r}")
-    return fields
 
 
 def _no_constant(name: str) -> Any:

@@ -32,6 +32,7 @@ from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Receipt
 from clearinghouse.open_ev import OpenEvCeiling
 from clearinghouse.policy import EVERYBODY
+from clearinghouse.sessions import Session
 from clearinghouse.usage import Limit, Reads, UsageLimits, Use
 
 LIMITS: Final = frozenset(map(str, Limit))
@@ -102,6 +103,11 @@ class Charging:
             self._ceiling.require(ev_wei)
         return caller, Quote(price, use)
 
+    def nothing_due(self, caller: Caller, *, orchestrator: bytes) -> Quote:
+        """For what is recorded and costs nothing, whatever the caller has left. Raises PriceStale."""
+        use = Use(caller.gateway_id, caller.key_id, orchestrator, False, Decimal(0), 0)
+        return Quote(self._price(caller), use)
+
     async def commit(
         self, caller: Caller, issuance: Issuance, price: EthPrice, judge: Callable[[Caller], None]
     ) -> tuple[Caller, Issuance, Outcome]:
@@ -117,12 +123,16 @@ class Charging:
             outcome = await self._commits.commit(issuance)
         return caller, issuance, outcome
 
-    def receipt(self, caller: Caller, issuance: Issuance, outcome: Outcome) -> Receipt:
-        """Of what was recorded; what the commit found of the caller is remembered."""
+    def settled(self, caller: Caller, issuance: Issuance, outcome: Outcome) -> None:
+        """It was recorded: what the commit found of the caller is remembered."""
         self._authenticator.confirm(caller)
         if self._ceiling is not None:
             self._ceiling.released(issuance.ev_wei)
         caller.available = outcome.balance + outcome.credit_limit
+
+    def receipt(self, caller: Caller, issuance: Issuance, outcome: Outcome) -> Receipt:
+        """Of what was recorded, which is remembered."""
+        self.settled(caller, issuance, outcome)
         return Receipt(
             issuance_id=issuance.id,
             session_id=issuance.session_id,
@@ -170,8 +180,29 @@ class Charging:
 
 
 def charge(ev_wei: int, caller: Caller, price: EthPrice) -> Decimal:
-    """What tickets worth `ev_wei` cost the caller, exactly."""
+    """What tickets worth `ev_wei` cost the caller, exactly; none cost nothing."""
+    if not ev_wei:
+        return Decimal(0)
     return pricing.charge(ev_wei, price=price, markup_bps=caller.markup_bps, minimum_charge=caller.minimum_charge)
+
+
+def session_after(issuance: Issuance) -> Session:
+    """The session as of what was just recorded."""
+    return Session(
+        id=issuance.session_id,
+        gateway_id=issuance.gateway_id,
+        orchestrator=issuance.orchestrator,
+        recipient=issuance.recipient,
+        job_type=issuance.job_type,
+        manifest_id=issuance.manifest_id,
+        app=issuance.app,
+        transcoder=issuance.transcoder,
+        head_state_hash=issuance.head_state_hash,
+        request_hash=issuance.request_hash,
+        issuance_id=issuance.id,
+        answer=issuance.answer,
+        approved=issuance.approved,
+    )
 
 
 def _on_terms_of(caller: Caller, issuance: Issuance, price: EthPrice) -> Issuance:

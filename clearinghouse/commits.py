@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from clearinghouse.database.arrays import array_literal
+from clearinghouse.database.arrays import optional_array_literal
 from clearinghouse.database.batching import RECONNECT_PAUSE_S, HotConnection, NaturalBatcher
 from clearinghouse.errors import DatabaseUnavailable
 from clearinghouse.metrics import Metrics
@@ -32,7 +32,10 @@ BUSY_REMEMBERED_S = 1
 
 
 class Issuance(NamedTuple):
-    """One signed payment, to be recorded and debited. The fields are the parameters of commit_issuances, in order."""
+    """One payment, to be recorded and debited. The fields are the parameters of commit_issuances, in order.
+
+    The webhook is shown no tickets: then what only they tell is None, and `ev_numerator` says what they are worth.
+    """
 
     gateway_id: UUID
     key_id: UUID
@@ -48,11 +51,11 @@ class Issuance(NamedTuple):
     recipient_rand_hash: bytes
     first_nonce: int
     num_tickets: int
-    face_value_wei: int
-    win_prob: int
-    creation_round: int
+    face_value_wei: int | None
+    win_prob: int | None
+    creation_round: int | None
     sender: bytes
-    recipient: bytes
+    recipient: bytes | None
     orchestrator: bytes
     ev_wei: int
     fee_wei: int
@@ -71,6 +74,12 @@ class Issuance(NamedTuple):
     end_user: str
     id: UUID
     answer: bytes
+    #: The states that the session's next one can go on from (clearinghouse.approved_states).
+    approved: bytes | None = None
+    #: Expected value of all tickets together, times 2^256 - 1.
+    ev_numerator: int | None = None
+    #: Of a payment that was approved before, shown again: how many such repeats a gateway has in an hour.
+    repeats_max_count: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -92,6 +101,7 @@ _TYPES = (
     "uuid", "boolean", "bytea", "bytea", "bigint", "bytea", "text", "bytea", "bigint", "integer",
     "numeric", "numeric", "bigint", "bytea", "bytea", "bytea", "numeric", "numeric", "numeric", "numeric", "text",
     "timestamptz", "integer", "numeric", "text", "text", "text", "text", "text", "text", "text", "uuid", "bytea",
+    "bytea", "numeric", "integer",
 )  # fmt: skip
 assert len(_TYPES) == len(Issuance._fields)
 
@@ -190,7 +200,7 @@ class GroupCommit:
                 self._metrics.commit_retried()
 
     async def _call(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
-        columns = [array_literal(kind, column) for kind, column in zip(_TYPES, zip(*batch, strict=True), strict=True)]
+        columns = list(map(optional_array_literal, _TYPES, zip(*batch, strict=True)))
         connection = self._waiting_connection if waits else self._connection
         rows = await connection.fetch(_COMMIT, [*columns, "t" if waits else "f"])
         outcomes: list[Outcome | None] = [None] * len(batch)

@@ -546,6 +546,24 @@ class LimitSettings(Section):
     )
 
 
+class WebhookSettings(Section):
+    """Where signers that are operated elsewhere ask before they release a payment."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Whether `POST /webhooks/remote-signer` is there. `clearinghouse webhook-signer create` registers "
+        "who may ask.",
+    )
+    deadline_s: Seconds = Field(
+        default=3, le=30, description="A question that takes longer gets a 503; signers wait 5 s."
+    )
+    repeats_per_hour_count: Annotated[Whole, Field(ge=0, le=1000)] = Field(
+        default=12,
+        description="Payments of one gateway that are approved again for nothing in an hour, because their answers "
+        "were lost. What is behind a repeated one is not shown: each can cost as much as policy.call_ev_max_wei.",
+    )
+
+
 class LogSettings(Section):
     """What is written to standard error."""
 
@@ -589,6 +607,7 @@ class Settings(Section):
     policy: PolicySettings = PolicySettings()
     price: PriceSettings = PriceSettings()
     limits: LimitSettings = LimitSettings()
+    webhook: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -86,6 +86,13 @@ class IdempotencyConflict(Refusal):
     what_next = "Use a new idempotency key for a new request."
 
 
+class StateConflict(Refusal):
+    """At the webhook: a payment that does not follow on the newest one approved, and is none that was lost."""
+
+    code, http_status = "state_conflict", 409
+    what_next = "Fetch a fresh OrchestratorInfo and send the newest state you have with it, or begin a new session."
+
+
 class Conflict(Refusal):
     code, http_status = "conflict", 409
     what_next = "Choose another name or key."

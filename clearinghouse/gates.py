@@ -7,12 +7,22 @@ it is known how many tickets are due, the call's expected value and the nonces.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 
 from chain.escrow import EscrowReading, EscrowUnknown, EscrowView
 from chain.messages import Price
+from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.errors import Unavailable
 from clearinghouse.identity.authenticate import Caller
-from clearinghouse.policy import Policy, require_call, require_price, require_recipient, require_round, require_ticket
+from clearinghouse.policy import (
+    Policy,
+    require_call,
+    require_price,
+    require_recipient,
+    require_round,
+    require_ticket,
+    require_ticket_ev,
+)
 from clearinghouse.registry import Recipients
 from clearinghouse.requests import PaymentRequest
 from clearinghouse.sessions import ticket_params
@@ -41,6 +51,18 @@ class Gates:
         Raises PriceExceeded. The caller's are as they were when read: `Charging.require_terms` reads them again.
         """
         require_price(self._policy, job_type, *prices, own=caller.ceilings.get(job_type))
+
+    def require_shown(self, *, ev_numerator: int, first_nonce: int, num_tickets: int) -> None:
+        """Of the tickets of which a signer's webhook shows but the state. `ev_numerator` is of all, times 2^256 - 1."""
+        require_ticket_ev(self._policy, -(-ev_numerator // num_tickets))
+        ev_wei = -(-ev_numerator // WIN_PROB_CERTAIN)
+        require_call(self._policy, ev_wei=ev_wei, first_nonce=first_nonce, num_tickets=num_tickets, url="")
+
+    def price_max_wei_per_unit(self, job_type: str, caller: Caller) -> Decimal | None:
+        """The lowest ceiling of this type of job; None where it has none."""
+        own = caller.ceilings.get(job_type)
+        ceilings = (self._policy.price_max_wei_per_unit.get(job_type), own.max_wei_per_unit if own else None)
+        return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
 
     def require_call(self, request: PaymentRequest, *, ev_wei: int, first_nonce: int, num_tickets: int) -> None:
         """Of the quote, and again of what was signed: the signer's clock may have found one ticket more to be due."""

@@ -34,7 +34,10 @@ _CURSOR_VERSION: Final = b"\x01"
 
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """One released payment. `charge` is in `currency`; `price` is `currency` per ETH; `balance_after` includes it."""
+    """One released payment. `charge` is in `currency`; `price` is `currency` per ETH; `balance_after` includes it.
+
+    What the webhook approved has no recipient, face value and probability: it is not shown them.
+    """
 
     id: UUID
     session_id: UUID
@@ -56,12 +59,17 @@ class Issuance:
     pipeline: str
     model: str
     orchestrator: bytes
-    recipient: bytes
+    recipient: bytes | None
     transcoder: str
     end_user: str
     first_nonce: int
-    face_value_wei: int
-    win_prob: int
+    face_value_wei: int | None
+    win_prob: int | None
+
+    @property
+    def way(self) -> str:
+        """How it came to be: signed by a signer that was asked, or approved for one that asked the webhook."""
+        return "webhook" if self.face_value_wei is None else "proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +162,13 @@ def issuance_json(issuance: Issuance) -> dict[str, Any]:
         "pipeline": issuance.pipeline,
         "model": issuance.model,
         "orchestrator": checksum_address(issuance.orchestrator),
-        "recipient": checksum_address(issuance.recipient),
+        "recipient": checksum_address(issuance.recipient) if issuance.recipient is not None else None,
         "transcoder": issuance.transcoder,
         "end_user": issuance.end_user,
         "first_nonce": issuance.first_nonce,
-        "face_value_wei": str(issuance.face_value_wei),
-        "win_prob": str(issuance.win_prob),
+        "face_value_wei": str(issuance.face_value_wei) if issuance.face_value_wei is not None else None,
+        "win_prob": str(issuance.win_prob) if issuance.win_prob is not None else None,
+        "way": issuance.way,
     }
 
 
@@ -169,8 +178,11 @@ def page_json(page: Page) -> dict[str, Any]:
 
 
 def _issuance(row: RowMapping) -> Issuance:
-    whole = {name: int(row[name]) for name in ("ev_wei", "fee_wei", "face_value_wei", "win_prob")}
-    raw = {name: bytes(row[name]) for name in ("orchestrator", "recipient")}
+    whole = {
+        name: int(row[name]) if row[name] is not None else None
+        for name in ("ev_wei", "fee_wei", "face_value_wei", "win_prob")
+    }
+    raw = {name: bytes(row[name]) if row[name] is not None else None for name in ("orchestrator", "recipient")}
     return Issuance(**{**row, **whole, **raw})
 
 

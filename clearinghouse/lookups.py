@@ -209,7 +209,7 @@ _WEBHOOK_SECRETS: LiteralString = """
 
 _SESSION_FIELDS = (
     "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "transcoder",
-    "head_state_hash", "request_hash", "issuance_id", "answer",
+    "head_state_hash", "request_hash", "issuance_id", "answer", "approved",
 )  # fmt: skip
 
 _SESSIONS: LiteralString = (

@@ -15,6 +15,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
+from clearinghouse.approved_states import Kind
 from clearinghouse.chain_metrics import ChainMetrics
 from clearinghouse.connections import Connections
 from clearinghouse.errors import Refusal
@@ -45,6 +46,7 @@ class Route(StrEnum):
     SIGN_ORCHESTRATOR_INFO = "sign_orchestrator_info"
     DISCOVER_ORCHESTRATORS = "discover_orchestrators"
     SIGN_TICKET = "sign_ticket"
+    WEBHOOK = "webhook"
     MANAGEMENT = "management"
     GRPC_SIGN_TICKET = "grpc_sign_ticket"
     GRPC_SIGN_TICKETS = "grpc_sign_tickets"
@@ -127,6 +129,8 @@ class Metrics:
         gauge("calls_in_flight", "Signing calls being worked on.").set_function(lambda: self.in_flight_count)
         self._replays = counter("replays", "Calls answered from the record, without a second charge.")
         self._tickets = hot_counters("tickets", "Tickets released, each paid for.").child()
+        approvals = hot_counters("webhook_approvals", "Payments approved at the webhook, by what they were.", ["kind"])
+        self._approvals = {kind: approvals.child(kind) for kind in Kind}
 
         self._commit_rows = histogram("commit_rows", "Calls in one commit.", buckets=BATCH_BUCKETS_ROWS)
         self._commit_seconds = histogram("commit_seconds", "Time of one commit.", buckets=LATENCY_BUCKETS_S)
@@ -183,6 +187,10 @@ class Metrics:
 
     def released(self, *, num_tickets: int) -> None:
         self._tickets.value += num_tickets
+
+    def approved(self, kind: Kind, *, num_tickets: int) -> None:
+        self._approvals[kind].value += 1
+        self.released(num_tickets=num_tickets)
 
     def replayed(self) -> None:
         self._replays.inc()

@@ -44,6 +44,8 @@ class Rule(StrEnum):
     NONCES = "nonces"
     CROSSCHECK = "crosscheck"
     EV_OPEN_TOTAL = "ev_open_total"
+    UNTYPED = "untyped"
+    REPEATS = "repeats_per_hour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,13 @@ def require_ticket(policy: Policy, params: TicketParams, deposit_wei: int | None
         raise _face_value_too_high(face_value_wei, deposit_wei // policy.face_value_divisor_count)
     if policy.face_value_max_wei is not None and face_value_wei > policy.face_value_max_wei:
         raise _face_value_too_high(face_value_wei, policy.face_value_max_wei)
-    if face_value_wei * params.win_prob > policy.ticket_ev_max_wei * WIN_PROB_CERTAIN:
-        ev_wei = -(-face_value_wei * params.win_prob // WIN_PROB_CERTAIN)
+    require_ticket_ev(policy, face_value_wei * params.win_prob)
+
+
+def require_ticket_ev(policy: Policy, ev_numerator: int) -> None:
+    """A1: what a ticket is worth on average, times 2^256 - 1."""
+    if ev_numerator > policy.ticket_ev_max_wei * WIN_PROB_CERTAIN:
+        ev_wei = -(-ev_numerator // WIN_PROB_CERTAIN)
         raise TicketNotAllowed(
             f"A ticket is worth {ev_wei} wei on average; this clearinghouse pays with tickets of at most "
             f"{policy.ticket_ev_max_wei} wei.",
@@ -150,6 +157,16 @@ def require_price(policy: Policy, job_type: str, *prices: Price, own: Ceiling | 
                 max_wei_per_unit=shown,
                 set_by=set_by,
             )
+
+
+def require_type(job_type: str) -> None:
+    """At the webhook: no state shows the pixels of an untyped job, nor, therefore, what its tickets are worth."""
+    if job_type == UNTYPED:
+        raise TicketNotAllowed(
+            "A job without a type is billed by pixels that a signer's webhook is not shown: send a type, or put the "
+            "clearinghouse in front of the signer.",
+            rule=Rule.UNTYPED,
+        )
 
 
 def require_call(policy: Policy, *, ev_wei: int, first_nonce: int, num_tickets: int, url: str) -> None:

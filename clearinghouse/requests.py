@@ -35,7 +35,7 @@ from clearinghouse.strict_json import (
     kind_of,
     object_of,
     parse_object,
-    shown,
+    refuse_variants,
     text_of,
 )
 
@@ -85,7 +85,7 @@ class PaymentRequest:
 def decode_payment_request(body: bytes) -> PaymentRequest:
     """Read go-livepeer's JSON. Raises InvalidRequest, or RequestTooLarge above MAX_BODY_BYTES; nothing else."""
     document = parse_object(body, bytes_max=MAX_BODY_BYTES, what="a payment request")
-    _refuse_variants(document, _REQUEST_KEYS)
+    refuse_variants(document, _REQUEST_KEYS)
     return payment_request(
         orchestrator=base64_of(document, "orchestrator"),
         state=_signed_state(document),
@@ -117,8 +117,8 @@ def payment_request(
     if len(capabilities) > MAX_CAPABILITIES_BYTES:
         raise InvalidRequest(f"capabilities are larger than {MAX_CAPABILITIES_BYTES} bytes")
     _require_manifest_id(manifest_id)
-    _require_label("app", app)
-    _require_label("type", type)
+    require_label("app", app)
+    require_label("type", type)
     if in_pixels not in INT64:
         raise InvalidRequest("inPixels does not fit in 64 bits")
     return PaymentRequest(
@@ -176,7 +176,7 @@ def _require_manifest_id(manifest_id: str) -> None:
         raise InvalidRequest(f"ManifestID must be at most {MAX_MANIFEST_ID_CHARS} printable ASCII characters")
 
 
-def _require_label(key: str, text: str) -> None:
+def require_label(key: str, text: str) -> None:
     """Bounded, storable, printable in a log: PostgreSQL has no NUL in text, and surrogates have no UTF-8."""
     if len(text) > MAX_STRING_CHARS:
         raise InvalidRequest(f"{key} is longer than {MAX_STRING_CHARS} characters")
@@ -187,8 +187,8 @@ def _require_label(key: str, text: str) -> None:
 def _normalised_max_price(max_price: MaxPrice) -> MaxPrice:
     """One spelling per meaning: 4, "4.0" and 40e-1 are one price, " WEI" is wei. Step 16 judges what they are."""
     currency, unit = max_price.currency.strip().lower(), max_price.unit.strip().lower()
-    _require_label("maxPrice.currency", currency)
-    _require_label("maxPrice.unit", unit)
+    require_label("maxPrice.currency", currency)
+    require_label("maxPrice.unit", unit)
     price = max_price.price
     if not price:
         return MaxPrice(price="", currency=currency, unit=unit)
@@ -214,20 +214,10 @@ _STATE_KEYS: Final = frozenset({"State", "Sig"})
 _MAX_PRICE_KEYS: Final = frozenset({"price", "currency", "unit"})
 
 
-def _refuse_variants(document: dict[str, Any], known: frozenset[str], inside: str = "") -> None:
-    """Unknown keys are nobody's business; a known key in another case is another reader's known key."""
-    if document.keys() <= known:
-        return
-    for key in document.keys() - known:
-        spelling = next((name for name in known if name.casefold() == key.casefold()), None)
-        if spelling is not None:
-            raise InvalidRequest(f"key {shown(key)} must be spelled {inside}{spelling}")
-
-
 def _object(document: dict[str, Any], key: str, known: frozenset[str]) -> dict[str, Any] | None:
     value = object_of(document, key)
     if value is not None:
-        _refuse_variants(value, known, inside=f"{key}.")
+        refuse_variants(value, known, inside=f"{key}.")
     return value
 
 

@@ -34,6 +34,8 @@ from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi, busy
 from clearinghouse.api.management import management_app
+from clearinghouse.api.webhook import Webhook
+from clearinghouse.approving import Approving
 from clearinghouse.chain_watch import ChainWatch, chain_watched
 from clearinghouse.charging import Charging
 from clearinghouse.commits import GroupCommit
@@ -56,6 +58,7 @@ from clearinghouse.file_limit import Fitting, fitting, needed_count, raise_limit
 from clearinghouse.gates import Gates
 from clearinghouse.housekeeping import Housekeeping
 from clearinghouse.identity.authenticate import Authenticator
+from clearinghouse.identity.webhook_signers import SignerAuthenticator
 from clearinghouse.listener import HttpListener
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
@@ -159,11 +162,13 @@ async def running_service(
         unreleased = UnreleasedLog(engine, metrics)
         unreleased.start()
         stack.push_async_callback(unreleased.stop)
+        gates = Gates(_policy(settings.policy), recipients=_recipients(settings.policy, watch), escrow=escrow)
+        sessions = SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT)
         signing = Signing(
             authenticator=authenticator,
             lookups=lookups,
-            sessions=SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT),
-            gates=Gates(_policy(settings.policy), recipients=_recipients(settings.policy, watch), escrow=escrow),
+            sessions=sessions,
+            gates=gates,
             charging=charging,
             signer=signer,
             metrics=metrics,
@@ -172,6 +177,16 @@ async def running_service(
             keep_unreleased=unreleased.keep
             if isinstance(signer, SignerPool)
             else None,  # in process nothing is reported
+        )
+        approving = Approving(
+            authenticator=authenticator,
+            lookups=lookups,
+            sessions=sessions,
+            gates=gates,
+            charging=charging,
+            metrics=metrics,
+            deadline_s=settings.webhook.deadline_s,
+            repeats_max_count=settings.webhook.repeats_per_hour_count,
         )
         probes: dict[str, Probe] = {
             "database": partial(_probe_database, engine),
@@ -190,7 +205,9 @@ async def running_service(
         stack.push_async_callback(housekeeping.stop)
 
         core = _Core(signing, authenticator, signer, engine, readiness, metrics)
-        http = _http_api(settings, secrets, core, admin_engine)
+        signers = SignerAuthenticator(lookups, pepper=secrets.api_key_pepper)
+        webhook = Webhook(approving, signers, metrics=metrics) if settings.webhook.enabled else None
+        http = _http_api(settings, secrets, core, admin_engine, webhook)
         grpc_api = GrpcApi(**core._asdict(), bounds=CallBounds(read_timeout_s=settings.listen.read_timeout_s))
         http_port, grpc_port = await _listen(stack, settings, http, grpc_api, metrics)
         _settle_memory()
@@ -208,7 +225,9 @@ class _Core(NamedTuple):
     metrics: Metrics
 
 
-def _http_api(settings: Settings, secrets: Secrets, core: _Core, admin_engine: AsyncEngine | None) -> HttpApi:
+def _http_api(
+    settings: Settings, secrets: Secrets, core: _Core, admin_engine: AsyncEngine | None, webhook: Webhook | None
+) -> HttpApi:
     body_max_bytes, read_timeout_s = settings.listen.body_max_bytes, settings.listen.read_timeout_s
     management = management_app(
         authenticator=core.authenticator,
@@ -231,6 +250,7 @@ def _http_api(settings: Settings, secrets: Secrets, core: _Core, admin_engine: A
         management=management,
         body_max_bytes=body_max_bytes,
         read_timeout_s=read_timeout_s,
+        webhook=webhook,
     )
 
 

@@ -48,7 +48,7 @@ class SessionCache:
         self.forget(session.id)
         known = _Known(session, recipient_rand_hash, RandUse(session.id, session.gateway_id, last_nonce))
         self._sessions[session.id.int] = self._by_rand[recipient_rand_hash] = known
-        self._answers_bytes += len(session.answer)
+        self._answers_bytes += _kept_bytes(session)
         while len(self._sessions) > self._sessions_max_count or self._answers_bytes > self._answers_max_bytes:
             self.forget(next(iter(self._sessions.values())).session.id)
 
@@ -56,6 +56,10 @@ class SessionCache:
         known = self._sessions.pop(session_id.int, None)
         if known is None:
             return
-        self._answers_bytes -= len(known.session.answer)
+        self._answers_bytes -= _kept_bytes(known.session)
         if self._by_rand.get(known.recipient_rand_hash) is known:
             del self._by_rand[known.recipient_rand_hash]
+
+
+def _kept_bytes(session: Session) -> int:
+    return len(session.answer) + (len(session.approved) if session.approved is not None else 0)

@@ -28,7 +28,8 @@ class Session(NamedTuple):
     id: UUID
     gateway_id: UUID
     orchestrator: bytes
-    recipient: bytes
+    #: None where signers ask the webhook about it.
+    recipient: bytes | None
     job_type: str
     manifest_id: str | None
     app: str
@@ -37,6 +38,8 @@ class Session(NamedTuple):
     request_hash: bytes
     issuance_id: UUID
     answer: bytes
+    #: Of the webhook: the states that the next one can go on from (clearinghouse.approved_states).
+    approved: bytes | None = None
 
 
 class RandUse(NamedTuple):
@@ -155,7 +158,9 @@ def require_pins(pins: Pins, session: Session) -> None:
         raise InvalidRequest("app mismatch")
     if session.job_type != pins.job_type:
         raise InvalidRequest("job type mismatch")
-    if pins.recipient is not None and session.recipient != pins.recipient:
+    if (session.recipient is None) != (pins.recipient is None):
+        raise SessionMismatch("The session goes on where it began: in front of a signer, or at the webhook.")
+    if session.recipient is not None and pins.recipient is not None and session.recipient != pins.recipient:
         raise SessionMismatch(
             f"recipient mismatch: the session pays {checksum_address(session.recipient)}, "
             f"these ticket parameters pay {checksum_address(pins.recipient)}"

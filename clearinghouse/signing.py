@@ -20,7 +20,7 @@ from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
 from chain.payment_state import PaymentState, StateError, decode_state
 from chain.tickets import batch_ev_wei, ticket_ev
-from clearinghouse.charging import CHAIN_CODES, LIMITS, Charging, Quote, charge
+from clearinghouse.charging import CHAIN_CODES, LIMITS, Charging, Quote, charge, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
 from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
@@ -32,7 +32,7 @@ from clearinghouse.metrics import Metrics, Stages
 from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.session_cache import SessionCache
-from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
+from clearinghouse.sessions import Proceed, Replay, auth_id, decide, refresh, session_of, ticket_params
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
@@ -324,21 +324,7 @@ class Signing:
     def _release(
         self, caller: Caller, issuance: Issuance, outcome: Outcome, signed: SignedPayment, overhead_s: float
     ) -> SignedAnswer:
-        session = Session(
-            id=issuance.session_id,
-            gateway_id=issuance.gateway_id,
-            orchestrator=issuance.orchestrator,
-            recipient=issuance.recipient,
-            job_type=issuance.job_type,
-            manifest_id=issuance.manifest_id,
-            app=issuance.app,
-            transcoder=issuance.transcoder,
-            head_state_hash=issuance.head_state_hash,
-            request_hash=issuance.request_hash,
-            issuance_id=issuance.id,
-            answer=issuance.answer,
-        )
-        self._sessions.remember(session, issuance.recipient_rand_hash, signed.payment.nonces[-1])
+        self._sessions.remember(session_after(issuance), issuance.recipient_rand_hash, signed.payment.nonces[-1])
         receipt = self._charging.receipt(caller, issuance, outcome)
         return SignedAnswer(issuance.answer, receipt, False, overhead_s)
 

@@ -87,6 +87,16 @@ def refuse_unknown(document: dict[str, Any], known: frozenset[str], inside: str 
             raise InvalidRequest(f"unknown key {shown(key)}{f' in {inside[:-1]}' if inside else ''}: {hint}")
 
 
+def refuse_variants(document: dict[str, Any], known: frozenset[str], inside: str = "") -> None:
+    """Unknown keys are nobody's business; a known key in another case is another reader's known key."""
+    if document.keys() <= known:
+        return
+    for key in document.keys() - known:
+        spelling = next((name for name in known if name.casefold() == key.casefold()), None)
+        if spelling is not None:
+            raise InvalidRequest(f"key {shown(key)} must be spelled {inside}{spelling}")
+
+
 def _nearest(key: str, known: frozenset[str]) -> str | None:
     plain = {_plain(name): name for name in known}
     matches = get_close_matches(_plain(key[:64]), plain, n=1)

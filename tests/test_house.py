@@ -28,6 +28,8 @@ ABOVE = {
 MONEY_PLACES = (
     "chain",
     "clearinghouse/ledger",
+    "clearinghouse/approved_states.py",
+    "clearinghouse/approving.py",
     "clearinghouse/charging.py",
     "clearinghouse/commits.py",
     "clearinghouse/derivation.py",
@@ -41,6 +43,7 @@ MONEY_PLACES = (
     "clearinghouse/sessions.py",
     "clearinghouse/signers/native.py",
     "clearinghouse/signing.py",
+    "clearinghouse/verdicts.py",
     "clearinghouse/verification.py",
 )
 #: Go rounds a duration through a float64, and the native signer must round as it does. A probability is no amount.

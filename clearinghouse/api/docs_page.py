@@ -17,6 +17,13 @@ Operation = tuple[str, str, dict[str, Any]]
 
 _STYLE_FILE: Final = "docs_page.css"
 _REF_PREFIX: Final = "#/components/schemas/"
+#: The shell's variable of each way to authenticate.
+_TOKENS: Final = {
+    "apiKey": "API_KEY",
+    "webhookSecret": "WEBHOOK_SECRET",
+    "adminToken": "ADMIN_TOKEN",
+    "metricsToken": "METRICS_TOKEN",
+}
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
@@ -181,7 +188,7 @@ def _curl(document: dict[str, Any], path: str, method: str, operation: dict[str,
     lines = [f'curl {verb}"$CLEARINGHOUSE_URL{shell_path}"']
     schemes = [name for needed in operation["security"] for name in needed]
     if schemes:
-        token = {"apiKey": "API_KEY", "adminToken": "ADMIN_TOKEN", "metricsToken": "METRICS_TOKEN"}[schemes[0]]
+        token = _TOKENS[schemes[0]]
         lines.append(f'-H "Authorization: Bearer ${token}"')
     if (schema := _body_schema(operation)) is not None:
         body = _example(document, schema)

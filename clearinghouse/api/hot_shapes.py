@@ -123,6 +123,42 @@ class OrchestratorInfoSignature(Shape):
     signature: str = Field(description="0x and 65 bytes in hex.")
 
 
+class WebhookState(BaseModel):
+    """The signer's RemotePaymentState after the payment, with AuthExpiry and AuthID as they were before it."""
+
+    StateID: str
+    PMSessionID: str = Field(description="0x and 32 bytes in hex.")
+    LastUpdate: str = Field(description="RFC 3339, with any offset.")
+    OrchestratorAddress: str
+    App: str
+    AuthExpiry: int
+    SenderNonce: int
+    Balance: str = Field(description="Wei, as a whole number or a fraction.", examples=["125/7"])
+    InitialPricePerUnit: int
+    InitialPixelsPerUnit: int
+    Type: str = Field(description="`live`, `lv2v` or `fixed`.")
+    SequenceNumber: int
+    AuthID: str
+
+
+class WebhookQuestion(BaseModel):
+    """What go-livepeer's signer sends to its -remoteSignerWebhookUrl. Unknown keys are ignored."""
+
+    headers: dict[str, list[str]] = Field(
+        description="Its caller's, of which Authorization and Clearinghouse-End-User mean something."
+    )
+    state: WebhookState
+
+
+class WebhookVerdict(Shape):
+    """`auth_id` with an approval, `reason` with a refusal. There is never an expiry."""
+
+    status: int = Field(description="200, or 402, 403, 409, 429 or 503 for the signer's caller.")
+    auth_id: str | None = None
+    maxPrice: MaxPrice | None = None  # noqa: N815
+    reason: str | None = Field(default=None, description="The code, a colon, and a sentence.")
+
+
 class Problem(BaseModel):
     """RFC 9457. Further members are facts about the refusal; amounts among them are decimal strings."""
 
@@ -139,5 +175,5 @@ class Problem(BaseModel):
 
 HOT_SHAPES: Final[tuple[type[BaseModel], ...]] = (
     SignTicketRequest, SignTicketAnswer, LivePaymentRequest, LivePaymentAnswer, LivePaymentError,
-    OrchestratorInfoSignature, Problem,
+    OrchestratorInfoSignature, WebhookQuestion, WebhookVerdict, Problem,
 )  # fmt: skip

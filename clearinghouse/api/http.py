@@ -4,8 +4,9 @@
     POST /sign-orchestrator-info     the sender's address and its proof
     GET  /discover-orchestrators     what the signer knows of orchestrators
     POST /v1/signTicket              the same as the first, in one canonical spelling, with a receipt
+    POST /webhooks/remote-signer     where signers ask before they release a payment; /authorize is the same
 
-A framework would cost more than the work itself. The two that sign are hot routes, which the listener calls without
+A framework would cost more than the work itself. Those of payments are hot routes, which the listener calls without
 ASGI; written in another way than usual (`/v1/signTicket?`), they come as ASGI too, and are answered alike.
 """
 
@@ -30,6 +31,7 @@ from clearinghouse.api.problems import (
     refusal_headers,
 )
 from clearinghouse.api.sign_ticket_json import decode_sign_ticket
+from clearinghouse.api.webhook import PATHS, NoQuestion, Webhook, verdict
 from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
 from clearinghouse.errors import InvalidRequest, NotFound, Overloaded, Refusal
 from clearinghouse.hot_routes import HotHandler, HotRequest, HotRoutes
@@ -68,6 +70,7 @@ class HttpApi:
         management: Application,
         body_max_bytes: int,
         read_timeout_s: float,
+        webhook: Webhook | None = None,
     ) -> None:
         self._signing = signing
         self._authenticator = authenticator
@@ -86,7 +89,8 @@ class HttpApi:
             "/discover-orchestrators", "GET", "discover_orchestrators", self._discover_orchestrators, envelope
         )
         sign_ticket = _Route("/v1/signTicket", "POST", "sign_ticket", self._sign_ticket, problem)
-        self._hot = (generate_live_payment, sign_ticket)
+        asked = [_Route(path, "POST", "webhook", webhook.answer, verdict) for path in PATHS if webhook is not None]
+        self._hot = (generate_live_payment, sign_ticket, *asked)
         self._routes = {route.path: route for route in (*self._hot, sign_orchestrator_info, discover_orchestrators)}
 
     def hot_routes(self) -> HotRoutes:
@@ -117,13 +121,18 @@ class HttpApi:
             reply = await route.handle(request)
             self._metrics.answered(route.name)
         except Refusal as refusal:
-            self._metrics.refused(route.name, refusal.code, rule=refusal.facts.get("rule"))
-            log.info("refused", route=route.name, code=refusal.code, reason=refusal.message, **refusal.facts)
-            return route.refused(refusal)
+            return self._refused(route, refusal, route.refused)
+        except NoQuestion as no_question:
+            return self._refused(route, no_question.refusal, problem)
         except Exception:  # noqa: BLE001 - the edge: a bug is logged with its trace and becomes a 500
             self._metrics.refused(route.name, "internal_error")
             return route.refused(bug(route.name, route.path))
         return reply
+
+    def _refused(self, route: _Route, refusal: Refusal, shown: Callable[[Refusal], Reply]) -> Reply:
+        self._metrics.refused(route.name, refusal.code, rule=refusal.facts.get("rule"))
+        log.info("refused", route=route.name, code=refusal.code, reason=refusal.message, **refusal.facts)
+        return shown(refusal)
 
     async def _read(self, scope: Scope, receive: Receive) -> HotRequest:
         """The request as the listener would have read it. Raises ClientGone."""
@@ -237,7 +246,7 @@ def _in_both_formats(refusal: Refusal) -> Reply:
 
 def _method_not_allowed(route: _Route, method: str) -> Reply:
     """On go-livepeer's routes as Go's multiplexer answers."""
-    if route.refused is problem:
+    if route.refused is not envelope:
         return problem(MethodNotAllowed(f"There is no {method[:16]} here, only {route.method}.", allow=route.method))
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"allow", route.method.encode())]
     return Reply(405, b"Method Not Allowed\n", headers)

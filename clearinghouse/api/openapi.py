@@ -12,6 +12,7 @@ from clearinghouse.api.bodies import BODIES
 from clearinghouse.api.described import IDEMPOTENCY_KEY, PROBLEM_SCHEMA, REFUSALS, refusals
 from clearinghouse.api.hot_shapes import HOT_SHAPES
 from clearinghouse.errors import Refusal
+from clearinghouse.identity.webhook_signers import WEBHOOK_PATH
 
 #: Of the contract, not of the program.
 API_VERSION: Final = "1.0.0"
@@ -35,6 +36,7 @@ TAGS: Final = [
 _SECURITY_SCHEMES: Final = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key: lpch_…"},
     "apiKeyBasic": {"type": "http", "scheme": "basic", "description": "The API key as password, or as user name."},
+    "webhookSecret": {"type": "http", "scheme": "bearer", "description": "A signer's webhook secret: lpws_…"},
     "adminToken": {"type": "http", "scheme": "bearer", "description": "The operator's api.admin_token."},
     "metricsToken": {"type": "http", "scheme": "bearer", "description": "The operator's api.metrics_token, if set."},
 }
@@ -78,6 +80,8 @@ def _any_refusal(path: str) -> dict[str, Any]:
 
 
 def _security(path: str) -> list[dict[str, list[str]]]:
+    if path in {WEBHOOK_PATH, "/authorize"}:
+        return [{"webhookSecret": []}]
     if path.startswith("/v1/admin/"):
         return [{"adminToken": []}]
     if path == "/metrics":
@@ -135,6 +139,8 @@ def _hot_paths() -> dict[str, Any]:
         "/generate-live-payment": {"post": _generate_live_payment()},
         "/sign-orchestrator-info": {"post": _sign_orchestrator_info()},
         "/discover-orchestrators": {"get": _discover_orchestrators()},
+        WEBHOOK_PATH: {"post": _webhook("askRemoteSigner")},
+        "/authorize": {"post": _webhook("authorize")},
     }
 
 
@@ -199,6 +205,21 @@ def _discover_orchestrators() -> dict[str, Any]:
             "200": {"description": "The signer's list.", "content": {"application/json": {"schema": listed}}},
             **{str(status): answer for status, answer in refusals(404).items()},
             **_envelopes(401, 403, 503),
+        },
+    }
+
+
+def _webhook(operation_id: str) -> dict[str, Any]:
+    return {
+        "tags": ["Signing"],
+        "operationId": operation_id,
+        "summary": "Ask Before A Payment Is Released",
+        "description": "For signers operated elsewhere: go-livepeer's `-remoteSignerWebhookUrl`. A verdict is a 200 "
+        "whatever it says. There only where webhook.enabled is set.",
+        "requestBody": _json_body("WebhookQuestion"),
+        "responses": {
+            "200": {"description": "The verdict.", "content": _json("WebhookVerdict")},
+            **{str(status): answer for status, answer in refusals(400, 401, 404, 413, 429, 503).items()},
         },
     }
 

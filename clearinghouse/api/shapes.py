@@ -75,12 +75,16 @@ class IssuanceAnswer(Answer):
     pipeline: str
     model: str
     orchestrator: str
-    recipient: str
-    transcoder: str
+    recipient: str | None = Field(description="Null where a signer asked the webhook, which is not shown it.")
+    transcoder: str = Field(description="Empty where a signer asked the webhook.")
     end_user: str
     first_nonce: int
-    face_value_wei: str
-    win_prob: str = Field(description="Numerator over 2^256 - 1.")
+    face_value_wei: str | None = Field(description="Null where a signer asked the webhook.")
+    win_prob: str | None = Field(description="Numerator over 2^256 - 1; null where a signer asked the webhook.")
+    way: str = Field(
+        description="`proxy`: the clearinghouse asked a signer; `webhook`: a signer asked the clearinghouse.",
+        examples=["proxy"],
+    )
 
 
 class IssuancePage(Answer):

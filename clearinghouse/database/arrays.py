@@ -17,6 +17,13 @@ def array_literal(kind: str, column: Iterable[Any]) -> str:
     return "{" + ",".join(["NULL" if value is None else element(value) for value in column]) + "}"
 
 
+def optional_array_literal(kind: str, column: tuple[Any, ...]) -> str | None:
+    """The same, but no array at all for a column of nothing: NULL is read without being walked through."""
+    if column[0] is None and column.count(None) == len(column):
+        return None
+    return array_literal(kind, column)
+
+
 def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

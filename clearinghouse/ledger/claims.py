@@ -303,14 +303,21 @@ _LOTS_FIT = f"""
 
 # --- issuances ------------------------------------------------------------------------------------------------------
 
-_EV: Final = (
-    f"div(issuance.num_tickets::numeric * issuance.face_value_wei * issuance.win_prob + {WIN_PROB_CERTAIN - 1}, "
-    f"{WIN_PROB_CERTAIN})"
+_EV_NUMERATOR: Final = (
+    "coalesce(issuance.ev_numerator, issuance.num_tickets::numeric * issuance.face_value_wei * issuance.win_prob)"
 )
+_EV: Final = f"div({_EV_NUMERATOR} + {WIN_PROB_CERTAIN - 1}, {WIN_PROB_CERTAIN})"
 _EXPECTED_VALUES = f"""
     SELECT {_ISSUANCE} AS subject,
            format('ev_wei is %s, its %s tickets are worth %s', issuance.ev_wei, issuance.num_tickets, {_EV}) AS detail
       FROM issuance WHERE issuance.ev_wei <> {_EV}
+    UNION ALL
+    SELECT {_ISSUANCE},
+           CASE WHEN issuance.ev_numerator IS NULL THEN 'neither its tickets nor what they are worth are recorded'
+                ELSE 'tickets are recorded that the webhook is not shown' END
+      FROM issuance
+     WHERE num_nonnulls(issuance.face_value_wei, issuance.win_prob, issuance.creation_round)
+           <> CASE WHEN issuance.ev_numerator IS NULL THEN 3 ELSE 0 END
     UNION ALL
     SELECT {_ISSUANCE}, format('win_prob %s is above certainty', issuance.win_prob)
       FROM issuance WHERE issuance.win_prob > {WIN_PROB_CERTAIN}
@@ -379,11 +386,14 @@ _SESSIONS_END = f"""
            CASE WHEN issuance.id IS NULL
                 THEN format('its newest issuance %s does not exist for its gateway',
                             {_shown("iss", "session.issuance_id")})
-                ELSE format('its newest issuance %s belongs to session %s', {_ISSUANCE},
-                            {_shown("ses", "issuance.session_id")}) END AS detail
+                WHEN issuance.session_id <> session.id
+                THEN format('its newest issuance %s belongs to session %s', {_ISSUANCE},
+                            {_shown("ses", "issuance.session_id")})
+                ELSE format('its newest issuance %s came in another way than the session', {_ISSUANCE}) END AS detail
       FROM session LEFT JOIN issuance ON issuance.id = session.issuance_id
                                      AND issuance.gateway_id = session.gateway_id
      WHERE issuance.id IS NULL OR issuance.session_id <> session.id
+        OR (session.approved IS NULL) <> (issuance.ev_numerator IS NULL)
 """  # noqa: S608
 
 _KEYED_ANSWERS = f"""

@@ -86,7 +86,7 @@ CREATE TABLE session (
     id               uuid PRIMARY KEY,           -- also inside every signed state, as the end of its AuthID
     gateway_id       uuid NOT NULL,
     orchestrator     address NOT NULL,
-    recipient        address NOT NULL,
+    recipient        address,                    -- NULL: the session is approved at the webhook, which is shown none
     job_type         text NOT NULL,
     manifest_id      text,                       -- pinned when the caller first names one
     app              text NOT NULL,
@@ -98,6 +98,7 @@ CREATE TABLE session (
     request_hash     hash32 NOT NULL,            -- of the request that the newest answer belongs to
     issuance_id      uuid NOT NULL,
     answer           bytea NOT NULL,
+    approved         bytea,                      -- at the webhook: the states that the next one can go on from
     created_at       timestamptz NOT NULL DEFAULT now(),
     updated_at       timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 40, toast_tuple_target = 8160);
@@ -125,9 +126,10 @@ CREATE TABLE issuance (
     recipient_rand_hash  hash32 NOT NULL,
     first_nonce          bigint NOT NULL,
     num_tickets          ticket_count NOT NULL,
-    face_value_wei       wei NOT NULL,
-    win_prob             wei NOT NULL,           -- numerator over 2^256 - 1
-    creation_round       bigint NOT NULL,
+    face_value_wei       wei,                    -- this and the next two are NULL where the webhook approved: it is
+    win_prob             wei,                    -- shown no ticket. Numerator over 2^256 - 1
+    creation_round       bigint,
+    ev_numerator         numeric,                -- and then this is num_tickets * face_value_wei * win_prob, exactly
     ev_wei               wei NOT NULL,           -- of all tickets together, rounded up once
     fee_wei              numeric(78, 0) NOT NULL, -- the signer's own fee; recorded, never charged
     charge               cost NOT NULL,
@@ -153,13 +155,6 @@ CREATE VIEW posting AS
     SELECT id, gateway_id, currency, -charge, created_at FROM issuance
     UNION ALL
     SELECT id, system_account_id('revenue', currency), currency, charge, created_at FROM issuance;
-
--- Promise 8, recomputed: what the released tickets of each sender and creation round can cost the deposit. The sum is
--- kept as an integer over 2^256 - 1 and divided only when read.
-CREATE VIEW exposure AS
-    SELECT sender, creation_round, count(*) AS issuances, sum(num_tickets) AS tickets,
-           sum(num_tickets * face_value_wei * win_prob) AS ev_numerator, max(face_value_wei) AS face_value_max_wei
-      FROM issuance GROUP BY sender, creation_round;
 
 -- Answers to requests with an Idempotency-Key, kept for a stated time.
 CREATE TABLE keyed_answer (

@@ -16,7 +16,8 @@ CREATE FUNCTION commit_issuances(
     a_recipient bytea[], a_orchestrator bytea[], a_ev numeric[], a_fee numeric[], a_charge numeric[], a_price numeric[],
     a_price_source text[], a_price_at timestamptz[], a_markup integer[], a_minimum numeric[], a_job_type text[],
     a_manifest text[], a_app text[], a_transcoder text[], a_pipeline text[], a_model text[], a_end_user text[],
-    a_issuance uuid[], a_answer bytea[], a_waits boolean
+    a_issuance uuid[], a_answer bytea[], a_approved bytea[], a_ev_numerator numeric[], a_repeats_max integer[],
+    a_waits boolean
 ) RETURNS TABLE (
     o_ord bigint, o_code text, o_balance numeric, o_credit_limit numeric, o_created_at timestamptz,
     o_issuance_id uuid, o_answer bytea
@@ -78,11 +79,13 @@ BEGIN
                    WHEN asked.is_new AND session.id IS NOT NULL THEN 'session_not_yours'
                    WHEN NOT asked.is_new AND (
                        (session.orchestrator, session.recipient, session.job_type, session.app, session.transcoder)
-                           <> (asked.orchestrator, asked.recipient, asked.job_type, asked.app, asked.transcoder)
+                           IS DISTINCT FROM
+                           (asked.orchestrator, asked.recipient, asked.job_type, asked.app, asked.transcoder)
                        OR session.manifest_id <> asked.manifest) THEN 'session_mismatch'
                    WHEN rand.last_nonce > 0 AND rand.session_id <> asked.session_id THEN 'rand_of_other_session'
-                   WHEN rand.last_nonce > 0 AND session.head_state_hash IS DISTINCT FROM asked.base_hash
-                       THEN 'state_not_newest'
+                   -- Of the webhook base_hash is the newest state it knew, always.
+                   WHEN (rand.last_nonce > 0 OR asked.approved IS NOT NULL)
+                        AND session.head_state_hash IS DISTINCT FROM asked.base_hash THEN 'state_not_newest'
                    WHEN asked.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
                    WHEN (gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)
                        <> (asked.markup, asked.minimum_charge, asked.ceilings_version) THEN 'terms_changed'
@@ -100,7 +103,8 @@ BEGIN
                      a_minimum[ord] AS minimum_charge, a_job_type[ord] AS job_type, a_manifest[ord] AS manifest,
                      a_app[ord] AS app, a_transcoder[ord] AS transcoder, a_pipeline[ord] AS pipeline,
                      a_model[ord] AS model, a_end_user[ord] AS end_user, a_issuance[ord] AS issuance_id,
-                     a_answer[ord] AS answer, ord
+                     a_answer[ord] AS answer, a_approved[ord] AS approved, a_ev_numerator[ord] AS ev_numerator,
+                     a_repeats_max[ord] AS repeats_max, ord
                 FROM (SELECT gateway_id, ord::integer
                         FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)) AS given) AS asked
           -- One look-up for each (OFFSET 0): a plan made while a table is tiny would otherwise read the whole of it, and
@@ -138,6 +142,7 @@ BEGIN
         IF o_code IS NULL THEN
             o_code := CASE  -- credit and then limits come last: what a call would use counts only if it may be made
                 WHEN o_balance + o_credit_limit < item.charge THEN 'out_of_credit'
+                WHEN item.tickets = 0 THEN NULL  -- a repeat for which nothing further is due
                 WHEN calls[n] >= item.calls_day_left THEN 'calls_per_day'
                 WHEN spent[n] + item.charge > item.spend_day_left THEN 'spend_per_day'
                 WHEN spent[n] + item.charge > item.spend_month_left THEN 'spend_per_month'
@@ -146,6 +151,9 @@ BEGIN
                 WHEN item.is_new AND item.sessions_open_per_orchestrator_max = 0 THEN 'sessions_open_per_orchestrator'
                 WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge)
             END;
+            IF o_code IS NULL AND item.repeats_max IS NOT NULL THEN
+                o_code := take_repeat(item.gateway_id, item.repeats_max);
+            END IF;
             -- Counts the session at once, so nothing may be judged after it. One that was open before is never refused.
             IF o_code IS NULL AND item.opens THEN
                 INSERT INTO open_sessions AS opening (gateway_id, orchestrator, sessions)
@@ -170,39 +178,43 @@ BEGIN
             CONTINUE;
         END IF;
         -- The point of no return: refusals above, effects below, and no effect may refuse.
-        spent[n] := spent[n] + item.charge;
-        calls[n] := calls[n] + 1;
-        evs[n] := evs[n] + item.ev;
-        fees[n] := fees[n] + item.fee;
-        o_balance := o_balance - item.charge;
-        INSERT INTO issuance (
-            gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce, num_tickets,
-            face_value_wei, win_prob, creation_round, ev_wei, fee_wei, charge, currency, price, price_source,
-            price_observed_at, markup_bps, balance_after, created_at)
-        VALUES (
-            item.gateway_id, item.issuance_id, item.session_id, item.sequence, item.key_id, item.end_user, item.sender,
-            item.rand, item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round, item.ev, item.fee, item.charge,
-            item.currency, item.price, item.price_source, item.price_at, item.markup, o_balance, begun_at);
+        IF item.tickets > 0 THEN
+            spent[n] := spent[n] + item.charge;
+            calls[n] := calls[n] + 1;
+            evs[n] := evs[n] + item.ev;
+            fees[n] := fees[n] + item.fee;
+            o_balance := o_balance - item.charge;
+            INSERT INTO issuance (
+                gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
+                num_tickets, face_value_wei, win_prob, creation_round, ev_numerator, ev_wei, fee_wei, charge, currency,
+                price, price_source, price_observed_at, markup_bps, balance_after, created_at)
+            VALUES (
+                item.gateway_id, item.issuance_id, item.session_id, item.sequence, item.key_id, item.end_user,
+                item.sender, item.rand, item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round,
+                item.ev_numerator, item.ev, item.fee, item.charge, item.currency, item.price, item.price_source,
+                item.price_at, item.markup, o_balance, begun_at);
+            IF item.has_limits THEN
+                UPDATE key_limit SET calls_day = calls_day + 1, spent_day = spent_day + item.charge,
+                       spent_month = spent_month + item.charge
+                 WHERE gateway_id = item.gateway_id AND key_id = item.key_id;
+            END IF;
+        END IF;
         IF item.opens THEN
             opened[n] := opened[n] + 1;
-        END IF;
-        IF item.has_limits THEN
-            UPDATE key_limit SET calls_day = calls_day + 1, spent_day = spent_day + item.charge,
-                   spent_month = spent_month + item.charge
-             WHERE gateway_id = item.gateway_id AND key_id = item.key_id;
         END IF;
         IF item.is_new THEN
             INSERT INTO session (
                 id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
-                head_state_hash, head_sequence, request_hash, issuance_id, answer)
+                head_state_hash, head_sequence, request_hash, issuance_id, answer, approved)
             VALUES (
                 item.session_id, item.gateway_id, item.orchestrator, item.recipient, item.job_type, item.manifest,
                 item.app, item.transcoder, item.pipeline, item.model, item.head_hash, item.sequence, item.request_hash,
-                item.issuance_id, item.answer);
+                item.issuance_id, item.answer, item.approved);
         ELSE
             UPDATE session SET
                 head_state_hash = item.head_hash, head_sequence = item.sequence, request_hash = item.request_hash,
-                issuance_id = item.issuance_id, answer = item.answer,
+                issuance_id = CASE WHEN item.tickets > 0 THEN item.issuance_id ELSE issuance_id END,
+                answer = item.answer, approved = item.approved,
                 manifest_id = coalesce(manifest_id, item.manifest), updated_at = now(), closed = false
              WHERE id = item.session_id;
         END IF;
@@ -221,7 +233,7 @@ BEGIN
            sessions_open = sessions_open + paid.opened, fee_day_wei = fee_day_wei + paid.fee
       FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened, fees[ord] AS fee
               FROM (SELECT id, ord::integer FROM unnest(payers) WITH ORDINALITY AS g (id, ord)) AS given) AS paid
-     WHERE account.id = paid.id AND paid.calls > 0;
+     WHERE account.id = paid.id AND (paid.calls > 0 OR paid.opened > 0);
 END $$;
 
 CREATE FUNCTION forget_keyed_answers(older_than interval) RETURNS bigint

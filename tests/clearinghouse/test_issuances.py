@@ -86,7 +86,19 @@ async def test_an_issuance_shows_everything_it_was_recorded_with(admin: AsyncEng
         "first_nonce": 1,
         "face_value_wei": "1000000000000000",
         "win_prob": str(WIN_PROB_CERTAIN),
+        "way": "proxy",
     }
+
+
+async def test_an_issuance_of_the_webhook_shows_what_is_not_known_as_such(
+    admin: AsyncEngine, owner: Connection, issued: Issued
+) -> None:
+    call = usage(issued.acme, issued.key, markup_bps=250, approved=b"{}")
+    assert commit(owner, call)[0] is None
+    async with admin.connect() as connection:
+        shown = issuance_json(await get_issuance(connection, issued.acme, call.issuance_id))
+    assert (shown["way"], shown["ev_wei"]) == ("webhook", "1000000000000000")
+    assert [shown[name] for name in ("recipient", "face_value_wei", "win_prob")] == [None, None, None]
 
 
 async def test_pages_hold_every_issuance_once_newest_first(admin: AsyncEngine, issued: Issued) -> None:

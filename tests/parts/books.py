@@ -47,6 +47,8 @@ class Usage:
     request_hash: bytes = field(default_factory=lambda: os.urandom(32))
     orchestrator: bytes = b"\x11" * 20
     recipient: bytes = b"\x22" * 20
+    approved: bytes | None = None
+    repeats_max_count: int | None = None
 
     def continued(self, *, num_tickets: int = 1) -> Usage:
         """The next payment of the session: same recipientRandHash, the nonces that follow."""
@@ -77,8 +79,8 @@ def cost(ev_wei: int, markup_bps: int) -> Decimal:
 
 _TYPES = """
     uuid uuid bigint uuid boolean bytea bytea bigint bytea text bytea bigint integer numeric numeric bigint bytea bytea
-    bytea
-    numeric numeric numeric numeric text timestamptz integer numeric text text text text text text text uuid bytea
+    bytea numeric numeric numeric numeric text timestamptz integer numeric text text text text text text text uuid bytea
+    bytea numeric integer
 """.split()  # noqa: SIM905 - in the order of the parameters of commit_issuances
 
 
@@ -98,14 +100,16 @@ def commit_together(connection: Connection, calls: Sequence[Usage]) -> list[tupl
 
 def _values(call: Usage) -> list[Any]:
     """The parameters of commit_issuances, in order."""
-    assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
-    face_value_wei = call.ev_wei // call.num_tickets
+    tickets: list[Any] = [None, None, None, b"\x33" * 20, None]
+    if call.approved is None:
+        assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
+        tickets = [call.ev_wei // call.num_tickets, WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient]
     return [
-        call.gateway_id, call.key_id, call.ceilings_version,
-        call.session_id, call.is_new, call.base_hash, call.head_hash, call.sequence,
-        call.request_hash, call.idempotency_key, call.rand, call.first_nonce, call.num_tickets, face_value_wei,
-        WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient, call.orchestrator, call.ev_wei, call.ev_wei, call.charge,
-        call.price, "declared", datetime(2026, 4, 7, 20, tzinfo=UTC), call.markup_bps, call.minimum_charge, "lv2v",
-        call.manifest_id, "app", "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion",
-        call.end_user, call.issuance_id, b"the answer",
+        call.gateway_id, call.key_id, call.ceilings_version, call.session_id, call.is_new, call.base_hash,
+        call.head_hash, call.sequence, call.request_hash, call.idempotency_key, call.rand, call.first_nonce,
+        call.num_tickets, *tickets, call.orchestrator, call.ev_wei, call.ev_wei, call.charge, call.price, "declared",
+        datetime(2026, 4, 7, 20, tzinfo=UTC), call.markup_bps, call.minimum_charge, "lv2v", call.manifest_id,
+        "app", "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion", call.end_user,
+        call.issuance_id, b"the answer", call.approved,
+        call.ev_wei * WIN_PROB_CERTAIN if call.approved is not None else None, call.repeats_max_count,
     ]  # fmt: skip

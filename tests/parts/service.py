@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chain.signatures import keccak
 from clearinghouse.config import Settings
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
-from clearinghouse.identity import gateways, keys
+from clearinghouse.identity import gateways, keys, webhook_signers
 from clearinghouse.ids import show
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.accounts import Standing, standing
@@ -107,6 +107,13 @@ class House:
         async with self.engine.begin() as connection:
             key = await keys.create(connection, gateway_id, pepper=PEPPER, expires_at=expires_at)
         return TestGateway(gateway_id, key.api_key)
+
+    async def new_webhook_secret(self) -> str:
+        """Of a new signer that may ask the webhook; it signs with the ticket key of the services."""
+        async with self.engine.begin() as connection:
+            name = f"signer-{next(self._numbers)}-{secrets.token_hex(3)}"
+            new = await webhook_signers.create(connection, name, sender=SIGNER_KEY.address, pepper=PEPPER)
+        return new.webhook_secret
 
     async def revoke(self, gateway: TestGateway) -> None:
         async with self.engine.begin() as connection:
@@ -207,12 +214,13 @@ async def running(
     processes_count: int = 1,
     listen: Mapping[str, Any] | None = None,
     admin_token: str | None = None,
+    webhook: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
-    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow`, `chain` and
-    `listen` have settings of these sections that differ from the defaults; the native signer's own limit on face values
-    follows `policy`. With `admin_token` there is a management API.
+    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow`, `chain`,
+    `listen` and `webhook` have settings of these sections that differ from the defaults; the native signer's own limit
+    on face values follows `policy`. With `admin_token` there is a management API.
     """
     policy = policy or {}
     signer = {
@@ -235,6 +243,7 @@ async def running(
             "chain": chain or {},
             "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
             "limits": {"request_deadline_s": request_deadline_s, "processes_count": processes_count},
+            "webhook": webhook or {},
         }
     )
     engine = async_engine(in_role(conninfo, ADMIN_ROLE))

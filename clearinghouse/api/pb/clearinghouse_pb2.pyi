@@ -515,6 +515,7 @@ class Issuance(_message.Message):
     FIRST_NONCE_FIELD_NUMBER: _builtins.int
     FACE_VALUE_WEI_FIELD_NUMBER: _builtins.int
     WIN_PROB_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     session_id: _builtins.str
     key_id: _builtins.str
@@ -537,16 +538,18 @@ class Issuance(_message.Message):
     orchestrator: _builtins.str
     """EIP-55 hex."""
     recipient: _builtins.str
-    """EIP-55 hex."""
+    """EIP-55 hex; absent where a signer asked the webhook, which is not shown it."""
     transcoder: _builtins.str
-    """The orchestrator's URL."""
+    """The orchestrator's URL; empty where a signer asked the webhook."""
     end_user: _builtins.str
     first_nonce: _builtins.int
     """The tickets have this nonce and the following ones."""
     face_value_wei: _builtins.str
-    """Of each ticket, in wei."""
+    """Of each ticket, in wei; absent where a signer asked the webhook."""
     win_prob: _builtins.str
-    """Numerator over 2^256 - 1."""
+    """Numerator over 2^256 - 1; absent where a signer asked the webhook."""
+    way: _builtins.str
+    """"proxy": the clearinghouse asked a signer; "webhook": a signer asked the clearinghouse."""
     @_builtins.property
     def price_observed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -574,18 +577,30 @@ class Issuance(_message.Message):
         pipeline: _builtins.str = ...,
         model: _builtins.str = ...,
         orchestrator: _builtins.str = ...,
-        recipient: _builtins.str = ...,
+        recipient: _builtins.str | None = ...,
         transcoder: _builtins.str = ...,
         end_user: _builtins.str = ...,
         first_nonce: _builtins.int = ...,
-        face_value_wei: _builtins.str = ...,
-        win_prob: _builtins.str = ...,
+        face_value_wei: _builtins.str | None = ...,
+        win_prob: _builtins.str | None = ...,
+        way: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "price_observed_at", b"price_observed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei", "_recipient", b"_recipient", "_win_prob", b"_win_prob", "created_at", b"created_at", "face_value_wei", b"face_value_wei", "price_observed_at", b"price_observed_at", "recipient", b"recipient", "win_prob", b"win_prob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balance_after", b"balance_after", "charge", b"charge", "created_at", b"created_at", "currency", b"currency", "end_user", b"end_user", "ev_wei", b"ev_wei", "face_value_wei", b"face_value_wei", "fee_wei", b"fee_wei", "first_nonce", b"first_nonce", "id", b"id", "job_type", b"job_type", "key_id", b"key_id", "manifest_id", b"manifest_id", "markup_bps", b"markup_bps", "model", b"model", "num_tickets", b"num_tickets", "orchestrator", b"orchestrator", "pipeline", b"pipeline", "price", b"price", "price_observed_at", b"price_observed_at", "price_source", b"price_source", "recipient", b"recipient", "session_id", b"session_id", "transcoder", b"transcoder", "win_prob", b"win_prob"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei", "_recipient", b"_recipient", "_win_prob", b"_win_prob", "app", b"app", "balance_after", b"balance_after", "charge", b"charge", "created_at", b"created_at", "currency", b"currency", "end_user", b"end_user", "ev_wei", b"ev_wei", "face_value_wei", b"face_value_wei", "fee_wei", b"fee_wei", "first_nonce", b"first_nonce", "id", b"id", "job_type", b"job_type", "key_id", b"key_id", "manifest_id", b"manifest_id", "markup_bps", b"markup_bps", "model", b"model", "num_tickets", b"num_tickets", "orchestrator", b"orchestrator", "pipeline", b"pipeline", "price", b"price", "price_observed_at", b"price_observed_at", "price_source", b"price_source", "recipient", b"recipient", "session_id", b"session_id", "transcoder", b"transcoder", "way", b"way", "win_prob", b"win_prob"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__face_value_wei: _TypeAlias = _typing.Literal["face_value_wei"]  # noqa: Y015
+    _WhichOneofArgType__face_value_wei: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei"]  # noqa: Y015
+    _WhichOneofReturnType__recipient: _TypeAlias = _typing.Literal["recipient"]  # noqa: Y015
+    _WhichOneofArgType__recipient: _TypeAlias = _typing.Literal["_recipient", b"_recipient"]  # noqa: Y015
+    _WhichOneofReturnType__win_prob: _TypeAlias = _typing.Literal["win_prob"]  # noqa: Y015
+    _WhichOneofArgType__win_prob: _TypeAlias = _typing.Literal["_win_prob", b"_win_prob"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__face_value_wei) -> _WhichOneofReturnType__face_value_wei | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recipient) -> _WhichOneofReturnType__recipient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__win_prob) -> _WhichOneofReturnType__win_prob | None: ...
 
 Global___Issuance: _TypeAlias = Issuance  # noqa: Y015
 

@@ -304,6 +304,20 @@ CORRUPTIONS = {
         "UPDATE issuance SET win_prob = win_prob + 1 WHERE id = %(second)s",
         {"issuance_ev": "is above certainty"},
     ),
+    "tickets that nobody can have seen": Corruption(
+        "UPDATE issuance SET ev_numerator = num_tickets * face_value_wei * win_prob WHERE id = %(second)s",
+        {"issuance_ev": "tickets are recorded that the webhook is not shown", "session_head": "in another way"},
+    ),
+    "a numerator of the webhook one off": Corruption(
+        "UPDATE issuance SET ev_numerator = num_tickets * face_value_wei * win_prob + 1, face_value_wei = NULL, "
+        "win_prob = NULL, creation_round = NULL WHERE id = %(second)s;"
+        "UPDATE session SET approved = '' WHERE id = %(session)s",
+        {"issuance_ev": "ev_wei is 2000000000000000, its 2 tickets are worth 2000000000000001"},
+    ),
+    "tickets forgotten": Corruption(
+        "UPDATE issuance SET win_prob = NULL WHERE id = %(second)s",
+        {"issuance_ev": "neither its tickets nor what they are worth are recorded"},
+    ),
     "a charge below cost": Corruption(
         "UPDATE issuance SET markup_bps = markup_bps + 1 WHERE id = %(second)s",
         {"issuance_charge": "the charge is 4.1, but ev_wei x price x markup is 4.1004"},

@@ -1,0 +1,159 @@
+"""A session as the webhook knows it: the states it approved, and what the next one shown may be (promise 4).
+
+A signer shows the state after a payment and not the one before it, so the ones that it may have come from are kept:
+
+    sequence   k-1          k           k+1
+               base ─────▶ head ─────▶ next      charged: what the balances and the time between them say
+                 ├───────▶ repeat                same ticket parameters: the answer was lost; only what grew is charged
+                 └───────▶ fork                  fresh ticket parameters: charged in full
+
+Nobody tells us which of several heads arrived, so a next one may follow on each of them, and is charged for the one
+that makes it worth most: never less than the exposure. Whoever fakes a lost answer can hide other tickets behind the
+same nonces, which is why repeats are counted (migrations/sql/0001_webhook.sql).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from chain.payment_state import PaymentState, decode_state, encode_state
+from clearinghouse.derivation import DerivationError, Derived, derive
+from clearinghouse.errors import StateConflict
+
+#: Of one sequence number: they are kept with the session. Honest callers lose an answer, not this many in a row.
+HEADS_MAX_COUNT: Final = 16
+
+
+class Approved(NamedTuple):
+    """The newest states of a session, and all approved of the sequence number before: none before its first."""
+
+    bases: tuple[PaymentState, ...]
+    heads: tuple[PaymentState, ...]
+
+
+class Due(NamedTuple):
+    """Tickets, and what they are worth together, times 2^256 - 1."""
+
+    first_nonce: int
+    num_tickets: int
+    ev_numerator: int
+
+
+class Kind(StrEnum):
+    NEXT = "next"
+    FORK = "fork"
+    REPEAT = "repeat"
+
+
+class Step(NamedTuple):
+    """A state that may be approved. Of a repeat only the part of its tickets is `charged` that was not before."""
+
+    kind: Kind
+    shown: Due
+    charged: Due
+    fee_wei: int
+    approved: Approved
+
+
+def read_approved(data: bytes) -> Approved:
+    """What `write_approved` wrote."""
+    states = [decode_state(line) for line in data.split(b"\n")]
+    newest = states[-1].sequence_number
+    heads = tuple(state for state in states if state.sequence_number == newest)
+    return Approved(tuple(states[: -len(heads)]), heads)
+
+
+def write_approved(approved: Approved) -> bytes:
+    """A line each; a state's JSON has no line break."""
+    return b"\n".join(map(encode_state, (*approved.bases, *approved.heads)))
+
+
+def judge(state: PaymentState, approved: Approved | None, last_nonce: int) -> Step:
+    """What a state is to a session; `approved` None begins one. `last_nonce` is of the state's recipientRandHash.
+
+    AuthID, pins and the clock are the caller's to judge. Raises StateConflict.
+    """
+    if approved is None:
+        return _charged(Kind.NEXT, state, (None,), last_nonce, Approved((), (state,)))
+    steps_ahead = state.sequence_number - approved.heads[0].sequence_number
+    if steps_ahead == 1:
+        return _charged(Kind.NEXT, state, approved.heads, last_nonce, Approved(approved.heads, (state,)))
+    if steps_ahead > 1:
+        raise StateConflict("The payment before this one was not approved here.")
+    if steps_ahead < 0:
+        raise StateConflict("A later payment of this session was approved already.")
+    if len(approved.heads) >= HEADS_MAX_COUNT:
+        raise StateConflict(f"This payment was approved {HEADS_MAX_COUNT} times already.")
+    bases, now_approved = approved.bases or (None,), approved._replace(heads=(*approved.heads, state))
+    if any(head.pm_session_id == state.pm_session_id for head in approved.heads):
+        return _repeated(state, bases, last_nonce, now_approved)
+    return _charged(Kind.FORK, state, bases, last_nonce, now_approved)
+
+
+def _charged(
+    kind: Kind, state: PaymentState, bases: Sequence[PaymentState | None], last_nonce: int, now_approved: Approved
+) -> Step:
+    """As the one of the steps from `bases` that is worth most.
+
+    One that would use nonces of its own ticket parameters again has been outgrown by a repeat: no honest caller goes on
+    from it. But one that comes to the ticket parameters of another branch begins at 1 again, whatever was used there;
+    the balances do not show it, so it counts among what this may be worth.
+    """
+    found = _derivations(state, bases)
+    nonces = {(derived.first_nonce, derived.num_tickets) for derived in found if derived.first_nonce == last_nonce + 1}
+    if not nonces:
+        raise StateConflict("Tickets with these parameters and nonces were approved before.")
+    ((first_nonce, num_tickets),) = nonces  # all of them go on with the same nonces, or all begin at 1
+    possible = (derived for derived in found if derived.first_nonce in (1, first_nonce))
+    dearest = max(possible, key=lambda derived: derived.ev_numerator)
+    due = Due(first_nonce, num_tickets, dearest.ev_numerator)
+    return Step(kind, due, due, dearest.fee.wei, now_approved)
+
+
+def _repeated(
+    state: PaymentState, bases: Sequence[PaymentState | None], last_nonce: int, now_approved: Approved
+) -> Step:
+    """The same tickets as one of the heads', and perhaps more of them: time has passed, and time is what is billed."""
+    twins = [head for head in now_approved.heads[:-1] if head.pm_session_id == state.pm_session_id]
+    num_tickets = state.sender_nonce - last_nonce
+    for base in bases if num_tickets >= 0 else ():
+        derived = _derived(state, base)
+        for twin in reversed(twins):
+            before = _derived(twin, base)
+            if derived is not None and before is not None and _is_of_same_tickets(derived, before):
+                shown = Due(derived.first_nonce, derived.num_tickets, derived.ev_numerator)
+                ev_numerator = derived.ev_numerator // derived.num_tickets * num_tickets
+                fee_wei = max(derived.fee.wei - before.fee.wei, 0)
+                return Step(Kind.REPEAT, shown, Due(last_nonce + 1, num_tickets, ev_numerator), fee_wei, now_approved)
+    raise StateConflict("These nonces were approved for other tickets.")
+
+
+def _is_of_same_tickets(derived: Derived, before: Derived) -> bool:
+    """As far as states tell: each is worth the same, and they begin with the same nonce."""
+    return (
+        derived.first_nonce == before.first_nonce
+        and derived.ev_numerator * before.num_tickets == before.ev_numerator * derived.num_tickets
+    )
+
+
+def _derivations(state: PaymentState, bases: Sequence[PaymentState | None]) -> list[Derived]:
+    """From every base that the state follows from. Raises StateConflict where it follows from none."""
+    found: list[Derived] = []
+    reason = ""
+    for base in bases:
+        try:
+            found.append(derive(state, base))
+        except DerivationError as error:
+            reason = str(error)
+    if not found:
+        raise StateConflict(f"The state {reason}")
+    return found
+
+
+def _derived(state: PaymentState, base: PaymentState | None) -> Derived | None:
+    try:
+        return derive(state, base)
+    except DerivationError:
+        return None
