@@ -159,6 +159,7 @@ def accept(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="As `reconcile signer-events` shows it.")],
     reason: Annotated[str, typer.Option(help="What was found out. Kept with the finding.")],
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put an open finding aside that somebody has looked into: it raises no alarm any more.
 
@@ -175,6 +176,9 @@ def accept(
         await accept_finding(connection, kind, subject, reason=reason, actor=actor())
 
     in_transaction(settings_of(data_dir), work)
+    if as_json:
+        print_json({"kind": kind, "subject": subject, "reason": reason})
+        return
     typer.echo(f"{kind} {subject} is put aside")
 
 
