@@ -86,6 +86,12 @@ def _url_list(value: Any) -> Any:
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
 
 
+def _host_and_port(text: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", text):
+        raise ValueError("host:port is needed")
+    return text
+
+
 def _signer_url(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -564,6 +570,50 @@ class WebhookSettings(Section):
     )
 
 
+class SignerEventSettings(Section):
+    """What the signers report to Kafka, and how it is compared with what was issued. Nobody is charged by it."""
+
+    kafka_bootstrap_servers: Annotated[
+        tuple[Annotated[str, AfterValidator(_host_and_port)], ...], BeforeValidator(_url_list)
+    ] = Field(
+        default=(),
+        description="Brokers as host:port, separated by commas in the environment. Without them nothing is read from "
+        "Kafka; needs the extra `kafka`.",
+    )
+    kafka_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
+        default=None, description="Topic of the signers' events, go-livepeer's -kafkaGatewayTopic."
+    )
+    kafka_group: str = Field(
+        default="clearinghouse", min_length=1, description="Consumer group; all instances share one."
+    )
+    kafka_username: str | None = Field(default=None, description="User for SASL/PLAIN, which needs TLS.")
+    kafka_password: Password | None = Field(default=None, description="Password of that user.")
+    kafka_password_file: File | None = Field(default=None, description="File with the password.")
+    kafka_tls: bool = Field(default=False, description="Whether the brokers are spoken to over TLS.")
+    kafka_tls_ca_file: File | None = Field(
+        default=None, description="PEM certificates to trust instead of the system's."
+    )
+    grace_s: Annotated[Whole, Field(ge=0, le=86_400)] = Field(
+        default=600,
+        description="An event is compared with the issuances when it is this old: others may still be on their way.",
+    )
+    keep_days: Annotated[Whole, Field(ge=1, le=3650)] = Field(
+        default=30, description="How long events are kept. Findings are kept for good."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.kafka_bootstrap_servers) != (self.kafka_topic is not None):
+            raise ValueError("kafka_bootstrap_servers and kafka_topic need each other")
+        if self.kafka_username is not None and self.kafka_password is None:
+            raise ValueError("kafka_username needs kafka_password_file")
+        if self.kafka_username is not None and not self.kafka_tls:
+            raise ValueError("kafka_username needs kafka_tls = true: the password would cross the network in the clear")
+        if self.kafka_tls_ca_file is not None and not self.kafka_tls:
+            raise ValueError("kafka_tls_ca_file needs kafka_tls = true")
+        return self
+
+
 class LogSettings(Section):
     """What is written to standard error."""
 
@@ -608,6 +658,7 @@ class Settings(Section):
     price: PriceSettings = PriceSettings()
     limits: LimitSettings = LimitSettings()
     webhook: WebhookSettings = WebhookSettings()
+    signer_events: SignerEventSettings = SignerEventSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

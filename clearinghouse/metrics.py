@@ -32,6 +32,7 @@ from clearinghouse.policy import Rule
 from clearinghouse.port_metrics import PortMetrics
 from clearinghouse.request_rates import RATES
 from clearinghouse.shares import Shares
+from clearinghouse.signer_events.metrics import SignerEventMetrics
 from clearinghouse.usage import Limit
 
 BATCH_BUCKETS_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -152,8 +153,7 @@ class Metrics:
 
         crosschecks = counter("crosschecks", "New sessions whose orchestrator was to confirm its offer.", ["outcome"])
         self._crosschecks = {outcome: crosschecks.labels(outcome) for outcome in CrossCheckOutcome}
-        self._unreleased = counter("unreleased", "Calls whose signatures were thrown away.")
-        self._unreleased_lost = counter("unreleased_lost", "Of these, not written down.")
+        self.signer_events = SignerEventMetrics(registry)
         self._low_fees = counter("low_fees", "Gateways noted for fees far below the expected value of their tickets.")
         self.chain = ChainMetrics(registry)
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
@@ -222,11 +222,6 @@ class Metrics:
             self._signer_standing.labels(member, known).set(int(known == standing))
 
     # --- the rest ---
-
-    def unreleased(self, *, lost: bool) -> None:
-        """`lost`: an older one had to make room for it."""
-        self._unreleased.inc()
-        self._unreleased_lost.inc(lost)
 
     def low_fees_noted(self) -> None:
         self._low_fees.inc()

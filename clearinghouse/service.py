@@ -48,6 +48,7 @@ from clearinghouse.config import (
     NativeSignerSettings,
     PolicySettings,
     Settings,
+    SignerEventSettings,
 )
 from clearinghouse.connections import Connections
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
@@ -68,6 +69,10 @@ from clearinghouse.policy import Policy
 from clearinghouse.readiness import NotReady, Probe, Readiness
 from clearinghouse.registry import DeclaredRecipients, EveryRegistry, Recipients
 from clearinghouse.session_cache import SessionCache
+from clearinghouse.signer_events.kafka import KafkaIntake, KafkaNotInstalled, KafkaSource
+from clearinghouse.signer_events.reconcile import Expected
+from clearinghouse.signer_events.store import Intake, log_bad_event
+from clearinghouse.signer_events.watch import SignerEventWatch
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.go_livepeer import SignerEndpoint
 from clearinghouse.signers.native import NativeSigner, SignerLimits
@@ -159,7 +164,7 @@ async def running_service(
             usage=lookups,
             ceiling=await _ceiling(stack, settings.policy, engine),
         )
-        unreleased = UnreleasedLog(engine, metrics)
+        unreleased = UnreleasedLog(engine, metrics.signer_events)
         unreleased.start()
         stack.push_async_callback(unreleased.stop)
         gates = Gates(_policy(settings.policy), recipients=_recipients(settings.policy, watch), escrow=escrow)
@@ -204,6 +209,7 @@ async def running_service(
         await housekeeping.start()
         stack.push_async_callback(housekeeping.stop)
 
+        _watch_signer_events(stack, settings, conninfo, metrics)
         core = _Core(signing, authenticator, signer, engine, readiness, metrics)
         signers = SignerAuthenticator(lookups, pepper=secrets.api_key_pepper)
         webhook = Webhook(approving, signers, metrics=metrics) if settings.webhook.enabled else None
@@ -251,6 +257,53 @@ def _http_api(
         body_max_bytes=body_max_bytes,
         read_timeout_s=read_timeout_s,
         webhook=webhook,
+    )
+
+
+def _watch_signer_events(stack: AsyncExitStack, settings: Settings, conninfo: str, metrics: Metrics) -> None:
+    """Beside the calls, over connections of its own."""
+    engine = _engine(stack, conninfo, SERVE_ROLE)
+    watch = SignerEventWatch(
+        engine,
+        expected=expected_payments(settings),
+        grace=timedelta(seconds=settings.signer_events.grace_s),
+        kept=timedelta(days=settings.signer_events.keep_days),
+        shown=metrics.signer_events,
+    )
+    watch.start()
+    stack.push_async_callback(watch.stop)
+    if (source := kafka_source(settings.signer_events)) is None:
+        return
+    try:
+        intake = Intake(engine, on_kinds=metrics.signer_events.read, on_bad=log_bad_event)
+        consumer = KafkaIntake(source, intake, on_lag=metrics.signer_events.lag)
+    except KafkaNotInstalled as error:
+        raise ServiceError(str(error)) from error
+    consumer.start()
+    stack.push_async_callback(consumer.stop)
+
+
+def kafka_source(settings: SignerEventSettings) -> KafkaSource | None:
+    """Where signers' events are read from; None where that is not configured."""
+    if settings.kafka_topic is None:
+        return None
+    return KafkaSource(
+        settings.kafka_bootstrap_servers,
+        settings.kafka_topic,
+        settings.kafka_group,
+        username=settings.kafka_username,
+        password=_revealed(settings.kafka_password),
+        tls=settings.kafka_tls,
+        tls_ca_file=settings.kafka_tls_ca_file,
+    )
+
+
+def expected_payments(settings: Settings) -> Expected:
+    """What every payment that a signer reports must keep to."""
+    return Expected(
+        sender=_address(settings.signer.go_livepeer.expected_address),
+        recipients=tuple(map(parse_address, settings.policy.recipients)),
+        face_value_max_wei=settings.policy.face_value_max_wei,
     )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from clearinghouse.database.arrays import array_literal
 from clearinghouse.errors import Refusal
 from clearinghouse.ids import uuid7
-from clearinghouse.metrics import Metrics
+from clearinghouse.signer_events.metrics import SignerEventMetrics
 from clearinghouse.signers.base import SignerAnswer
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ class Asking:
 class UnreleasedLog:
     """Writes what is kept, in the background. `start` before use, `stop` after."""
 
-    def __init__(self, engine: AsyncEngine, metrics: Metrics) -> None:
+    def __init__(self, engine: AsyncEngine, metrics: SignerEventMetrics) -> None:
         self._engine = engine
         self._metrics = metrics
         self._waiting: deque[Unreleased] = deque()

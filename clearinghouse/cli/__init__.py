@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clearinghouse.cli import books, credit, gateways, keys, plans, running, webhook_signers
+from clearinghouse.cli import books, credit, gateways, keys, plans, running, signer_events, webhook_signers
 from clearinghouse.cli.demo import sign_demo
 from clearinghouse.cli.doctor import doctor
 from clearinghouse.cli.refusals import ExplainedGroup
@@ -75,6 +75,10 @@ app.add_typer(credit.app, name="credit")
 app.add_typer(books.ledger_app, name="ledger")
 app.command("balance")(books.balance)
 app.command("issuances")(books.issuances)
+
+# What others say about it.
+app.add_typer(signer_events.reconcile_app, name="reconcile")
+app.add_typer(signer_events.events_app, name="signer-events")
 
 
 def main() -> None:

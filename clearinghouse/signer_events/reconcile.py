@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clearinghouse.database.arrays import array_literal
 from clearinghouse.derivation import CLOCK_SKEW_MAX_NS
+from clearinghouse.errors import NotFound
 from clearinghouse.signer_events.faults import FAULTS, SEVERITY, Found, Severity
 
 #: How far apart an event and its issuance may be: clocks differ by CLOCK_SKEW_MAX_NS at most, or the answer was
@@ -69,10 +70,6 @@ class Report:
     ends_at: datetime
     events: int = 0
     found: dict[Found, int] = field(default_factory=lambda: dict.fromkeys(Found, 0))
-
-    @property
-    def is_critical(self) -> bool:
-        return any(count and SEVERITY[kind] is Severity.CRITICAL for kind, count in self.found.items())
 
 
 async def reconcile(
@@ -144,6 +141,14 @@ async def count_open_findings(connection: AsyncConnection) -> dict[Found, int]:
     rows = await connection.execute(text("SELECT kind, count(*) FROM open_signer_event_finding GROUP BY kind"))
     counts = {kind: int(count) for kind, count in rows}
     return {kind: counts.get(kind.value, 0) for kind in Found}
+
+
+async def accept_finding(connection: AsyncConnection, kind: str, subject: str, *, reason: str, actor: str) -> None:
+    """Somebody has looked into it, so that it is open no more. NotFound. Needs the admin role."""
+    query = text("SELECT accept_signer_event_finding(:kind, :subject, :reason, :actor)")
+    parameters = {"kind": kind, "subject": subject, "reason": reason, "actor": actor}
+    if not (await connection.execute(query, parameters)).scalar_one():
+        raise NotFound(f"there is no open finding {kind} {subject[:128]}")
 
 
 async def forget(engine: AsyncEngine, *, older_than: timedelta) -> int:

@@ -7,7 +7,7 @@ await intake.flush()                             # durable when it returns; noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.database.arrays import array_literal
 from clearinghouse.signer_events.read import BadEvent, NewPayment, SignedTicket, digest, lines_of, read_event
+
+log = structlog.get_logger(__name__)
 
 BATCH_ROWS_MAX: Final = 5000
 #: Of so many bad lines the place and the reason are kept; all are counted.
@@ -65,7 +68,7 @@ class Intake:
         self,
         engine: AsyncEngine,
         *,
-        on_kinds: Callable[[dict[Kind, int]], None] = lambda _: None,
+        on_kinds: Callable[[Mapping[Kind, int]], None] = lambda _: None,
         on_bad: Callable[[str, str], None] = lambda where, why: None,
     ) -> None:
         self._engine = engine
@@ -131,6 +134,11 @@ class Intake:
         happened = [told.event.happened_at for told in (*self._tickets.values(), *self._payments.values())]
         self.counts.earliest = min([*happened, *filter(None, [self.counts.earliest])], default=None)
         self._on_kinds(self._lines)
+
+
+def log_bad_event(where: str, why: str) -> None:
+    """Where there is no person to be told."""
+    log.warning("signer_event_bad", where=where, reason=why)
 
 
 async def record_file(

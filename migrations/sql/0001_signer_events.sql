@@ -59,7 +59,8 @@ CREATE TABLE unreleased (
 );
 CREATE INDEX unreleased_time ON unreleased (at);
 
--- What does not fit. A finding that is looked at again and not found is resolved; one that returns is open again.
+-- What does not fit. A finding that is looked at again and not found is resolved; one that returns is open again, unless
+-- somebody has looked into it and accepted it.
 CREATE TABLE signer_event_finding (
     kind           text NOT NULL,
     subject        text NOT NULL,
@@ -69,15 +70,18 @@ CREATE TABLE signer_event_finding (
     first_seen_at  timestamptz NOT NULL DEFAULT now(),
     last_seen_at   timestamptz NOT NULL DEFAULT now(),
     resolved_at    timestamptz,
+    accepted_at    timestamptz,
+    accepted_by    text NOT NULL DEFAULT '',
+    reason         text NOT NULL DEFAULT '' CHECK (length(reason) <= 1000),
     PRIMARY KEY (kind, subject)
 );
 CREATE INDEX signer_event_finding_time ON signer_event_finding (happened_at);
-CREATE INDEX signer_event_finding_open ON signer_event_finding (kind) WHERE resolved_at IS NULL;
+CREATE INDEX signer_event_finding_open ON signer_event_finding (kind) WHERE resolved_at IS NULL AND accepted_at IS NULL;
 
 -- For alerts: what is wrong now.
 CREATE VIEW open_signer_event_finding AS
     SELECT kind, subject, severity, detail, happened_at, first_seen_at, last_seen_at
-      FROM signer_event_finding WHERE resolved_at IS NULL;
+      FROM signer_event_finding WHERE resolved_at IS NULL AND accepted_at IS NULL;
 
 -- Up to where events were compared with the issuances. Whatever arrives late moves it back.
 CREATE TABLE signer_event_progress (
@@ -179,6 +183,15 @@ BEGIN
        AND NOT EXISTS (SELECT FROM unnest(a_kind, a_subject) AS found (kind, subject)
                         WHERE found.kind = known.kind AND found.subject = known.subject)
        AND happened_at >= (SELECT happened_at FROM signer_event ORDER BY happened_at LIMIT 1);
+END $$;
+
+-- Somebody has looked into an open finding: no alarm any more. Returns whether there was one.
+CREATE FUNCTION accept_signer_event_finding(a_kind text, a_subject text, a_reason text, a_actor text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE signer_event_finding SET accepted_at = now(), accepted_by = a_actor, reason = a_reason
+     WHERE kind = a_kind AND subject = a_subject AND resolved_at IS NULL AND accepted_at IS NULL;
+    RETURN FOUND;
 END $$;
 
 -- Forgets what is older, by the time it was received as well: an old file that was read today is kept. Returns how many

@@ -173,6 +173,7 @@ def all_secrets_given() -> dict[str, str]:
         "CLEARINGHOUSE_API__ADMIN_TOKEN": SECRET,
         "CLEARINGHOUSE_API__METRICS_TOKEN": SECRET,
         "CLEARINGHOUSE_SIGNER__NATIVE__KEYSTORE_PASSWORD": SECRET,
+        "CLEARINGHOUSE_SIGNER_EVENTS__KAFKA_PASSWORD": SECRET,
         "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS": f"Authorization: Bearer {SECRET}",
         "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": f"Authorization: Bearer {SECRET}\nX-Tenant: a",
         "CLEARINGHOUSE_CHAIN__RPC_URLS": f"https://a.example/v2/{SECRET}\nhttps://b.example/?key={SECRET}",

@@ -215,12 +215,13 @@ async def running(
     listen: Mapping[str, Any] | None = None,
     admin_token: str | None = None,
     webhook: Mapping[str, Any] | None = None,
+    signer_events: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
     `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow`, `chain`,
-    `listen` and `webhook` have settings of these sections that differ from the defaults; the native signer's own limit
-    on face values follows `policy`. With `admin_token` there is a management API.
+    `listen`, `webhook` and `signer_events` have settings of these sections that differ from the defaults; the native
+    signer's own limit on face values follows `policy`. With `admin_token` there is a management API.
     """
     policy = policy or {}
     signer = {
@@ -241,6 +242,7 @@ async def running(
             },
             "policy": policy,
             "chain": chain or {},
+            "signer_events": signer_events or {},
             "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
             "limits": {"request_deadline_s": request_deadline_s, "processes_count": processes_count},
             "webhook": webhook or {},

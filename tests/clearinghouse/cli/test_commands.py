@@ -34,6 +34,7 @@ COMMANDS = [
     "plan list", "plan delete", "key create", "key list", "key rotate", "key revoke", "key set-limits",
     "webhook-signer create", "webhook-signer list", "webhook-signer rotate", "webhook-signer revoke",
     "credit grant", "credit withdraw", "balance", "issuances", "ledger verify",
+    "reconcile signer-events", "signer-events accept",
 ]  # fmt: skip
 SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 

@@ -151,7 +151,7 @@ async def test_a_database_that_is_away_costs_bounded_memory_and_what_there_is_ro
 ) -> None:
     metrics = Metrics(CollectorRegistry(), version="test")
     away = async_engine(in_role("host=127.0.0.1 port=1 dbname=nowhere", SERVE_ROLE))
-    log = UnreleasedLog(away, metrics)
+    log = UnreleasedLog(away, metrics.signer_events)
     for _ in range(WAITING_MAX_COUNT + 5):
         log.keep(unreleased())
     await log.write()
