@@ -308,6 +308,18 @@ async def test_a_made_up_newest_block_holds_nobody_up_for_long(make: Make, devne
     assert decided.count(True) >= 2
 
 
+async def test_after_a_reorganisation_the_new_chain_is_read(make: Make, devnet: Devnet) -> None:
+    watched = await make()
+    with devnet.undone():
+        devnet.fund(SENDER, deposit_wei=5)
+        await watched.poll_twice()
+        assert watched.reader.read().deposit_wei == 5
+    devnet.fund(SENDER, deposit_wei=7)  # in the place of the block that never was
+    outcomes = [await recovered(watched) for _ in range(3)]
+    assert outcomes == [False, True, True], "the block to be read next is gone, and another is chosen"
+    assert watched.reader.read().deposit_wei == 7
+
+
 async def test_a_reading_that_grows_old_is_no_reading(make: Make) -> None:
     clock = [0]
     watched = await make(unix_s=lambda: clock[0])
