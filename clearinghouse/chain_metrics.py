@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -50,5 +51,10 @@ class ChainMetrics:
         self._active_orchestrators.set(active_count)
 
     def watch(self, network: str, age_s: Callable[[], float | None]) -> None:
-        """`age_s` is asked at each scrape; None leaves it out, as before the first reading."""
-        self._chain_age.watch(network, age_s)
+        """`age_s` is asked at each scrape; None, before the first reading, is older than everything."""
+
+        def age() -> float:
+            known_s = age_s()
+            return math.inf if known_s is None else known_s
+
+        self._chain_age.watch(network, age)

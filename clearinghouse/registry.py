@@ -85,8 +85,11 @@ class EveryRegistry:
         self._registries = registries
 
     def find(self, recipient: bytes) -> Registration:
-        found = {registry.find(recipient) for registry in self._registries}
-        for word in (Registration.NOT_ALLOWED, Registration.UNKNOWN):
-            if word in found:
-                return word
-        return Registration.ALLOWED
+        together = Registration.ALLOWED
+        for registry in self._registries:
+            found = registry.find(recipient)
+            if found is Registration.NOT_ALLOWED:
+                return found
+            if found is Registration.UNKNOWN:
+                together = found
+        return together

@@ -7,23 +7,12 @@ from typing import Any
 
 from chain.signatures import checksum_address
 from tests.abuses.attack import refused_everywhere
-from tests.parts.chained import ORCHESTRATOR, Chained, chained
-from tests.parts.devnet import Devnet, round_hash
+from tests.parts.chained import ORCHESTRATOR, chained
+from tests.parts.devnet import Devnet
 from tests.parts.devnet.fault_proxy import changed, honest
 from tests.parts.lying_signer import LyingSigner
-from tests.parts.stack import Stream
 
 NEWCOMER, LISTED_ONLY = b"\x0e" * 20, b"\x0f" * 20
-
-
-def for_recipient(over: Chained, recipient: bytes) -> Stream:
-    """In the round that the chain is in."""
-    stream = over.service.new_stream()
-    params = stream.offer.ticket_params
-    params.recipient = recipient
-    params.expiration_params.creation_round = over.devnet.round
-    params.expiration_params.creation_round_block_hash = round_hash(over.devnet.round)
-    return stream
 
 
 async def test_an_orchestrator_is_paid_from_the_round_it_is_active_in_to_the_last_such_round(
@@ -33,7 +22,7 @@ async def test_an_orchestrator_is_paid_from_the_round_it_is_active_in_to_the_las
         gateway = await over.service.house.new_gateway()
 
         async def is_refused() -> None:
-            stream = for_recipient(over, NEWCOMER)
+            stream = over.new_stream(recipient=NEWCOMER)
             said = await refused_everywhere(over.service, gateway, stream, 403, "ticket_not_allowed", rule="recipient")
             assert checksum_address(NEWCOMER) in said
 
@@ -44,10 +33,10 @@ async def test_an_orchestrator_is_paid_from_the_round_it_is_active_in_to_the_las
         await is_refused()  # in the pool, and not active yet
         devnet.next_round()
         await over.caught_up()
-        await over.service.pay(gateway, for_recipient(over, NEWCOMER))
+        await over.service.pay(gateway, over.new_stream(recipient=NEWCOMER))
         devnet.leave(NEWCOMER)
         await over.caught_up()
-        await over.service.pay(gateway, for_recipient(over, NEWCOMER))
+        await over.service.pay(gateway, over.new_stream(recipient=NEWCOMER))
         devnet.next_round()
         await over.caught_up()
         await is_refused()
@@ -59,9 +48,9 @@ async def test_the_operators_list_narrows_the_chains(database: str, devnet: Devn
     policy = {"recipients": [checksum_address(active_and_listed), checksum_address(LISTED_ONLY)]}
     async with chained(database, devnet, policy=policy) as over:
         gateway = await over.service.house.new_gateway()
-        await over.service.pay(gateway, for_recipient(over, active_and_listed))
+        await over.service.pay(gateway, over.new_stream(recipient=active_and_listed))
         for other in (active, LISTED_ONLY):
-            stream = for_recipient(over, other)
+            stream = over.new_stream(recipient=other)
             await refused_everywhere(over.service, gateway, stream, 403, "ticket_not_allowed", rule="recipient")
 
 
@@ -76,14 +65,14 @@ async def test_when_a_round_begins_and_its_orchestrators_cannot_be_read_the_old_
             proxy.fault = changed("eth_call", no_list)
         devnet.next_round()
         await over.caught_up()
-        await over.service.pay(gateway, for_recipient(over, ORCHESTRATOR))
+        await over.service.pay(gateway, over.new_stream(recipient=ORCHESTRATOR))
         await refused_everywhere(
-            over.service, gateway, for_recipient(over, NEWCOMER), 503, "registry_unknown", rule="recipient"
+            over.service, gateway, over.new_stream(recipient=NEWCOMER), 503, "registry_unknown", rule="recipient"
         )
         for proxy in over.proxies:
             proxy.fault = honest
         async with asyncio.timeout(10):
-            while (await over.service.sign(gateway, for_recipient(over, NEWCOMER).body())).status != 200:
+            while (await over.service.sign(gateway, over.new_stream(recipient=NEWCOMER).body())).status != 200:
                 await asyncio.sleep(0.1)
 
 

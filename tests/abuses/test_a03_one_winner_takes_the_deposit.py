@@ -6,7 +6,7 @@ import json
 
 from chain.tickets import WIN_PROB_CERTAIN
 from tests.abuses.attack import OURS, minimal, refused_everywhere
-from tests.parts.chained import ETHER, ORCHESTRATOR, chained
+from tests.parts.chained import ETHER, chained
 from tests.parts.devnet import Devnet
 from tests.parts.lying_signer import LyingSigner
 from tests.parts.service import Service, our_body, running
@@ -61,9 +61,7 @@ async def test_the_limit_follows_the_deposit_that_is_read_from_the_chain_whoever
         gateway = await over.service.house.new_gateway()
 
         def of(face_value_wei: int) -> Stream:
-            stream = of_face_value(over.service.new_stream(), face_value_wei)
-            stream.offer.ticket_params.recipient = ORCHESTRATOR
-            return stream
+            return of_face_value(over.new_stream(), face_value_wei)
 
         await over.service.pay(gateway, of(ETHER // 50))
         await refused_everywhere(
@@ -76,6 +74,5 @@ async def test_the_limit_follows_the_deposit_that_is_read_from_the_chain_whoever
         devnet.withdraw_everything(signer_of_chain.address)
         await over.caught_up()
         stream = of(5 * TICKET_EV_WEI)
-        stream.offer.ticket_params.expiration_params.creation_round = 0
         await refused_everywhere(over.service, gateway, stream, 403, "ticket_not_allowed", rule="face_value")
         assert signer_of_chain.asked == asked

@@ -6,7 +6,7 @@ import pytest
 
 from chain.signatures import keccak
 from tests.abuses.attack import refused_everywhere
-from tests.parts.chained import ORCHESTRATOR, Chained, chained
+from tests.parts.chained import chained
 from tests.parts.devnet import Devnet, round_hash
 from tests.parts.lying_signer import LyingSigner
 from tests.parts.service import Service, running
@@ -76,12 +76,6 @@ async def test_in_front_of_other_signers_the_native_one_still_looks(database: st
         await refused_everywhere(service, gateway, stream, 480, "refresh_session")
 
 
-def of_chain_round(over: Chained, round_: int) -> Stream:
-    stream = of_round(over.service, round_, round_hash(round_))
-    stream.offer.ticket_params.recipient = ORCHESTRATOR
-    return stream
-
-
 async def test_in_front_of_other_signers_the_rounds_are_those_of_the_chain_and_move_with_it(
     database: str, devnet: Devnet, signer_of_chain: LyingSigner
 ) -> None:
@@ -89,13 +83,13 @@ async def test_in_front_of_other_signers_the_rounds_are_those_of_the_chain_and_m
         gateway = await over.service.house.new_gateway()
         for _ in range(2):
             for round_ in (devnet.round, devnet.round - 1):
-                await over.service.pay(gateway, of_chain_round(over, round_))
+                await over.service.pay(gateway, over.new_stream(round_=round_))
             asked = signer_of_chain.asked
             for round_ in (devnet.round - 2, devnet.round + 1):
-                stream = of_chain_round(over, round_)
+                stream = over.new_stream(round_=round_)
                 await refused_everywhere(over.service, gateway, stream, 480, "refresh_session", rule="round")
-            forged = of_round(over.service, devnet.round, round_hash(devnet.round - 1))
-            forged.offer.ticket_params.recipient = ORCHESTRATOR
+            forged = over.new_stream()
+            forged.offer.ticket_params.expiration_params.creation_round_block_hash = round_hash(devnet.round - 1)
             await refused_everywhere(over.service, gateway, forged, 480, "refresh_session", rule="round")
             assert signer_of_chain.asked == asked
             devnet.next_round()
@@ -109,11 +103,11 @@ async def test_a_round_that_has_begun_and_is_not_initialised_ends_the_round_befo
     async with chained(database, devnet) as over:
         gateway = await over.service.house.new_gateway()
         last = devnet.round
-        await over.service.pay(gateway, of_chain_round(over, last - 1))
+        await over.service.pay(gateway, over.new_stream(round_=last - 1))
         devnet.begin_round()
         await over.caught_up()
-        await over.service.pay(gateway, of_chain_round(over, last))
-        stream = of_chain_round(over, last - 1)
+        await over.service.pay(gateway, over.new_stream(round_=last))
+        stream = over.new_stream(round_=last - 1)
         await refused_everywhere(over.service, gateway, stream, 480, "refresh_session", rule="round")
 
 
@@ -123,8 +117,7 @@ async def test_where_the_last_round_has_no_hash_the_one_before_it_is_signed(data
         gateway = await over.service.house.new_gateway()
         devnet.next_round(block_hash=bytes(32))
         await over.caught_up()
-        stream = over.service.new_stream()
-        stream.offer.ticket_params.recipient = ORCHESTRATOR
+        stream = over.new_stream()
         stream.offer.ticket_params.ClearField("expiration_params")
         await over.service.pay(gateway, stream)
         assert over.service.house.fetch("SELECT DISTINCT creation_round FROM issuance") == [(devnet.round - 1,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tests.parts.devnet.fault_proxy import (
     API_KEY,
     Fault,
     after_requests,
+    behind,
     changed,
     half_a_batch,
     hanging,
@@ -255,6 +257,10 @@ FAULTS: dict[str, tuple[Fault, Failure]] = {
     "a member fails": (one_of_the_batch_fails(), Failure.CALL_FAILED),
     "another chain": (wrong_chain_id(), Failure.WRONG_CHAIN),
     "no number": (changed("eth_chainId", lambda _result, _parameters: "0xnone"), Failure.MALFORMED),
+    "another block": (
+        changed("eth_getBlockByHash", lambda block, _parameters: block | {"hash": "0x" + "77" * 32}),
+        Failure.MALFORMED,
+    ),
     "block unknown": (changed("eth_getBlockByHash", lambda _result, _parameters: None), Failure.UNKNOWN_BLOCK),
 }
 
@@ -300,12 +306,45 @@ async def test_an_endpoint_that_stands_still_is_not_counted(make: Make, devnet: 
     assert ("rpc-1", "stale_head") in watched.heard.ended
 
 
+async def test_an_endpoint_that_is_always_a_block_behind_is_no_hindrance(make: Make, devnet: Devnet) -> None:
+    watched = await make()
+    head = [devnet.rpc("eth_getBlockByNumber", "latest", False)]
+    watched.proxies[0].fault = behind(head)
+    for _ in range(5):
+        head[0] = devnet.rpc("eth_getBlockByNumber", "latest", False)
+        devnet.mine()
+        await watched.reader.poll()
+    assert {outcome for _, outcome in watched.heard.ended} == {"ok"}
+
+
+async def test_an_endpoint_that_asks_for_patience_is_left_alone_for_so_long(make: Make) -> None:
+    watched = await make(3)
+    watched.proxies[0].fault = status(429, ("Retry-After", "30"))
+    for _ in range(6):
+        await watched.reader.poll()
+    assert len(watched.proxies[0].requests) == 1
+    left_alone_s = watched.quorum._members[0].asked_again_from_s - time.monotonic()
+    assert 25 < left_alone_s <= 30
+
+
 async def test_a_made_up_newest_block_holds_nobody_up_for_long(make: Make, devnet: Devnet) -> None:
     watched = await make(3)
     made_up = devnet.rpc("eth_getBlockByNumber", "latest", False) | {"hash": "0x" + "77" * 32, "number": "0x1"}
     watched.proxies[0].fault = stale_head(made_up)
     decided = [await recovered(watched) for _ in range(6)]
     assert decided.count(True) >= 2
+
+
+async def test_after_a_reorganisation_the_new_chain_is_read(make: Make, devnet: Devnet) -> None:
+    watched = await make()
+    with devnet.undone():
+        devnet.fund(SENDER, deposit_wei=5)
+        await watched.poll_twice()
+        assert watched.reader.read().deposit_wei == 5
+    devnet.fund(SENDER, deposit_wei=7)  # in the place of the block that never was
+    outcomes = [await recovered(watched) for _ in range(3)]
+    assert outcomes == [False, True, True], "the block to be read next is gone, and another is chosen"
+    assert watched.reader.read().deposit_wei == 7
 
 
 async def test_a_reading_that_grows_old_is_no_reading(make: Make) -> None:

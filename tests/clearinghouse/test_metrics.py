@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import typing
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from chain.rpc import Failure
+from clearinghouse.chain_watch import ChainObserver, Poll
 from clearinghouse.connections import Connections
 from clearinghouse.errors import OutOfCredit, Refusal
 from clearinghouse.metrics import SIGNER_STATUSES, STANDINGS, Metrics, Route, Stage, refusal_codes
@@ -191,3 +194,20 @@ def test_every_rule_of_the_policy_is_counted_and_nothing_else_makes_a_series(met
     for rule in ("made_up", None, 7):
         metrics.refused("sign_ticket", "ticket_not_allowed", rule=rule)
     assert series(metrics) == before
+
+
+def test_how_the_chain_is_read_has_its_series_from_the_start_and_every_outcome_is_explained(metrics: Metrics) -> None:
+    observer: ChainObserver = metrics.chain
+    observer.chain_polled(Poll.READ)
+    assert [sample(metrics, "chain_polls_total", outcome=outcome) for outcome in Poll] == [1, 0, 0]
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith("| `clearinghouse_rpc_requests_total` |")]
+    assert [failure.value for failure in Failure if failure.value not in line] == []
+
+
+def test_a_chain_that_was_never_read_is_infinitely_old_and_without_one_there_is_no_age(metrics: Metrics) -> None:
+    assert sample(metrics, "chain_reading_age_seconds", network="dev") is None
+    ages: list[int | None] = [None, 7]
+    metrics.chain.watch("dev", lambda: ages.pop(0))
+    assert sample(metrics, "chain_reading_age_seconds", network="dev") == math.inf
+    assert sample(metrics, "chain_reading_age_seconds", network="dev") == 7

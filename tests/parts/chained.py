@@ -21,7 +21,7 @@ from clearinghouse.readiness import Check
 from tests.parts.devnet import Devnet, FaultProxy, fault_proxy, round_hash
 from tests.parts.devnet.fault_proxy import Fault, honest
 from tests.parts.service import Service, running
-from tests.parts.stack import SIGNER_KEY
+from tests.parts.stack import SIGNER_KEY, Stream
 
 POLL_S = 0.1
 PATIENCE_S = 20
@@ -53,6 +53,15 @@ class Chained:
     service: Service
     devnet: Devnet
     proxies: list[FaultProxy]
+
+    def new_stream(self, *, recipient: bytes = ORCHESTRATOR, round_: int | None = None) -> Stream:
+        """A new session's stream to `recipient`, in the round that the chain is in or in another one."""
+        stream = self.service.new_stream()
+        params = stream.offer.ticket_params
+        params.recipient = recipient
+        params.expiration_params.creation_round = self.devnet.round if round_ is None else round_
+        params.expiration_params.creation_round_block_hash = round_hash(params.expiration_params.creation_round)
+        return stream
 
     async def chain_check(self) -> Check:
         """What readiness says of the chain."""

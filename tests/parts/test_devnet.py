@@ -16,7 +16,6 @@ ETHER = 10**18
 SENDER = SigningKey(keccak(b"a sender on the devnet"))
 ORCHESTRATOR, OTHER = b"\x0a" * 20, b"\x0b" * 20
 RAND = 77
-REDEEM = "redeemWinningTicket((address,address,uint256,uint256,uint256,bytes32,bytes),bytes,uint256)"
 
 
 def ticket(**changes: Any) -> Ticket:
@@ -30,11 +29,7 @@ def ticket(**changes: Any) -> Ticket:
 
 
 def redeem(devnet: Devnet, of: Ticket, *, sig: bytes | None = None, rand: int = RAND) -> None:
-    signature = SENDER.eth_sign(ticket_hash(of)) if sig is None else sig
-    aux = of.creation_round.to_bytes(32, "big") + of.creation_round_block_hash
-    fields = ("0x" + of.recipient.hex(), "0x" + of.sender.hex(), of.face_value_wei, of.win_prob, of.sender_nonce,
-              of.recipient_rand_hash, aux)  # fmt: skip
-    devnet.send("TicketBroker", REDEEM, fields, signature, rand)
+    devnet.redeem(of, SENDER.eth_sign(ticket_hash(of)) if sig is None else sig, rand)
 
 
 def sender_info(devnet: Devnet) -> tuple[int, ...]:

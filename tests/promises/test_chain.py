@@ -17,23 +17,13 @@ from tests.abuses.attack import OURS, metrics_page
 from tests.parts import client
 from tests.parts.chained import ETHER, ORCHESTRATOR, Chained, chained
 from tests.parts.client import Answer
-from tests.parts.devnet import Devnet, round_hash
+from tests.parts.devnet import Devnet
 from tests.parts.devnet.fault_proxy import API_KEY, Fault, changed, hanging, honest, status, wrong_chain_id
 from tests.parts.devnet.network import ChainRefused
-from tests.parts.service import Service, our_body
-from tests.parts.stack import SIGNER_KEY, TICKET_EV_WEI, Stream, TestGateway
+from tests.parts.service import our_body
+from tests.parts.stack import SIGNER_KEY, TICKET_EV_WEI, TestGateway
 
 STALE_MAX_S = 3
-REDEEM = "redeemWinningTicket((address,address,uint256,uint256,uint256,bytes32,bytes),bytes,uint256)"
-
-
-def new_stream(service: Service, devnet: Devnet, **settings: Any) -> Stream:
-    """For ORCHESTRATOR, in the round that the chain is in."""
-    stream = service.new_stream(**settings)
-    stream.offer.ticket_params.recipient = ORCHESTRATOR
-    stream.offer.ticket_params.expiration_params.creation_round = devnet.round
-    stream.offer.ticket_params.expiration_params.creation_round_block_hash = round_hash(devnet.round)
-    return stream
 
 
 def other_deposit(result: str, parameters: list[Any]) -> str:
@@ -50,7 +40,7 @@ FAULTS: dict[str, Fault] = {
 
 
 async def refused(chained: Chained, gateway: TestGateway) -> Answer:
-    stream = new_stream(chained.service, chained.devnet)
+    stream = chained.new_stream()
     answer = await chained.service.sign(gateway, json.dumps(our_body(stream.document())).encode(), path=OURS)
     assert answer.status == 503, answer.body
     return answer
@@ -62,7 +52,7 @@ async def test_while_the_quorum_cannot_be_had_nothing_is_signed_and_it_recovers_
 ) -> None:
     async with chained(database, devnet, chain={"stale_max_s": STALE_MAX_S}) as over:
         gateway = await over.service.house.new_gateway()
-        await over.service.pay(gateway, new_stream(over.service, devnet))
+        await over.service.pay(gateway, over.new_stream())
         over.proxies[1].fault = fault
         check = await over.until_unready()
         assert "rpc-2" in check.detail
@@ -73,7 +63,7 @@ async def test_while_the_quorum_cannot_be_had_nothing_is_signed_and_it_recovers_
         assert over.service.house.fingerprint() == books
         over.proxies[1].fault = honest
         await over.caught_up()
-        await over.service.pay(gateway, new_stream(over.service, devnet))
+        await over.service.pay(gateway, over.new_stream())
 
 
 async def test_with_a_third_endpoint_the_loss_of_one_is_not_noticed(database: str, devnet: Devnet) -> None:
@@ -83,7 +73,7 @@ async def test_with_a_third_endpoint_the_loss_of_one_is_not_noticed(database: st
             over.proxies[0].fault = fault
             devnet.next_round()
             await over.caught_up()
-            await over.service.pay(gateway, new_stream(over.service, devnet))
+            await over.service.pay(gateway, over.new_stream())
 
 
 @pytest.mark.parametrize("fault", [FAULTS["is away"], FAULTS["is of another chain"]], ids=["away", "another chain"])
@@ -99,7 +89,7 @@ async def test_a_service_starts_without_its_chain_and_signs_once_it_is_there(
         for proxy in over.proxies:
             proxy.fault = honest
         await over.caught_up()
-        await over.service.pay(gateway, new_stream(over.service, devnet))
+        await over.service.pay(gateway, over.new_stream())
 
 
 async def test_disagreement_is_counted_and_polls_and_endpoints_have_their_metrics(
@@ -144,14 +134,14 @@ async def test_a_ticket_that_was_signed_and_wins_is_paid_on_the_chain_and_the_se
     rand = secrets.token_bytes(32)
     async with chained(database, devnet) as over:
         gateway = await over.service.house.new_gateway()
-        stream = new_stream(over.service, devnet)
+        stream = over.new_stream()
         stream.offer.ticket_params.recipient_rand_hash = keccak(rand)
         while not redeemed(devnet, await over.service.pay(gateway, stream), rand):
             pass  # one ticket in five wins
         left_wei = ETHER - 5 * TICKET_EV_WEI
         assert int.from_bytes(devnet.call("BondingManager", "fees(address)", ORCHESTRATOR), "big") == 5 * TICKET_EV_WEI
         await over.caught_up()
-        too_large = new_stream(over.service, devnet)
+        too_large = over.new_stream()
         too_large.offer.ticket_params.face_value = (left_wei // 50 + 1).to_bytes(32, "big")
         answer = await over.service.sign(gateway, too_large.body())
         assert (answer.status, answer.code) == (403, "ticket_not_allowed")
@@ -169,12 +159,9 @@ def redeemed(devnet: Devnet, answer: Answer, rand: bytes) -> bool:
     )  # fmt: skip
     assert payment.sender == SIGNER_KEY.address
     assert SIGNER_KEY.eth_sign(ticket_hash(ticket)) == sent.sig
-    aux = ticket.creation_round.to_bytes(32, "big") + ticket.creation_round_block_hash
-    fields = ("0x" + ticket.recipient.hex(), "0x" + ticket.sender.hex(), ticket.face_value_wei, ticket.win_prob,
-              ticket.sender_nonce, ticket.recipient_rand_hash, aux)  # fmt: skip
     if int.from_bytes(keccak(sent.sig + rand), "big") < ticket.win_prob:
-        devnet.send("TicketBroker", REDEEM, fields, sent.sig, int.from_bytes(rand, "big"))
+        devnet.redeem(ticket, sent.sig, int.from_bytes(rand, "big"))
         return True
     with pytest.raises(ChainRefused, match="did not win"):
-        devnet.send("TicketBroker", REDEEM, fields, sent.sig, int.from_bytes(rand, "big"))
+        devnet.redeem(ticket, sent.sig, int.from_bytes(rand, "big"))
     return False

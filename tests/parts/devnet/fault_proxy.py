@@ -123,6 +123,23 @@ def after_requests(count: int, fault: Fault) -> Fault:
     return counting
 
 
+def behind(head: list[dict[str, Any]]) -> Fault:
+    """The newest block is `head[0]`, and what came after it is not known yet."""
+
+    async def fault(calls: list[dict[str, Any]], ask: Callable[[], Awaitable[Answers]]) -> Reply:
+        methods = {call["id"]: call["method"] for call in calls}
+        answers = await ask()
+        for answer in answers:
+            if methods[answer["id"]] == "eth_getBlockByNumber":
+                answer["result"] = head[0]
+            elif methods[answer["id"]] == "eth_getBlockByHash" and answer["result"] is not None:
+                is_known = int(answer["result"]["number"], 16) <= int(head[0]["number"], 16)
+                answer["result"] = answer["result"] if is_known else None
+        return _json(answers)
+
+    return fault
+
+
 def stale_head(block: dict[str, Any]) -> Fault:
     """The newest block stays `block` for ever."""
     return changed("eth_getBlockByNumber", lambda result, parameters: block if parameters[0] == "latest" else result)

@@ -18,6 +18,7 @@ from eth_abi.abi import encode
 from eth_abi.grammar import parse
 
 from chain.signatures import checksum_address, keccak
+from chain.tickets import Ticket
 from tests.parts.devnet.artifacts import bytecodes
 
 DEV_CHAIN_ID = 31337
@@ -27,6 +28,7 @@ FIRST_ROUND = 3500
 #: In the order of their deployment, which their addresses depend on.
 CONTRACTS = ("Controller", "RoundsManager", "BondingManager", "ServiceRegistry", "TicketBroker")
 CALL_TIMEOUT_S = 20
+REDEEM = "redeemWinningTicket((address,address,uint256,uint256,uint256,bytes32,bytes),bytes,uint256)"
 
 
 class ChainRefused(Exception):
@@ -99,6 +101,13 @@ class Devnet:
             self.next_round()
             self.next_round()
             self.send("TicketBroker", "withdraw()", sender=sender)
+
+    def redeem(self, ticket: Ticket, sig: bytes, recipient_rand: int) -> None:
+        """As its recipient would. Raises ChainRefused with the contract's reason."""
+        aux = ticket.creation_round.to_bytes(32, "big") + ticket.creation_round_block_hash
+        fields = (_hex(ticket.recipient), _hex(ticket.sender), ticket.face_value_wei, ticket.win_prob,
+                  ticket.sender_nonce, ticket.recipient_rand_hash, aux)  # fmt: skip
+        self.send("TicketBroker", REDEEM, fields, sig, recipient_rand)
 
     # --- rounds and orchestrators ---
 
