@@ -110,7 +110,7 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._exchange: HotExchange | None = None  # the newest request, if it is hot
         self._head_bytes = 0
-        self._is_reading_head = False
+        self._is_reading_head = self._is_reading_body = False
         self._body_bytes = self._frame_bytes = 0  # of the request that is arriving: its body, and what is around that
         self._is_deaf = False
         self._is_lost = self._is_cut = False
