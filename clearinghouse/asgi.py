@@ -38,24 +38,19 @@ async def read_body(receive: Receive, *, bytes_max: int, timeout_s: float) -> by
 
     Raises RequestTooLarge, InvalidRequest when it takes longer than `timeout_s`, or ClientGone.
     """
-    message = await receive()  # a small body comes with its head, at once
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= bytes_max:
-        return body
     try:
-        async with asyncio.timeout(timeout_s):
-            return await _read_rest(message, receive, bytes_max)
+        async with asyncio.timeout(timeout_s):  # around the first piece too: it may never come
+            return await _read(receive, bytes_max)
     except TimeoutError:
         raise InvalidRequest(f"request body did not arrive within {timeout_s:g} s") from None
 
 
-async def _read_rest(message: MutableMapping[str, Any], receive: Receive, bytes_max: int) -> bytes:
+async def _read(receive: Receive, bytes_max: int) -> bytes:
     body = bytearray()
-    while message["type"] == "http.request":
+    while (message := await receive())["type"] == "http.request":
         body += message.get("body", b"")
         if len(body) > bytes_max:
             raise RequestTooLarge(f"request body is larger than {bytes_max} bytes")
         if not message.get("more_body", False):
             return bytes(body)
-        message = await receive()
     raise ClientGone

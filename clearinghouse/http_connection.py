@@ -19,8 +19,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from clearinghouse.asgi import Reply
-from clearinghouse.connections import Connections, Cut
-from clearinghouse.errors import InvalidRequest, Refusal, RequestTooLarge
+from clearinghouse.connections import SMALL_BODY_BYTES, Connections, Cut
+from clearinghouse.errors import InvalidRequest, Overloaded, Refusal, RequestTooLarge
 from clearinghouse.hot_routes import HotHandler, HotRequest, HotRoutes
 from clearinghouse.shares import Place
 
@@ -110,8 +110,9 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._exchange: HotExchange | None = None  # the newest request, if it is hot
         self._head_bytes = 0
-        self._is_reading_head = False
+        self._is_reading_head = self._is_reading_body = False
         self._body_bytes = self._frame_bytes = 0  # of the request that is arriving: its body, and what is around that
+        self._large_body_bytes = 0  # counted with those of all connections
         self._is_deaf = False
         self._is_lost = self._is_cut = False
         self._deadline_s = self.loop.time() + self.idle_timeout_s
@@ -122,6 +123,7 @@ class HttpConnection(HttpToolsProtocol):
         self._is_lost = True
         self._patrol.cancel()
         super().connection_lost(exc)
+        self._forget_body()
         if self.place is not None:
             self.place.give_back()
 
@@ -205,6 +207,7 @@ class HttpConnection(HttpToolsProtocol):
         self._is_reading_head = True
         self._is_reading_body = False
         self._body_bytes = self._frame_bytes = 0
+        self._forget_body()
         self._deadline_s = self.loop.time() + self.read_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -251,14 +254,38 @@ class HttpConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         exchange = self._exchange
-        if exchange is None:
+        if exchange is not None and exchange.outcome is not None:
+            return
+        if self._body_bytes > SMALL_BODY_BYTES and not self._has_room():
+            self._body_has_no_room(exchange)
+        elif exchange is None:
             super().on_body(body)
-        elif exchange.outcome is None:
+        else:
             exchange.add(body)
             if len(exchange.body) > self.hot.body_max_bytes:
                 self._body_ended(
                     exchange, RequestTooLarge(f"request body is larger than {self.hot.body_max_bytes} bytes")
                 )
+
+    def _has_room(self) -> bool:
+        """For what is new of a large body. A body that is read past takes none."""
+        new_bytes = self._body_bytes - self._large_body_bytes
+        if not self.counted.has_room_for(new_bytes):
+            return False
+        self._large_body_bytes += new_bytes
+        return True
+
+    def _body_has_no_room(self, exchange: HotExchange | None) -> None:
+        if exchange is None:
+            self._cut(Cut.BODIES_TOO_LARGE)
+        else:
+            refusal = Overloaded("Too many large requests are arriving at once.", retry_after_s=1)
+            self._body_ended(exchange, refusal)
+        self._forget_body()
+
+    def _forget_body(self) -> None:
+        self.counted.large_bodies_bytes -= self._large_body_bytes
+        self._large_body_bytes = 0
 
     def on_message_complete(self) -> None:
         self._is_reading_body = False
@@ -341,6 +368,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """After either kind of answer: the next one's turn."""
         self.server_state.total_requests += 1
+        if not self._is_reading_body:
+            self._forget_body()
         if self._is_over():
             return
         following = self.pipeline.pop() if self.pipeline else None

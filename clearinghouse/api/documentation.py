@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -18,7 +19,7 @@ _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
 @router.get("/openapi.json", response_model=dict[str, Any])
 async def read_openapi(request: Request) -> Response:
     """The API in OpenAPI 3.1."""
-    return Response(json_bytes(_document(request.app)), media_type="application/json")
+    return Response(_rendered(request.app).openapi, media_type="application/json")
 
 
 @router.get("/docs", response_class=Response, responses={200: {"content": _HTML}})
@@ -29,12 +30,19 @@ async def read_docs(request: Request) -> Response:
         "content-security-policy": content_security_policy(),
         "referrer-policy": "no-referrer",
     }
-    return Response(docs_page(_document(request.app)), headers=headers)
+    return Response(_rendered(request.app).page, headers=headers)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    """Made once per application."""
-    if app.openapi_schema is None:
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    openapi: bytes
+    page: bytes
+
+
+def _rendered(app: FastAPI) -> _Rendered:
+    """Made once per application: whoever asks needs no key, and making them takes as long as many payments."""
+    if not hasattr(app.state, "rendered"):
         app.openapi_schema = openapi_document(app)
-    document: dict[str, Any] = app.openapi_schema
-    return document
+        app.state.rendered = _Rendered(json_bytes(app.openapi_schema), docs_page(app.openapi_schema).encode())
+    rendered: _Rendered = app.state.rendered
+    return rendered

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from clearinghouse.asgi import Receive, Reply, Scope, Send
+from clearinghouse.asgi import ClientGone, Receive, Reply, Scope, Send, read_body
 from clearinghouse.connections import Connections, Cut
 from clearinghouse.door import NO_FILES_PAUSE_S
+from clearinghouse.errors import Refusal
 from clearinghouse.hot_routes import HotRequest, HotRoutes
 from clearinghouse.listener import HttpListener
 from tests.parts.certificates import Authority
@@ -28,11 +29,20 @@ LARGE = b"x" * (1 << 20)
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    with contextlib.suppress(Refusal, ClientGone):
+        await read_body(receive, bytes_max=1 << 20, timeout_s=READ_TIMEOUT_S)
     await Reply(200, LARGE if scope["path"] == "/large" else b"hello").send(send)
 
 
 async def large(_: HotRequest) -> Reply:
     return Reply(200, LARGE)
+
+
+async def echo(request: HotRequest) -> Reply:
+    try:
+        return Reply(200, b"%d" % len(request.read()))
+    except Refusal as refusal:
+        return Reply(refusal.http_status, b"")
 
 
 @asynccontextmanager
@@ -44,7 +54,9 @@ async def listening(connections: Connections, **more: Any) -> AsyncIterator[int]
         read_timeout_s=READ_TIMEOUT_S,
         idle_timeout_s=IDLE_TIMEOUT_S,
         shutdown_timeout_s=1,
-        hot=HotRoutes({(b"GET", b"/hot"): large}, body_max_bytes=1000, body_timeout_s=READ_TIMEOUT_S),
+        hot=HotRoutes(
+            {(b"GET", b"/hot"): large, (b"POST", b"/hot"): echo}, body_max_bytes=1 << 20, body_timeout_s=READ_TIMEOUT_S
+        ),
         connections=connections,
         **more,
     )
@@ -54,6 +66,7 @@ async def listening(connections: Connections, **more: Any) -> AsyncIterator[int]
     finally:
         await listener.stop()
     assert connections.open_count == 0, "every place is given back"
+    assert connections.large_bodies_bytes == 0
 
 
 class Visitors:
@@ -251,3 +264,29 @@ async def test_a_client_that_takes_no_answer_is_cut(path: bytes, close: bool) ->
             await until(lambda: connections.open_count == 0)
             assert IDLE_TIMEOUT_S * 0.9 < time.monotonic() - started < 3 * IDLE_TIMEOUT_S
     assert connections.cut_counts[Cut.ANSWER_NOT_TAKEN] == 1
+
+
+@pytest.mark.parametrize("path", [b"/hot", b"/plain"])
+async def test_large_bodies_share_a_bounded_part_of_the_memory_and_small_ones_need_none_of_it(path: bytes) -> None:
+    """Else thousands of bodies that stop before their end would take gigabytes, without a key."""
+    connections = Connections(100, large_bodies_max_bytes=200_000)
+    begun = b"POST %s HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" % path
+    async with listening(connections) as port, visiting(port) as visitors:
+        for size in [90_000, 90_000]:
+            _, writer = await visitors.come()
+            writer.write(begun + b"x" * size)
+        await until(lambda: connections.large_bodies_bytes == 180_000)
+        reader, writer = await visitors.come()
+        writer.write(begun + b"x" * 90_000)
+        if path == b"/hot":
+            assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+        else:
+            with contextlib.suppress(ConnectionError):
+                assert await said(reader) == b""
+            assert connections.cut_counts[Cut.BODIES_TOO_LARGE] == 1
+        assert connections.large_bodies_bytes == 180_000
+
+        reader, writer = await visitors.come()
+        writer.write(begun.replace(b"100000", b"10000") + b"x" * 10_000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: connections.large_bodies_bytes == 0)

@@ -192,6 +192,26 @@ async def test_pipelined_requests_of_both_kinds_are_answered_one_by_one_in_their
         assert (await client.answer())[2] == b"<then>"
 
 
+@WAYS
+@pytest.mark.parametrize("more", [(), (b"Expect: 100-continue",)])
+async def test_a_body_of_which_nothing_comes_is_not_waited_for(port: int, path: str, more: tuple[bytes, ...]) -> None:
+    async with connected(port) as client:
+        await client.send(post(path, b"0123456789", *more)[:-10])
+        answers = await client.rest()
+        assert b" 400 Bad Request\r\n" in answers
+        assert answers.endswith(b"did not arrive within 0.3 s")
+
+
+async def test_empty_lines_before_the_first_request_are_no_request(service: Service, port: int) -> None:
+    """Each piece on its own: what belongs to no request is neither head nor body."""
+    async with connected(port) as client:
+        for _ in range(3):
+            await client.send(b"\r\n")
+            await asyncio.sleep(0.01)
+        await client.send(post("/hot", b"then"))
+        assert (await client.answer())[2] == b"<then>"
+
+
 async def test_a_client_that_only_sends_is_not_read_for_ever(service: Service, port: int) -> None:
     flood = post("/hot", b"held") * 1000
     async with connected(port) as client:

@@ -28,8 +28,7 @@ NUMBERS = (
 TEXTS = (
     "", " ", "\x00", "a\x00b", "\r\nX-Injected: 1", "\u202e\u2066", "\u017f\u212a", "\ufeff", "é", "e\u0301",
     "\U0001f600", "\U0010ffff", "'; DROP TABLE account; --", "{{7*7}}", "../../etc/passwd", "%00%0a", "null", "true",
-    "0", "-1",
-    "x" * 129, "x" * 257, "x" * 70_000, "%s%n", "\x1b[2J", "\ud800",
+    "0", "-1", "x" * 129, "x" * 257, "x" * 70_000, "%s%n", "\x1b[2J", "\ud800",
 )  # fmt: skip
 #: Wire integers at the ends of their types.
 VARINTS = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1)

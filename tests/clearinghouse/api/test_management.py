@@ -837,6 +837,13 @@ async def test_the_docs_page_escapes_what_the_document_says(port: HttpPort) -> N
     assert "<p>&lt;script&gt;<code>&amp;</code>&lt;/script&gt;</p>" in docs_page(document)
 
 
+async def test_what_anybody_may_ask_for_is_rendered_once(port: HttpPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {path: (await port.call("GET", path)).body for path in ("/docs", "/openapi.json")}
+    for render in ("docs_page", "json_bytes", "openapi_document"):
+        monkeypatch.delattr(f"clearinghouse.api.documentation.{render}")
+    assert {path: (await port.call("GET", path)).body for path in first} == first
+
+
 async def test_documentation_can_be_switched_off(stack: Stack) -> None:
     async with running_port(stack, docs_enabled=False) as port:
         for path in ("/docs", "/openapi.json"):
