@@ -35,6 +35,11 @@ def uint(data: bytes) -> int:
     return uints(data, 1)[0]
 
 
+def signed(word: int) -> int:
+    """The number that a word says as an `int256`."""
+    return word - (1 << 256) if word >> 255 else word
+
+
 def flag(data: bytes) -> bool:
     """Raises AbiError for anything but 0 and 1."""
     number = uint(data)

@@ -19,12 +19,18 @@ SERVICE_REGISTRY: Final = "ServiceRegistry"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A deployment of the protocol. `known` has addresses of contracts by name, 20 bytes each."""
+    """A deployment of the protocol. `known` has addresses of contracts by name, 20 bytes each.
+
+    `eth_usd_feed` and `sequencer_feed` are Chainlink's, where it has any: what an ETH costs, and whether the chain is
+    up.
+    """
 
     name: str
     chain_id: int
     controller: bytes
     known: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    eth_usd_feed: bytes | None = None
+    sequencer_feed: bytes | None = None
 
 
 #: Remote-signer protocol, section 8.1. These are proxies: an upgrade of the protocol leaves them where they are.
@@ -39,6 +45,8 @@ ARBITRUM_ONE: Final = Network(
             BONDING_MANAGER: bytes.fromhex("35bcf3c30594191d53231e4ff333e8a770453e40"),
         }
     ),
+    eth_usd_feed=bytes.fromhex("639fe6ab55c921f74e7fac1ee960c0b6293ba612"),
+    sequencer_feed=bytes.fromhex("fdb631f5ee196f0ed6faa767959853a9f217697d"),
 )
 
 #: A chain on the developer's own machine. Its Controller is the first contract of the first account that anvil and

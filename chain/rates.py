@@ -25,7 +25,9 @@ class PriceUnknown(RuntimeError):
 class EthPrice:
     """`value` units of `currency` for one ETH, as `source` gave it at `observed_at`.
 
-    `ages` is False for what the operator declared: it holds until it is declared otherwise.
+    A feed that moves only with the market says the same for a while: `confirmed_at` is when it last did, and the age
+    counts from there. `ages` is False for what the operator declared: it holds until it is declared otherwise, or until
+    `until`.
     """
 
     currency: str
@@ -33,6 +35,8 @@ class EthPrice:
     source: str
     observed_at: datetime
     ages: bool = True
+    confirmed_at: datetime | None = None
+    until: datetime | None = None
 
     def __post_init__(self) -> None:
         exponent = self.value.as_tuple().exponent
@@ -44,6 +48,10 @@ class EthPrice:
             )
         if self.observed_at.tzinfo is None:
             raise ValueError("a price needs a time with a time zone")
+
+    def age(self, now: datetime) -> timedelta:
+        """Since the source last said so."""
+        return now - (self.confirmed_at or self.observed_at)
 
 
 class PriceSource(Protocol):
@@ -82,7 +90,7 @@ class FreshPrices:
         price = self._source.price(currency)
         if not price.ages:
             return price
-        age = self._now() - price.observed_at
+        age = price.age(self._now())
         if not -self._max_age <= age <= self._max_age:
             raise PriceUnknown(
                 f"The newest price of ETH in {currency} is {int(age.total_seconds())} s old; "

@@ -9,21 +9,16 @@ with its first member, its errors quote URLs, and importing it takes a second th
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
 
-from chain.http_client import ExchangeError, HttpAnswer, HttpClient, TimeIsUpError, TooLargeError
+from chain.http_client import ExchangeError, HttpAnswer, TimeIsUpError, TooLargeError
+from chain.http_target import parse_target
 
 #: A batch of a hundred calls has some 30 KB.
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-_CONNECT_TIMEOUT_S: Final = 2
-#: Providers close idle connections after a minute or so; one that we close first is never used too late.
-_IDLE_TIMEOUT_S: Final = 30
 #: EIP-1474's "limit exceeded", and the HTTP status that some put into the error instead.
 _LIMIT_CODES: Final = frozenset({-32005, -32029, 429})
 _RETRY_AFTER_MAX_S: Final = 300
@@ -79,27 +74,9 @@ class RpcEndpoint:
 
     def __init__(self, url: str, *, name: str) -> None:
         self.name = name
-        try:
-            parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\n".encode("ascii")
-        except ValueError:  # a UnicodeEncodeError is one; both quote the URL
-            raise ValueError(f"the URL of {name} cannot be used") from None
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable() or " " in url:
-            raise ValueError(f"the URL of {name} is not of the form https://host/path")
-        self._head = head + b"User-Agent: livepeer-clearinghouse\r\nAccept: application/json\r\n"
-        if parts.username is not None:
-            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-            self._head += b"Authorization: Basic %b\r\n" % base64.b64encode(user)
-        self._client = HttpClient(
-            parts.hostname,
-            port,
-            tls=ssl.create_default_context() if parts.scheme == "https" else None,
-            connect_timeout_s=_CONNECT_TIMEOUT_S,
-            idle_timeout_s=_IDLE_TIMEOUT_S,
-            body_max_bytes=ANSWER_BYTES_MAX,
-        )
+        target = parse_target(url, name=name)
+        self._head = target.head("POST")
+        self._client = target.client(body_max_bytes=ANSWER_BYTES_MAX)
 
     async def batch(self, calls: Sequence[RpcCall], *, timeout_s: float) -> list[Any]:
         """The results in the order of the calls; a member that failed is a MemberFailed. One HTTP request.

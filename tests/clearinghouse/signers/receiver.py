@@ -70,7 +70,7 @@ class Receiver:
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
                 question = Question(head, b"")
-                question.body = await reader.readexactly(int(question.headers["content-length"]))
+                question.body = await reader.readexactly(int(question.headers.get("content-length", 0)))
                 self.questions.append(question)
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 if answer is None:
