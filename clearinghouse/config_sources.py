@@ -127,6 +127,11 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
         found.append("signer.go_livepeer.urls names one signer: when it stops, nothing is signed; name two or more")
     if _is_overheard(settings.signer.native.webhook_url):
         found.append("signer.native.webhook_url is plain http: callers' credentials cross the network; use https")
+    if settings.webhook.enabled and settings.listen.tls_cert_file is None and not _is_loopback(settings.listen.host):
+        found.append(
+            f"webhook.enabled on {settings.listen.host} without TLS: every question has a gateway's API key and a "
+            "signer's secret in it; set listen.tls_cert_file, or listen on loopback behind a proxy that ends TLS"
+        )
     found += _warnings_about_chain(settings)
     is_blind = settings.signer.kind == "go_livepeer" and not settings.chain.is_configured
     if is_blind and not settings.policy.recipients:
@@ -377,13 +382,14 @@ def _has_inline_secrets(config_file: Path) -> bool:
 def _is_overheard(url: str | None) -> bool:
     """Plain HTTP to a host that is not this one. A name other than localhost may be any host."""
     parts = urlsplit(url or "")
-    host = parts.hostname or ""
-    if parts.scheme != "http":
-        return False
+    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        return not ip_address(host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        return host != "localhost"
+        return host == "localhost"
 
 
 def _is_open_to_others(path: Path) -> bool:

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue
 
 from chain.rates import ETH
+from clearinghouse.checkup import webhook
 from clearinghouse.checkup.findings import Finding, error, ok, warning
 from clearinghouse.config import Settings
 from clearinghouse.database import cluster_files
@@ -141,6 +142,8 @@ async def _findings(connection: _Connection, login: _Login, settings: Settings) 
     found.append(schema)
     if schema.status == "ok":
         found += await _currencies(connection, settings)
+        if login.name == NAME:
+            found += await webhook.signers(connection, is_enabled=settings.webhook.enabled)
     return found
 
 

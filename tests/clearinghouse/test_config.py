@@ -338,6 +338,26 @@ def test_a_webhook_that_hears_credentials_in_the_clear_is_warned_about(url: str,
     assert [text.split()[0] for text in warnings_about(settings)] == ["signer.native.webhook_url"] * is_overheard
 
 
+@pytest.mark.parametrize(
+    ("listen", "is_overheard"),
+    [
+        ({"HOST": "127.0.0.1"}, False),
+        ({"HOST": "::1"}, False),
+        ({"HOST": "localhost"}, False),
+        ({"HOST": "0.0.0.0"}, True),
+        ({"HOST": "signing.internal"}, True),
+        ({"HOST": "0.0.0.0", "TLS_CERT_FILE": "cert.pem", "TLS_KEY_FILE": "key.pem"}, False),
+    ],
+)
+def test_questions_of_signers_that_cross_the_network_in_the_clear_are_warned_about(
+    listen: dict[str, str], is_overheard: bool
+) -> None:
+    given = {f"CLEARINGHOUSE_LISTEN__{name}": value for name, value in listen.items()}
+    assert warnings_about(load_settings(environment=given)) == []
+    settings = load_settings(environment={**given, "CLEARINGHOUSE_WEBHOOK__ENABLED": "true"})
+    assert [text.split()[0] for text in warnings_about(settings)] == ["webhook.enabled"] * is_overheard
+
+
 @pytest.mark.parametrize(("mode", "warns"), [("off", False), ("warn", True), ("refuse", True)])
 def test_callers_who_may_name_hosts_of_our_own_network_are_warned_about(mode: str, warns: bool) -> None:
     environment = {

@@ -30,7 +30,7 @@ from clearinghouse.checkup.findings import Finding
 from clearinghouse.checkup.run import CHECK_TIMEOUT_S, examine
 from clearinghouse.config import ListenSettings, Settings
 from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
-from clearinghouse.identity import gateways
+from clearinghouse.identity import gateways, webhook_signers
 from tests.parts import faulty_signer as faulty
 from tests.parts.devnet import Devnet, FaultProxy, fault_proxy
 from tests.parts.devnet.fault_proxy import API_KEY, lying_l1_block, status, wrong_chain_id
@@ -276,6 +276,34 @@ async def test_a_clock_that_differs_by_more_than_two_seconds_is_a_warning(
     assert clock.status == "warning"
     assert clock.detail in {"5.0 s behind this machine's", "5.1 s behind this machine's"}
     assert "NTP" in clock.what_to_do
+
+
+async def test_a_webhook_is_held_against_the_signers_that_may_ask(
+    tmp_path: Path, database: str, admin: AsyncEngine
+) -> None:
+    async def found(*, enabled: bool = True) -> Finding | None:
+        return (await findings(tmp_path, **served_by(database), webhook={"enabled": enabled})).get("webhook")
+
+    def is_warning(finding: Finding | None, *texts: str) -> None:
+        assert finding is not None
+        assert finding.status == "warning", finding
+        assert all(text in f"{finding.detail}\n{finding.what_to_do}" for text in texts), finding
+
+    assert await found(enabled=False) is None
+    is_warning(await found(), "no signer is registered", "webhook-signer create")
+    async with admin.begin() as connection:
+        new = await webhook_signers.create(connection, "signer-1", sender=KEY.address, pepper=PEPPER.encode())
+    in_order = await found()
+    assert in_order is not None
+    assert (in_order.status, in_order.detail) == ("ok", "1 signer may ask")
+    is_warning(await found(enabled=False), "1 signer may ask, and webhook.enabled is off")
+    public_id = new.registered.secrets[0].public_id
+    async with admin.begin() as connection:
+        await webhook_signers.revoke(connection, "signer-1", secret=public_id)
+    is_warning(await found(), "signer-1 has no valid secret", "webhook-signer rotate signer-1")
+    async with admin.begin() as connection:
+        await webhook_signers.revoke(connection, "signer-1")
+    is_warning(await found(), "no signer is registered")
 
 
 async def test_accounts_in_a_currency_without_a_price_are_an_error(
