@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, printed on the way."""
     load_average = os.getloadavg()[0]
     say(f"{os.cpu_count()} cores, {interpreter()}, load average before: {load_average:.2f}")
-    say(f"starting PostgreSQL, upstream signer, service and plain proxy, with {options.accounts:,} accounts …")
+    say(f"starting PostgreSQL, signer, service, plain proxy and listener, with {options.accounts:,} accounts …")
     with (
         running_stack(accounts_count=options.accounts, is_profiled=options.profile is not None) as stack,
         ExitStack() as echo,
@@ -188,6 +188,8 @@ The four columns after p99 are CPU in µs per call: of the server called, Postgr
         upstream = summary["direct"]
         rate, cpu_us = upstream["calls_per_s"], upstream["cpu_us"]["upstream"]
         say(f"\nThe upstream is one process: {rate:,.0f} calls/s at {cpu_us:.0f} µs each are its ceiling.")
+    if ways := report.ways_lines(summary):
+        say(f"\n{ways}")
     if stages := report.stage_table(summary):
         say(f"\nMean wall time of the service's stages in µs, waiting for the event loop included:\n\n{stages}")
     say(f"\nTargets:\n{report.target_lines(targets)}")

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
-from clearinghouse.identity import gateways, keys
+from clearinghouse.identity import gateways, keys, webhook_signers
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.verify import verify
 from tests.bench.failure import BenchFailed
@@ -33,6 +33,17 @@ async def make_gateways(conninfo: str, *, count: int, pepper: bytes) -> list[str
     finally:
         await engine.dispose()
     return authorizations
+
+
+async def make_webhook_signer(conninfo: str, *, pepper: bytes) -> str:
+    """A signer that may ask; the value of its Authorization header."""
+    engine = async_engine(in_role(conninfo, ADMIN_ROLE), pool_size=1)
+    try:
+        async with engine.begin() as connection:
+            new = await webhook_signers.create(connection, "bench", sender=bytes(20), pepper=pepper)
+    finally:
+        await engine.dispose()
+    return f"Bearer {new.webhook_secret}"
 
 
 async def settings_of_server(conninfo: str) -> dict[str, str]:

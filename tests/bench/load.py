@@ -14,6 +14,7 @@ from itertools import cycle
 
 from tests.bench.jobs import Job, Result, WrongAnswer, answer_jobs, statistics
 from tests.bench.offers import JOB_TYPE, TICKETS_PER_OFFER_MAX, Offers
+from tests.bench.webhook_sessions import WebhookSession
 
 ANSWER_TIMEOUT_S = 10
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -59,12 +60,12 @@ class Session:
 class Caller(asyncio.Protocol):
     """One connection. `call_until` is done when the last answer is there; sessions take turns."""
 
-    def __init__(self, sessions: list[Session], latencies_ns: array[int]) -> None:
+    def __init__(self, sessions: list[Session | WebhookSession], latencies_ns: array[int]) -> None:
         self._sessions = cycle(sessions)
         self._latencies_ns = latencies_ns
         self._transport: asyncio.WriteTransport | None = None
         self._received = b""
-        self._session: Session | None = None
+        self._session: Session | WebhookSession | None = None
         self._sent_at_ns = self._until_ns = 0
         self._done: asyncio.Future[None] | None = None
 
@@ -129,11 +130,8 @@ class Fleet:
 
     def __init__(self, job: Job) -> None:
         self._host, self._port = job["host"], job["port"]
-        offers, callers = Offers(), job["callers"]
-        sessions = [
-            Session(offers, host=self._host, authorization=authorization, manifest_id=f"bench-{number}")
-            for number, authorization in enumerate(job["authorizations"])
-        ]
+        callers = job["callers"]
+        sessions = _sessions(job)
         self._sessions = [sessions[number::callers] for number in range(callers)]
 
     async def run(self, *, seconds: float, pause_s: float) -> Result:
@@ -157,10 +155,25 @@ class Fleet:
             for caller in callers:
                 caller.close()
 
-    async def _connected(self, sessions: list[Session], latencies_ns: array[int]) -> Caller:
+    async def _connected(self, sessions: list[Session | WebhookSession], latencies_ns: array[int]) -> Caller:
         loop = asyncio.get_running_loop()
         _, caller = await loop.create_connection(lambda: Caller(sessions, latencies_ns), self._host, self._port)
         return caller
+
+
+def _sessions(job: Job) -> list[Session | WebhookSession]:
+    """Of gateways that pay; or of a signer that asks about theirs, where the job has the signer's secret."""
+    host, authorizations = job["host"], job["authorizations"]
+    if signer_authorization := job.get("signer_authorization"):
+        return [
+            WebhookSession(host=host, authorization=authorization, signer_authorization=signer_authorization)
+            for authorization in authorizations
+        ]
+    offers = Offers()
+    return [
+        Session(offers, host=host, authorization=authorization, manifest_id=f"bench-{number}")
+        for number, authorization in enumerate(authorizations)
+    ]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ PRICE_WEI = FACE_VALUE_WEI * WIN_PROB // WIN_PROB_CERTAIN
 #: Orchestrators refuse nonces from 600 on, so a stream asks them for fresh parameters in time.
 TICKETS_PER_OFFER_MAX = 500
 JOB_TYPE = "fixed"
+ORCHESTRATOR = bytes(19) + b"\x01"
 
 _RAND_PLACE = b"\xa5" * 32
 _VALID_FOR_S = 86_400
@@ -44,7 +45,7 @@ def _orchestrator_info() -> pb.OrchestratorInfo:
     """About as large as one that an orchestrator sends to a gateway that asks for no capabilities."""
     return pb.OrchestratorInfo(
         transcoder="https://orchestrator.example:8935",
-        address=bytes(19) + b"\x01",
+        address=ORCHESTRATOR,
         ticket_params=pb.TicketParams(
             recipient=bytes(19) + b"\x02",
             face_value=_minimal(FACE_VALUE_WEI),

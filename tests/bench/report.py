@@ -67,6 +67,10 @@ def targets_of(rounds: Sequence[Round], *, peak_bytes: int, now_bytes: int) -> l
     def ratio(above: str, below: str) -> float | None:
         return over_rounds(lambda each: each[above]["calls_per_s"] / each[below]["calls_per_s"], above, below)
 
+    def webhook_share(each: Round) -> float:
+        cost = costs_of_ways(each)
+        return cost["webhook"] / (cost["proxy"] - cost["upstream call"])
+
     idle_ms = over_rounds(lambda each: each["idle"]["p50_ms"], "idle")
     busy_ms = over_rounds(lambda each: each["accounts"]["p50_ms"], "accounts")
     alone_ms = over_rounds(lambda each: each["accounts-1"]["p50_ms"], "accounts-1")
@@ -86,6 +90,10 @@ def targets_of(rounds: Sequence[Round], *, peak_bytes: int, now_bytes: int) -> l
         Target("calls/s: one hot account / all accounts", 0.8, False, ratio("hot", "accounts"), "×"),
         Target("calls/s: service / plain proxy", 0.5, False, ratio("accounts", "proxy"), "×"),
         Target("calls/s: gRPC / bare grpc.aio echo", 0.5, False, ratio("grpc", "echo"), "×"),
+        Target(
+            "CPU: webhook / (proxy way less its upstream call)",
+            1, True, over_rounds(webhook_share, *WAYS_NEED), "×",
+        ),
         Target(
             "first call after 5 s idle, against p50 of a busy service",
             busy_ms or 0, True, idle_ms if busy_ms is not None else None, "ms",
@@ -125,9 +133,38 @@ def _line(scenario: Scenario, row: Mapping[str, Any], callers: int) -> str:
     )
 
 
+#: Scenarios that the costs of the two ways in are computed from.
+WAYS_NEED = ("proxy", "listener", "accounts", "webhook")
+
+
+def costs_of_ways(each: Round) -> dict[str, float]:
+    """CPU in µs per call, of service and PostgreSQL together; the upstream call is the service's half of it."""
+
+    def cpu_us(name: str, *roles: str) -> float:
+        return sum(float(each[name]["cpu_us"][role]) for role in roles)
+
+    return {
+        "proxy": cpu_us("accounts", "service", "postgres"),
+        "upstream call": cpu_us("proxy", "proxy") - cpu_us("listener", "listener"),
+        "webhook": cpu_us("webhook", "service", "postgres"),
+    }
+
+
+def ways_lines(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a call costs by either way in. The upstream call is what the plain proxy costs above the plain listener."""
+    if not all(name in summary for name in WAYS_NEED):
+        return ""
+    cost = costs_of_ways(summary)
+    return (
+        f"CPU of service and PostgreSQL together: {cost['webhook']:.0f} µs per call by webhook; {cost['proxy']:.0f} µs "
+        f"as proxy, of which {cost['upstream call']:.0f} µs are its call to the upstream: "
+        f"{cost['proxy'] - cost['upstream call']:.0f} µs without."
+    )
+
+
 def stage_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     """Mean wall time of the stages, as the service's own metrics have them."""
-    names = [name for name in ("accounts", "hot", "grpc", "accounts-1") if name in summary]
+    names = [name for name in ("accounts", "hot", "grpc", "webhook", "accounts-1") if name in summary]
     if not names:
         return ""
     stages = list(summary[names[0]]["stage_us"])

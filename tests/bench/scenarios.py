@@ -15,7 +15,7 @@ from tests.bench.usage import cpu_ns, machine_busy_ns
 IDLE_S = 5.0
 #: Of one caller. A gateway pays for a few streams, each again and again; a thousand would all be strangers each time.
 SESSIONS_OF_ONE_COUNT = 16
-Role = Literal["upstream", "proxy", "service", "echo"]
+Role = Literal["upstream", "proxy", "listener", "service", "echo"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Scenario:
     #: Accounts that sessions belong to: all, one, or none because the server asks for no key.
     accounts: Literal["all", "one", "none"] = "none"
     is_grpc: bool = False
+    #: A signer asks for consent, instead of a gateway for tickets.
+    is_webhook: bool = False
     #: Wait so long on an open connection, then call once.
     pause_s: float = 0
 
@@ -42,9 +44,11 @@ class Scenario:
 SCENARIOS = (
     Scenario("direct", "(a) upstream, called directly", "upstream"),
     Scenario("proxy", "(b) plain proxy, no ledger", "proxy"),
+    Scenario("listener", "(b') plain listener, no upstream", "listener"),
     Scenario("accounts", "(c) service, all accounts", "service", accounts="all"),
     Scenario("hot", "(d) service, one hot account", "service", accounts="one"),
     Scenario("grpc", "(e) service over gRPC", "service", accounts="all", is_grpc=True),
+    Scenario("webhook", "(g) service, asked by webhook", "service", accounts="all", is_webhook=True),
     Scenario("echo", "(f) bare grpc.aio echo", "echo", is_grpc=True),
     Scenario("direct-1", "(a) upstream, called directly", "upstream", is_busy=False),
     Scenario("accounts-1", "(c) service, one account", "service", is_busy=False, accounts="one"),
@@ -105,6 +109,7 @@ class Runner:
             "seconds": seconds,
             "authorizations": self._authorizations(scenario, callers),
             "pause_s": pause_s,
+            "signer_authorization": stack.signer_authorization if scenario.is_webhook else None,
         }
         result = load.do(job)
         if scenario.is_paid_for:
@@ -115,7 +120,8 @@ class Runner:
         stack = self._stack
         if scenario.server == "service":
             return stack.grpc_port if scenario.is_grpc else stack.http_port
-        return {"upstream": stack.upstream_port, "proxy": stack.proxy_port, "echo": stack.echo_port}[scenario.server]
+        ports = {"upstream": stack.upstream_port, "proxy": stack.proxy_port, "listener": stack.listener_port}
+        return {**ports, "echo": stack.echo_port}[scenario.server]
 
     def _authorizations(self, scenario: Scenario, callers: int) -> list[str]:
         """One for each session; where many call there are always as many, so that only the accounts differ."""

@@ -1,4 +1,4 @@
-"""The embedded stack as real processes in a temporary directory: PostgreSQL, upstream signer, service, plain proxy."""
+"""The embedded stack as real processes in a temporary directory: PostgreSQL, signer, service, plain proxy, listener."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clearinghouse.database.cluster_files import CLUSTER_NAME
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
 from clearinghouse.secrets import api_key_pepper
-from tests.bench.accounts import make_gateways, settings_of_server
+from tests.bench.accounts import make_gateways, make_webhook_signer, settings_of_server
 from tests.bench.failure import BenchFailed
 from tests.bench.processes import START_TIMEOUT_S, LoadProcess, Server
 from tests.bench.usage import cpu_ns, postgres_pids
@@ -39,6 +39,10 @@ class Stack:
     grpc_port: int
     proxy: Server
     proxy_port: int
+    listener: Server
+    listener_port: int
+    #: With which the signer of the webhook scenario asks.
+    signer_authorization: str
     http_load: LoadProcess
     grpc_load: LoadProcess
     postmaster_pid_file: Path
@@ -53,6 +57,7 @@ class Stack:
             "upstream": cpu_ns(self.upstream.pid),
             "service": cpu_ns(self.service.pid),
             "proxy": cpu_ns(self.proxy.pid),
+            "listener": cpu_ns(self.listener.pid),
             "echo": cpu_ns(self.echo.pid) if self.echo is not None else 0,
             "load": cpu_ns(self.http_load.pid) + cpu_ns(self.grpc_load.pid),
             "postgres": 0,
@@ -75,6 +80,7 @@ def running_stack(*, accounts_count: int, is_profiled: bool) -> Iterator[Stack]:
         migrate(database.conninfo)
         pepper = api_key_pepper(load_settings(flags={"data_dir": data_dir}, environment={}))
         authorizations = asyncio.run(make_gateways(database.conninfo, count=accounts_count, pepper=pepper))
+        signer_authorization = asyncio.run(make_webhook_signer(database.conninfo, pepper=pepper))
 
         upstream_port = _free_port()
         upstream_url = f"http://{HOST}:{upstream_port}"
@@ -103,6 +109,7 @@ def running_stack(*, accounts_count: int, is_profiled: bool) -> Iterator[Stack]:
         proxy = stack.enter_context(
             Server("proxy", ["-m", "tests.bench.plain_proxy", upstream_url, sender], folder=folder)
         )
+        listener = stack.enter_context(Server("listener", ["-m", "tests.bench.plain_listener"], folder=folder))
         yield Stack(
             folder=folder,
             conninfo=database.conninfo,
@@ -115,6 +122,9 @@ def running_stack(*, accounts_count: int, is_profiled: bool) -> Iterator[Stack]:
             grpc_port=int(ports[2]),
             proxy=proxy,
             proxy_port=int(proxy.wait_for(r"listening on (\d+)")[1]),
+            listener=listener,
+            listener_port=int(listener.wait_for(r"listening on (\d+)")[1]),
+            signer_authorization=signer_authorization,
             http_load=stack.enter_context(LoadProcess("tests.bench.load", folder=folder)),
             grpc_load=stack.enter_context(LoadProcess("tests.bench.load_grpc", folder=folder)),
             postmaster_pid_file=data_dir / CLUSTER_NAME / "postmaster.pid",
@@ -142,6 +152,7 @@ def _service(folder: Path, data_dir: Path, upstream_url: str, sender: str, profi
         [*launcher, "serve", "--data-dir", str(data_dir), "--http-port", "0", "--grpc-port", "0"],
         folder=folder,
         environment={
+            "CLEARINGHOUSE_WEBHOOK__ENABLED": "true",
             "CLEARINGHOUSE_SIGNER__KIND": "go_livepeer",
             "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS": upstream_url,
             "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__EXPECTED_ADDRESS": sender,

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.jobs import percentile
+from clearinghouse.derivation import derive
+from tests.bench.jobs import WrongAnswer, percentile
+from tests.bench.offers import FACE_VALUE_WEI, TICKETS_PER_OFFER_MAX, WIN_PROB
 from tests.bench.processes import ROOT, clean_environment
-from tests.bench.report import Target
+from tests.bench.report import Target, costs_of_ways, ways_lines
 from tests.bench.scenarios import SCENARIOS, chosen
+from tests.bench.webhook_sessions import StateChain, WebhookSession
 
 
 def test_a_percentile_is_the_nearest_rank() -> None:
@@ -41,6 +44,39 @@ def test_a_target_is_judged_by_its_side_of_the_bound(is_at_most: bool, measured:
 def test_a_misspelled_scenario_is_named() -> None:
     with pytest.raises(ValueError, match=r"unknown: hott; known are .*hot"):
         chosen(["direct", "hott"])
+
+
+def test_a_chain_of_states_is_one_ticket_after_the_other_over_fresh_parameters() -> None:
+    chain, base = StateChain(), None
+    for call in range(TICKETS_PER_OFFER_MAX + 2):
+        state = chain.next_state()
+        derived = derive(state, base)
+        assert (derived.first_nonce, derived.num_tickets) == (call % TICKETS_PER_OFFER_MAX + 1, 1)
+        assert derived.ev_numerator == FACE_VALUE_WEI * WIN_PROB
+        assert base is None or (base.pm_session_id == state.pm_session_id) == (derived.first_nonce > 1)
+        base = state
+
+
+def test_a_session_of_the_webhook_shows_its_state_whole_and_goes_on_under_the_auth_id_it_was_given() -> None:
+    session = WebhookSession(host="h", authorization="Bearer a", signer_authorization="Bearer s")
+    for auth_id in ("", "gw_1/ses_2"):
+        head, _, body = session.next_request().partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}".encode() in head
+        document = json.loads(body)
+        assert document["headers"]["Authorization"] == ["Bearer a"]
+        assert document["state"]["AuthID"] == auth_id
+        session.answered(b'{"status":200,"auth_id":"gw_1/ses_2"}')
+    with pytest.raises(WrongAnswer, match="out_of_credit"):
+        session.answered(b'{"status":402,"reason":"out_of_credit: nothing is left"}')
+
+
+def test_the_upstream_call_is_what_a_proxy_costs_above_a_listener() -> None:
+    cpu = {"service": 150.0, "postgres": 50.0, "proxy": 90.0, "listener": 40.0}
+    asked = {"service": 110.0, "postgres": 55.0}
+    each = {name: {"cpu_us": cpu} for name in ("proxy", "listener", "accounts")} | {"webhook": {"cpu_us": asked}}
+    assert costs_of_ways(each) == {"proxy": 200, "upstream call": 50, "webhook": 165}
+    assert "165 µs per call by webhook; 200 µs as proxy, of which 50" in ways_lines(each)
+    assert ways_lines({"accounts": {"cpu_us": cpu}}) == ""
 
 
 @pytest.mark.slow
