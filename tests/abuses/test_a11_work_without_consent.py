@@ -7,9 +7,10 @@ import secrets
 
 import pytest
 
-from clearinghouse.identity import authenticate
+from clearinghouse.identity import authenticate, webhook_signers
 from clearinghouse.identity.keys import API_KEY, list_keys
 from clearinghouse.identity.limits import set_gateway_limits, set_key_limits
+from clearinghouse.identity.webhook_signers import WEBHOOK_PATH, WEBHOOK_SECRET
 from clearinghouse.request_rates import Rate
 from tests.abuses.attack import GO_LIVEPEER, minimal
 from tests.parts import client
@@ -97,6 +98,26 @@ async def test_keys_of_another_database_cannot_make_us_look_them_up_for_ever(
     refused = next(answer for answer in answers if answer.status == 429)
     assert refused.header("clearinghouse-limit") == "key_lookups_per_s"
     await service.pay(gateway, service.new_stream())
+
+
+async def test_webhook_secrets_that_do_not_exist_cannot_make_us_look_them_up_for_ever(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_signers, "UNKNOWN_SECRETS", few := Rate(per_s=5, burst_count=20))
+    async with running(database, webhook={"enabled": True}) as service:
+
+        async def asked(secret: str) -> Answer:
+            return await client.post(service.port, WEBHOOK_PATH, b"{broken", ("Authorization", f"Bearer {secret}"))
+
+        known = await service.house.new_webhook_secret()
+        assert (await asked(known)).status == 400, "a signer of ours is told that it asks nothing"
+        made_up = [WEBHOOK_SECRET.new(PEPPER)[0] for _ in range(5 * few.burst_count)]
+        answers = await asyncio.gather(*(asked(secret) for secret in made_up))
+        assert {(answer.status, answer.code) for answer in answers} == {
+            (401, "unauthenticated"), (429, "limit_reached"),
+        }  # fmt: skip
+        assert [answer.status for answer in answers].count(401) < 2 * few.burst_count
+        assert (await asked(known)).status == 400, "who was recognised before is not kept out"
 
 
 async def test_a_gateway_that_calls_too_often_is_told_to_wait_before_anything_is_signed(
