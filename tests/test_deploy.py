@@ -27,6 +27,7 @@ from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, in_role
 from clearinghouse.database.embedded import EmbeddedDatabase
 from clearinghouse.database.migrate import migrate, newest_revision
 from clearinghouse.database.postgres_programs import find_programs
+from clearinghouse.identity.webhook_signers import WEBHOOK_PATH
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -264,6 +265,37 @@ def test_the_example_environment_has_every_variable_that_compose_asks_for() -> N
     asked = {re.split(r":[-?]", name)[0] for name in re.findall(r"\$\{([^}]+)\}", COMPOSE_TEXT)}
     offered = re.findall(r"^(\w+)=", (DEPLOY / "compose.env.example").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(offered) == asked
+
+
+# --- Docker, the webhook way in -------------------------------------------------------------------------------------
+
+ASKING = interpolated(yaml.safe_load((DEPLOY / "compose.webhook.yaml").read_text(encoding="utf-8")))
+
+
+def flags_of(compose: dict[str, Any], service: str) -> dict[str, str]:
+    return dict(flag.lstrip("-").partition("=")[::2] for flag in compose["services"][service]["command"])
+
+
+def test_with_the_webhook_file_the_service_answers_where_the_signers_ask(secrets: Path) -> None:
+    assert set(ASKING["services"]) <= set(COMPOSE["services"])
+    environment = environment_of("clearinghouse", secrets) | ASKING["services"]["clearinghouse"]["environment"]
+    settings = load_settings(environment=environment)
+    assert settings.webhook.enabled
+    assert missing_for_serving(settings) == []
+    wanted = f"http://clearinghouse:{ListenSettings().http_port}{WEBHOOK_PATH}"
+    assert {flags_of(ASKING, name)["remoteSignerWebhookUrl"] for name in ("signer-1", "signer-2")} == {wanted}
+
+
+@pytest.mark.parametrize("name", ["signer-1", "signer-2"])
+def test_an_asking_signer_has_a_secret_of_its_own_and_is_otherwise_the_same(name: str) -> None:
+    asking, plain = flags_of(ASKING, name), flags_of(COMPOSE, name)
+    del asking["remoteSignerWebhookUrl"], plain["remoteSignerAllowNoAuth"]
+    (secret,) = ASKING["services"][name]["secrets"]
+    assert asking.pop("config") == f"/run/secrets/{secret['target']}"
+    assert secret["source"] == f"{name.replace('-', '_')}_webhook"
+    assert Path(ASKING["secrets"][secret["source"]]["file"]).parent == Path("secrets")
+    assert asking == plain
+    assert all(port.startswith("127.0.0.1:") for port in ASKING["services"][name]["ports"])
 
 
 def test_a_stopping_service_is_given_the_time_it_may_take() -> None:
