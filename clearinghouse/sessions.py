@@ -69,9 +69,13 @@ class Replay(NamedTuple):
 
 
 class Proceed(NamedTuple):
-    """The request may be signed; `first_nonce` is the nonce its first ticket must have."""
+    """The request may be signed; `first_nonce` is the nonce its first ticket must have.
+
+    `is_remembered`: this was decided by what this process remembers, and another one may know better.
+    """
 
     first_nonce: int
+    is_remembered: bool = False
 
 
 def auth_id(gateway_id: UUID, session_id: UUID) -> str:

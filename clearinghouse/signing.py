@@ -23,7 +23,7 @@ from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse.charging import CHAIN_CODES, LIMITS, Charging, Quote, charge, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
-from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
+from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal, Unavailable
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
@@ -160,14 +160,32 @@ class Signing:
             decision = await self._decide(asked, caller, request_hash, base)
             stages.done("lookup")
             if isinstance(decision, Replay):
-                receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
-                return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
-            with Asking(self._keep_unreleased) as asking:
-                return await self._pay(
-                    asked, caller, request_hash, base, first_nonce=decision.first_nonce, asking=asking, stages=stages
-                )
+                return await self._repeat(decision, caller, stages)
+            try:
+                with Asking(self._keep_unreleased) as asking:
+                    return await self._pay(
+                        asked,
+                        caller,
+                        request_hash,
+                        base,
+                        first_nonce=decision.first_nonce,
+                        asking=asking,
+                        stages=stages,
+                    )
+            except Refusal as refusal:
+                if isinstance(refusal, Unavailable) or not decision.is_remembered:
+                    raise
+                # Another process knows a newer state, perhaps made by this very request: then it is paid for.
+                confirmed = await self._decide_anew(asked, caller, request_hash, base)
+                if isinstance(confirmed, Proceed):
+                    raise
+                return await self._repeat(confirmed, caller, stages)
         finally:
             self._turns.give(recipient_rand_hash)
+
+    async def _repeat(self, decision: Replay, caller: Caller, stages: Stages) -> SignedAnswer:
+        receipt = await self._lookups.receipt(caller.gateway_id, decision.issuance_id)
+        return SignedAnswer(decision.answer, receipt, True, stages.overhead_s())
 
     async def _pay(
         self,
@@ -290,11 +308,20 @@ class Signing:
         )
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
-                return judge(remembered)
+                decision = judge(remembered)
+                return Proceed(decision.first_nonce, True) if isinstance(decision, Proceed) else decision
             except Refusal:
                 if base is not None:
                     self._sessions.forget(base.session_id)  # another process may know better
         return judge(await self._lookups.session(lookup))
+
+    async def _decide_anew(
+        self, asked: Asked, caller: Caller, request_hash: bytes, base: _Base | None
+    ) -> Replay | Proceed:
+        """By what the database has, not by what is remembered here. Raises the refusal that comes first now."""
+        if base is not None:
+            self._sessions.forget(base.session_id)
+        return await self._decide(asked, caller, request_hash, base)
 
     def _due(self, request: PaymentRequest, base: _Base | None) -> _Due:
         """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""

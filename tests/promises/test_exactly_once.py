@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from clearinghouse.identity import limits
 from tests.parts.client import Answer
 from tests.parts.service import OURS, Service, our_body
 from tests.parts.stack import TICKET_CHARGE_USD, TestGateway
@@ -201,3 +202,47 @@ async def test_a_key_on_a_repetition_changes_nothing_about_the_one_charge(servic
     late = await service.sign(gateway, body, key("k"))
     assert late.status == 480 or essence(late) == essence(first)
     assert service.house.sums(gateway).issuances == 2
+
+
+# --- a process that has not heard of the payment ----------------------------------------------------------------------
+
+
+async def test_a_payment_made_elsewhere_with_the_last_credit_is_repeated_where_the_session_was_remembered(
+    twins: tuple[Service, Service],
+) -> None:
+    gateway = await twins[0].house.new_gateway(tickets=2)
+    stream = twins[0].new_stream()
+    await twins[1].pay(gateway, stream)
+    body = stream.body()
+    first = await twins[0].sign(gateway, body)
+    assert (first.status, first.header("clearinghouse-balance")) == (200, "0 USD")
+    assert (await twins[1].sign(gateway, twins[1].new_stream(tickets=2).body())).code == "out_of_credit"
+    again = await twins[1].sign(gateway, body)
+    assert essence(again) == essence(first)
+    assert again.header("clearinghouse-replayed") == "true"
+
+
+async def test_a_payment_made_elsewhere_within_a_limit_is_repeated_where_that_limit_was_met(
+    twins: tuple[Service, Service],
+) -> None:
+    gateway = await twins[0].house.new_gateway(tickets=100)
+    async with twins[0].house.engine.begin() as connection:
+        await limits.set_gateway_limits(connection, gateway.id, {"calls_per_day": 2})
+    stream = twins[0].new_stream()
+    await twins[1].pay(gateway, stream)
+    body = stream.body()
+    first = await twins[0].sign(gateway, body)
+    assert (await twins[1].sign(gateway, twins[1].new_stream().body())).code == "limit_reached"
+    assert essence(await twins[1].sign(gateway, body)) == essence(first)
+
+
+async def test_a_state_that_went_on_elsewhere_needs_a_refresh_and_not_credit(twins: tuple[Service, Service]) -> None:
+    """The published order: what is asked for is judged before what it costs, whatever a process remembers."""
+    gateway = await twins[0].house.new_gateway(tickets=3)
+    stream = twins[0].new_stream()
+    await twins[1].pay(gateway, stream)
+    body = stream.body()
+    await twins[0].pay(gateway, stream)
+    await twins[0].pay(gateway, stream)
+    assert (await twins[1].sign(gateway, twins[1].new_stream().body())).code == "out_of_credit"
+    assert (await twins[1].sign(gateway, body)).code == "refresh_session"
