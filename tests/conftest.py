@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -60,29 +61,17 @@ def _database_numbers() -> Iterator[int]:
 @pytest.fixture
 def database(postgres: EmbeddedDatabase, database_template: str, _database_numbers: Iterator[int]) -> Iterator[str]:
     """The superuser's conninfo for a database that nobody has used; it is dropped afterwards, connections and all."""
-    name = sql.Identifier(f"test_{next(_database_numbers)}")
+    with fresh_database(postgres, database_template, f"test_{next(_database_numbers)}") as conninfo:
+        yield conninfo
+
+
+@contextmanager
+def fresh_database(postgres: EmbeddedDatabase, template: str, name: str) -> Iterator[str]:
+    """A copy of a template that lasts as long as the block."""
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
-    _execute(postgres, copy.format(name, sql.Identifier(database_template)))
-    yield make_conninfo(postgres.conninfo, dbname=name.as_string().strip('"'))
-    _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
-
-
-@pytest.fixture(scope="session")
-def _devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    """One node for the run, with the contracts on it."""
-    try:
-        anvil_program()
-    except AnvilMissing as reason:
-        pytest.skip(f"THE CHAIN IS NOT TESTED: {reason}")
-    with running_anvil(tmp_path_factory.mktemp("anvil"), chain_id=DEV_CHAIN_ID) as anvil:
-        yield Devnet.deployed_on(anvil.url)
-
-
-@pytest.fixture
-def devnet(_devnet: Devnet) -> Iterator[Devnet]:
-    """A chain on which nothing has happened yet: what a test does to it is undone."""
-    with _devnet.undone():
-        yield _devnet
+    _execute(postgres, copy.format(sql.Identifier(name), sql.Identifier(template)))
+    yield make_conninfo(postgres.conninfo, dbname=name)
+    _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _execute(postgres: EmbeddedDatabase, statement: sql.Composed) -> None:

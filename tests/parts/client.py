@@ -73,12 +73,30 @@ async def post(port: int, path: str, body: bytes, *headers: tuple[str, str], **h
 @asynccontextmanager
 async def unheard(port: int, path: str, body: bytes, *headers: tuple[str, str]) -> AsyncIterator[None]:
     """Sends a whole request and never reads the answer; the connection is reset when the block ends."""
-    _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with unheard_by(port, path, body, *headers):
+        yield
+
+
+@asynccontextmanager
+async def unheard_by(
+    port: int, path: str, body: bytes, *headers: tuple[str, str]
+) -> AsyncIterator[asyncio.StreamReader]:
+    """The same, for a caller that reads some of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         await _write(writer, request_bytes("POST", path, body, headers))
-        yield
+        yield reader
     finally:
         writer.transport.abort()
+
+
+async def abandoned(port: int, path: str, body: bytes, *headers: tuple[str, str], after_bytes: int) -> bytes:
+    """Sends a whole request and hangs up once so many bytes of the answer have come. Returns what was heard of it."""
+    heard, closes = b"", ("Connection", "close")  # so that a shorter answer has an end
+    async with asyncio.timeout(CLIENT_TIMEOUT_S), unheard_by(port, path, body, *headers, closes) as reader:
+        while len(heard) < after_bytes and (chunk := await reader.read(after_bytes - len(heard))):
+            heard += chunk
+    return heard
 
 
 def request_bytes(method: str, path: str, body: bytes, headers: Headers) -> bytes:

@@ -216,6 +216,7 @@ async def running(
     admin_token: str | None = None,
     webhook: Mapping[str, Any] | None = None,
     signer_events: Mapping[str, Any] | None = None,
+    usd_per_eth: Decimal = USD_PER_ETH,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
@@ -243,7 +244,7 @@ async def running(
             "policy": policy,
             "chain": chain or {},
             "signer_events": signer_events or {},
-            "price": {"declared": {"USD": f"{USD_PER_ETH}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
+            "price": {"declared": {"USD": f"{usd_per_eth}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
             "limits": {"request_deadline_s": request_deadline_s, "processes_count": processes_count},
             "webhook": webhook or {},
         }

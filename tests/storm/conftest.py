@@ -1,0 +1,22 @@
+"""Empty databases, as many as a test wants."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import AbstractContextManager
+
+import pytest
+
+from clearinghouse.database.embedded import EmbeddedDatabase
+from tests.conftest import fresh_database
+from tests.storm.campaign import Database
+
+
+@pytest.fixture
+def databases(postgres: EmbeddedDatabase, database_template: str) -> Database:
+    numbers = itertools.count(1)
+
+    def database() -> AbstractContextManager[str]:
+        return fresh_database(postgres, database_template, f"storm_{next(numbers)}")
+
+    return database

@@ -1,0 +1,159 @@
+"""A storm that finds nothing must be able to: each of these faults, put into the service, is found within a short run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from clearinghouse import charging, signing
+from clearinghouse.commits import Outcome
+from clearinghouse.errors import RefreshSession
+from clearinghouse.ids import uuid7
+from clearinghouse.sessions import Proceed, Replay, first_nonce
+from tests.storm.campaign import Database, one_storm
+from tests.storm.schedule import Profile
+from tests.storm.storm import StormFailed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+#: Runs of so many steps, with these seeds, one after the other.
+STEPS = 350
+SEEDS = (1, 2, 3)
+
+
+async def what_is_found(databases: Database) -> str:
+    for seed in SEEDS:
+        try:
+            await one_storm(databases, seed, Profile.MEAN, STEPS)
+        except StormFailed as failure:
+            return failure.why
+    pytest.fail(f"nothing was found in {len(SEEDS)} runs of {STEPS} steps")
+
+
+def with_sql(databases: Database, *changes: tuple[str, str]) -> Database:
+    """Databases whose commit_issuances has something else in some places."""
+
+    @contextmanager
+    def faulty() -> Any:
+        with databases() as conninfo:
+            with psycopg.connect(conninfo) as connection:
+                ((text,),) = connection.execute(
+                    "SELECT pg_get_functiondef('commit_issuances'::regproc)"
+                ).fetchall()
+                for old, new in changes:
+                    assert old in text, f"commit_issuances has no {old!r} any more"
+                    text = text.replace(old, new)
+                connection.execute(text.encode())
+            yield conninfo
+
+    return faulty
+
+
+async def test_the_service_as_it_is_passes_the_same_runs(databases: Database) -> None:
+    for seed in SEEDS:
+        await one_storm(databases, seed, Profile.MEAN, STEPS)
+
+
+SQL_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "a debit that is left out": (("SET balance = balance - paid.cost,", "SET balance = balance,"),),
+    "credit that ends one call too late": (
+        ("o_balance + o_credit_limit < item.charge", "o_balance + o_credit_limit < 0"),
+        ("balance = balance - paid.cost", "balance = greatest(balance - paid.cost, -credit_limit)"),
+    ),
+    "calls a day, off by one": (("calls[n] >= item.calls_day_left", "calls[n] > item.calls_day_left"),),
+    "expected value, off by one wei": (("evs[n] + item.ev > item.ev_left", "evs[n] + item.ev > item.ev_left + 1"),),
+    "a session that is not counted": (("opened[n] := opened[n] + 1;", "opened[n] := opened[n];"),),
+    "a key's use that is not counted": (("SET calls_day = calls_day + 1, spent_day", "SET spent_day"),),
+    "a suspension that is not looked at": (("gateway.status <> 'active'", "false"),),
+    "a markup of a moment ago": (
+        ("(gateway.markup_bps, gateway.minimum_charge) <> (asked.markup, asked.minimum_charge)", "false"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SQL_FAULTS)
+async def test_a_fault_in_the_commit_is_found(databases: Database, fault: str) -> None:
+    print(await what_is_found(with_sql(databases, *SQL_FAULTS[fault])))
+
+
+def _without_nonces(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
+    """Nothing is refused for nonces or older states, neither before the signer nor by the commit."""
+    real = signing.decide
+
+    def decide(request: Any, **known: Any) -> Replay | Proceed:
+        try:
+            return real(request, **known)
+        except RefreshSession:
+            return Proceed(first_nonce(request, known["base"]))
+
+    monkeypatch.setattr(signing, "decide", decide)
+    return (
+        ("rand.last_nonce > 0 AND rand.session_id <> asked.session_id", "false"),
+        ("rand.last_nonce > 0 AND session.head_state_hash IS DISTINCT FROM asked.base_hash", "false"),
+        ("asked.first_nonce <> rand.last_nonce + 1", "false"),
+    )
+
+
+def _replays_charged(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
+    """A repeated request is one more request: another payment for the same nonces."""
+    real = signing.decide
+
+    def decide(request: Any, **known: Any) -> Replay | Proceed:
+        decision = real(request, **known)
+        return Proceed(first_nonce(request, known["base"])) if isinstance(decision, Replay) else decision
+
+    monkeypatch.setattr(signing, "decide", decide)
+    return (*_without_nonces(monkeypatch), ("WHEN newest.request_hash = asked.request_hash THEN 'replayed'", ""))
+
+
+def _released_without_commit(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
+    """One answer in twenty leaves before it is recorded."""
+    real, count = charging.Charging.commit, 0
+
+    async def commit(self: charging.Charging, caller: Any, issuance: Any, price: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count % 20:
+            return await real(self, caller, issuance, price)
+        from datetime import UTC, datetime  # noqa: PLC0415
+
+        return caller, issuance, Outcome(None, caller.available, caller.available, datetime.now(UTC))
+
+    monkeypatch.setattr(charging.Charging, "commit", commit)
+    return ()
+
+
+def _charged_for_less(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
+    """Rounded down by one wei where n·EV is no whole number of them."""
+    real = charging.charge
+    monkeypatch.setattr(charging, "charge", lambda ev_wei, *terms: real(ev_wei - 1, *terms))
+    return ()
+
+
+def _pins_not_kept(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
+    monkeypatch.setattr("clearinghouse.sessions.require_pins", lambda *_: None)
+    return (
+        ("(session.orchestrator, session.recipient, session.job_type, session.app, session.transcoder)", "true"),
+        ("<> (asked.orchestrator, asked.recipient, asked.job_type, asked.app, asked.transcoder)", "= false"),
+        ("session.manifest_id <> asked.manifest", "false"),
+    )
+
+
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch], tuple[tuple[str, str], ...]]] = {
+    "nonces that are not checked": _without_nonces,
+    "a replay that is charged": _replays_charged,
+    "tickets released before their debit": _released_without_commit,
+    "a charge one wei too small": _charged_for_less,
+    "pins that are not kept": _pins_not_kept,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_in_the_service_is_found(
+    databases: Database, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    print(await what_is_found(with_sql(databases, *FAULTS[fault](monkeypatch))))
