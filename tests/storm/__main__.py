@@ -58,7 +58,7 @@ async def campaign(asked: Wanted) -> list[Story]:
 def main() -> int:
     """0 when nothing was found."""
     logging.disable()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         stories = asyncio.run(campaign(wanted(seconds=1800)))
     except StormFailed as failure:
