@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench proto lock clean
+.PHONY: help run test check bench storm proto lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: $(VENV)/dev.done ## lint, format, types, generated code, packages: what m
 
 bench: $(VENV)/dev.done ## measure calls/s, latency and CPU per call against the floors, in one run
 	@$(BIN)/python -m tests.bench
+
+storm: $(VENV)/dev.done ## random schedules against the real service for half an hour (STORM_SECONDS=60 for less)
+	@$(BIN)/python -m tests.storm
 
 proto: $(VENV)/dev.done ## generate the Python code of proto/ again
 	@$(BIN)/python proto/generate.py

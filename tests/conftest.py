@@ -47,6 +47,10 @@ def postgres() -> Iterator[EmbeddedDatabase]:
 @pytest.fixture(scope="session")
 def database_template(postgres: EmbeddedDatabase) -> str:
     """The name of the prepared database that `database` copies."""
+    return prepared_template(postgres)
+
+
+def prepared_template(postgres: EmbeddedDatabase) -> str:
     _execute(postgres, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE_NAME)))
     prepare_template(make_conninfo(postgres.conninfo, dbname=TEMPLATE_NAME))
     return TEMPLATE_NAME
@@ -69,8 +73,10 @@ def fresh_database(postgres: EmbeddedDatabase, template: str, name: str) -> Iter
     """A copy of a template that lasts as long as the block."""
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
     _execute(postgres, copy.format(sql.Identifier(name), sql.Identifier(template)))
-    yield make_conninfo(postgres.conninfo, dbname=name)
-    _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    try:
+        yield make_conninfo(postgres.conninfo, dbname=name)
+    finally:
+        _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _execute(postgres: EmbeddedDatabase, statement: sql.Composed) -> None:

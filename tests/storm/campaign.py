@@ -66,14 +66,19 @@ def seeds(profile: Profile, asked: Wanted) -> Iterator[tuple[int, int]]:
         yield secrets.randbits(32), asked.steps
 
 
-async def storms(database: Database, profile: Profile, asked: Wanted) -> AsyncIterator[Story]:
-    """Until the time is up, but at least one. Raises StormFailed, with the shortest schedule that fails."""
+async def storms(
+    database: Database, profile: Profile, asked: Wanted, *, ends_in_time: bool = False
+) -> AsyncIterator[Story]:
+    """Until the time is up, but at least one. Raises StormFailed, with the shortest schedule that fails.
+
+    A seed that was asked for runs to its last step, unless `ends_in_time`.
+    """
     until_s = time.monotonic() + asked.seconds
     for number, (seed, steps) in enumerate(seeds(profile, asked)):
         left_s = until_s - time.monotonic()
         if number and left_s < 1:
             return
-        seconds = None if asked.seed is not None else min(left_s, STORM_S_MAX)
+        seconds = min(left_s, STORM_S_MAX) if asked.seed is None or ends_in_time else None
         try:
             yield await one_storm(database, seed, profile, steps, seconds=seconds)
         except StormFailed as failure:

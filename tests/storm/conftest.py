@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pytest
@@ -13,10 +13,8 @@ from tests.storm.campaign import Database
 
 
 @pytest.fixture
-def databases(postgres: EmbeddedDatabase, database_template: str) -> Database:
-    numbers = itertools.count(1)
-
+def databases(postgres: EmbeddedDatabase, database_template: str, _database_numbers: Iterator[int]) -> Database:
     def database() -> AbstractContextManager[str]:
-        return fresh_database(postgres, database_template, f"storm_{next(numbers)}")
+        return fresh_database(postgres, database_template, f"storm_{next(_database_numbers)}")
 
     return database

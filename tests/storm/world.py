@@ -145,7 +145,7 @@ class World:
                 self._refresh(slot)
 
     def deliver(self, payment: Payment, answer: Released) -> None:
-        """To the orchestrator that quoted it, which checks every ticket and draws the lottery. Raises PaymentRefused."""
+        """To the orchestrator that quoted it, which checks every ticket and draws the lottery, or PaymentRefused."""
         recipient = payment.call.offer.recipient
         node = next(node for node in self.orchestrators if node.address == recipient)
         node.receive(answer.payment, answer.seg_creds)
@@ -156,7 +156,8 @@ class World:
     def _tampered(self, slot: Slot, event: schedule.Tamper) -> Call:
         """A session's next call with one thing changed; an ordinary one where there is no session yet."""
         call = slot.call(event.service)
-        if call.state is None:
+        state = call.state
+        if state is None:
             return slot.remember(call)
         if event.refreshes:
             call = replace(call, offer=self.quote(slot.orchestrator, slot.job_type))
@@ -172,8 +173,8 @@ class World:
             case "type":
                 return replace(call, job_type="live" if call.job_type != "live" else "fixed")
             case "forged":
-                sig = bytes([call.state.sig[0] ^ 1, *call.state.sig[1:]])
-                return replace(call, state=replace(call.state, sig=sig, is_forged=True))
+                sig = bytes([state.sig[0] ^ 1, *state.sig[1:]])
+                return replace(call, state=replace(state, sig=sig, is_forged=True))
             case what:
                 raise AssertionError(what)
 
