@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
+from tests.parts.devnet import DEV_CHAIN_ID, AnvilMissing, Devnet, anvil_program, running_anvil
 
 TEMPLATE_NAME = "test_template"
 
@@ -66,6 +67,24 @@ def database(postgres: EmbeddedDatabase, database_template: str, _database_numbe
     """The superuser's conninfo for a database that nobody has used; it is dropped afterwards, connections and all."""
     with fresh_database(postgres, database_template, f"test_{next(_database_numbers)}") as conninfo:
         yield conninfo
+
+
+@pytest.fixture(scope="session")
+def _devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """One node for the run, with the contracts on it."""
+    try:
+        anvil_program()
+    except AnvilMissing as reason:
+        pytest.skip(f"THE CHAIN IS NOT TESTED: {reason}")
+    with running_anvil(tmp_path_factory.mktemp("anvil"), chain_id=DEV_CHAIN_ID) as anvil:
+        yield Devnet.deployed_on(anvil.url)
+
+
+@pytest.fixture
+def devnet(_devnet: Devnet) -> Iterator[Devnet]:
+    """A chain on which nothing has happened yet: what a test does to it is undone."""
+    with _devnet.undone():
+        yield _devnet
 
 
 @contextmanager
