@@ -20,6 +20,7 @@ from chain.networks import NETWORKS
 from chain.orchestrators import OrchestratorReader
 from chain.quorum import Disagreement, NoDecision, Quorum, QuorumObserver
 from chain.rpc import RpcEndpoint
+from clearinghouse.background import Repeated
 from clearinghouse.config import ChainSettings
 from clearinghouse.readiness import NotReady
 from clearinghouse.registry import ActiveOrchestrators
@@ -60,13 +61,12 @@ class ChainWatch:
     ) -> None:
         self._reader = reader
         self._orchestrators = orchestrators
-        self._poll_s = poll_s
         self._observer = observer
         self.recipients = ActiveOrchestrators(reader, stale_max_s=stale_max_s)
         #: Why there is nothing new, for whoever asks; None while all is well.
         self._trouble: str | None = None
         self._lock = Lock.LOCKED
-        self._task: asyncio.Task[None] | None = None
+        self._polling = Repeated("watch-chain", self._poll, every_s=poll_s)
 
     @property
     def escrow(self) -> EscrowView:
@@ -83,12 +83,10 @@ class ChainWatch:
                 await self._poll()
         except TimeoutError:
             self._be_in_trouble(f"no reading within {FIRST_READING_TIMEOUT_S} s")
-        self._task = asyncio.create_task(self._go_on(), name="watch-chain")
+        self._polling.start(at_once=False)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._polling.stop()
 
     async def probe(self) -> str:
         """For readiness. Raises NotReady where tickets are refused for want of a reading."""
@@ -102,14 +100,6 @@ class ChainWatch:
             f"block {reading.block.number}, {self._reader.age_s()} s old, round {reading.rounds.current}, "
             f"{self.recipients.listed.active_count()} active orchestrators, escrow {reading.lock.value}"
         )
-
-    async def _go_on(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_s)
-            try:
-                await self._poll()
-            except Exception:
-                log.exception("background_work_failed", work="watch-chain")
 
     async def _poll(self) -> None:
         try:

@@ -4,7 +4,6 @@ changes to plans that were cut off, an embedded database that died."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -13,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.background import Repeated
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.errors import AccountBusy
 from clearinghouse.fee_watch import FeeWatch, note_low_fees
@@ -48,21 +48,20 @@ class Housekeeping:
         self._fee_watch = fee_watch
         self._embedded = embedded
         self._metrics = metrics
-        self._tasks: list[asyncio.Task[None]] = []
+        self._works = [
+            Repeated("tidy", self._tidy, every_s=TIDY_INTERVAL_S),
+            Repeated("close-idle-sessions", self._close_idle_sessions, every_s=CLOSE_SESSIONS_INTERVAL_S),
+            Repeated("watch-fees", self._watch_fees, every_s=FEE_WATCH_INTERVAL_S),
+        ]
+        if embedded is not None:
+            self._works.append(Repeated("supervise-database", self._supervise, every_s=SUPERVISE_INTERVAL_S))
 
     async def start(self) -> None:
-        self._tasks.append(asyncio.create_task(_every(TIDY_INTERVAL_S, self._tidy), name="tidy"))
-        close = _every(CLOSE_SESSIONS_INTERVAL_S, self._close_idle_sessions)
-        self._tasks.append(asyncio.create_task(close, name="close-idle-sessions"))
-        self._tasks.append(asyncio.create_task(_every(FEE_WATCH_INTERVAL_S, self._watch_fees), name="watch-fees"))
-        if self._embedded is not None:
-            supervise = _every(SUPERVISE_INTERVAL_S, self._supervise)
-            self._tasks.append(asyncio.create_task(supervise, name="supervise-database"))
+        for work in self._works:
+            work.start()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(work.stop() for work in self._works))
 
     async def _tidy(self) -> None:
         try:
@@ -124,13 +123,3 @@ async def close_idle_sessions(engine: AsyncEngine, *, idle: timedelta) -> int:
             close = text("SELECT close_idle_sessions(:gateway_id, :idle)")
             closed_count += (await connection.execute(close, {"gateway_id": gateway_id, "idle": idle})).scalar_one()
     return closed_count
-
-
-async def _every(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Repeats `work` for ever. A failure is logged and does not end the series: the next round may go well."""
-    while True:
-        try:
-            await work()
-        except Exception:
-            log.exception("background_work_failed", work=work.__qualname__)
-        await asyncio.sleep(interval_s)

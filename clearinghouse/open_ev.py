@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.background import Repeated
 from clearinghouse.errors import CeilingReached, Unavailable
 from clearinghouse.policy import Rule
 
@@ -44,17 +45,15 @@ class OpenEvCeiling:
         self._read_at_s: float | None = None
         #: Released by this process since then: part of it may be in the sum already, and counts twice until the next.
         self._released_wei = 0
-        self._task: asyncio.Task[None] | None = None
+        self._reading = Repeated("open-ev", self._try_to_read, every_s=READ_INTERVAL_S)
 
     async def start(self) -> None:
         """A database that is away is no obstacle: until it is back, nothing is signed."""
         await self._try_to_read()
-        self._task = asyncio.create_task(self._read_for_ever(), name="open-ev")
+        self._reading.start(at_once=False)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._reading.stop()
 
     def require(self, ev_wei: int) -> None:
         """Raises CeilingReached where a call's tickets do not fit any more; Unavailable where that is not known."""
@@ -82,11 +81,6 @@ class OpenEvCeiling:
             read_wei = int((await connection.execute(text(_SUM))).scalar_one())
         self._read_wei, self._read_at_s = read_wei, began_at_s
         self._released_wei -= released_before_wei
-
-    async def _read_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(READ_INTERVAL_S)
-            await self._try_to_read()
 
     async def _try_to_read(self) -> None:
         try:

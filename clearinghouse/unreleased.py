@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.background import Repeated
 from clearinghouse.database.arrays import array_literal
 from clearinghouse.errors import Refusal
 from clearinghouse.ids import uuid7
@@ -114,7 +115,7 @@ class UnreleasedLog:
         self._metrics = metrics
         self._waiting: deque[Unreleased] = deque()
         self._is_behind = False
-        self._writer: asyncio.Task[None] | None = None
+        self._writing = Repeated("unreleased", self.write, every_s=WRITE_INTERVAL_S)
 
     def keep(self, unreleased: Unreleased) -> None:
         """Never waits. When there is no room, the oldest is lost and counted."""
@@ -124,13 +125,11 @@ class UnreleasedLog:
         self._waiting.append(unreleased)
 
     def start(self) -> None:
-        self._writer = asyncio.create_task(self._write_for_ever(), name="unreleased")
+        self._writing.start()
 
     async def stop(self) -> None:
         """Writes what is still there, as far as that is possible in a moment."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+        await self._writing.stop()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self.write()
@@ -154,11 +153,6 @@ class UnreleasedLog:
             written = {unreleased.id for unreleased in batch}
             while self._waiting and self._waiting[0].id in written:  # the oldest may have been lost meanwhile
                 self._waiting.popleft()
-
-    async def _write_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(WRITE_INTERVAL_S)
-            await self.write()
 
 
 _TYPES: Final = ("uuid", "uuid", "uuid", "bigint", "bytea", "integer", "text", "timestamptz")

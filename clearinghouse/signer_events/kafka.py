@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from clearinghouse.background import Repeated
 from clearinghouse.signer_events.store import Intake
 
 if TYPE_CHECKING:
@@ -67,15 +68,13 @@ class KafkaIntake:
         self._source = source
         self._intake = intake
         self._on_lag = on_lag
-        self._task: asyncio.Task[None] | None = None
+        self._running = Repeated("signer-events", self.run, every_s=RECONNECT_PAUSE_MAX_S)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self.run(), name="signer-events")
+        self._running.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._running.stop()
 
     async def run(self) -> None:
         """Until cancelled. Trouble is logged, and everything that was not safe yet is read again after a pause."""

@@ -5,7 +5,6 @@ Every serving process may run one: they take turns by a lock of the database. Wi
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.background import Repeated
 from clearinghouse.signer_events.faults import SEVERITY, Found, Severity
 from clearinghouse.signer_events.reconcile import Expected, count_open_findings, forget, reconcile_further
 
@@ -49,15 +49,13 @@ class SignerEventWatch:
         self._shown = shown
         self._forgets_at_s = time.monotonic() + FORGET_INTERVAL_S
         self._critical = 0
-        self._task: asyncio.Task[None] | None = None
+        self._watching = Repeated("signer-event-watch", self._try_to_look, every_s=INTERVAL_S)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._watch(), name="signer-event-watch")
+        self._watching.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._watching.stop()
 
     async def look(self) -> None:
         """One turn: compares what is due, if nobody else does, and shows what is open."""
@@ -84,12 +82,8 @@ class SignerEventWatch:
             log.error("signer_event_findings", **critical)
         self._critical = sum(critical.values())
 
-    async def _watch(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except (DBAPIError, PoolTimeoutError) as error:
-                log.warning("signer_events_not_compared", reason=type(error).__name__, retry_in_s=INTERVAL_S)
-            except Exception:  # the next turn may go well
-                log.exception("background_work_failed", work="SignerEventWatch.look")
-            await asyncio.sleep(INTERVAL_S)
+    async def _try_to_look(self) -> None:
+        try:
+            await self.look()
+        except (DBAPIError, PoolTimeoutError) as error:
+            log.warning("signer_events_not_compared", reason=type(error).__name__, retry_in_s=INTERVAL_S)

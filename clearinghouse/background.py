@@ -1,0 +1,45 @@
+"""Work beside the calls, repeated for as long as the service runs. No failure ends it: the next turn may go well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Repeated:
+    """`start` before use, `stop` after; both belong to one event loop. `name` is what logs call it.
+
+    Trouble that is to be expected `work` catches itself and says what follows from it. Whatever it raises is a bug: it
+    is logged with its trace, and must not silently leave a service whose memory grows old.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+        self._name = name
+        self._work = work
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, *, at_once: bool = True) -> None:
+        """Begins with a turn, or with a pause where the first turn was just taken."""
+        assert self._task is None, "starts once"
+        self._task = asyncio.create_task(self._go_on(at_once), name=self._name)
+
+    async def stop(self) -> None:
+        """Cancels a turn that is under way. May be called twice, and without a start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _go_on(self, at_once: bool) -> None:
+        if not at_once:
+            await asyncio.sleep(self._every_s)
+        while True:
+            try:
+                await self._work()
+            except Exception:
+                log.exception("background_work_failed", work=self._name)
+            await asyncio.sleep(self._every_s)
