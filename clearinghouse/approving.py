@@ -31,6 +31,7 @@ from clearinghouse.errors import (
     SessionMismatch,
     SessionNotYours,
     StateConflict,
+    Unavailable,
 )
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
@@ -150,12 +151,23 @@ class Approving:
         raise StateConflict("The session went on while this payment was judged.")
 
     async def _attempt(self, shown: _Shown, caller: Caller, stages: Stages) -> Approval | None:
-        """Decide, policy, quote, commit. None where the session went on meanwhile."""
-        decision = await self._decide(shown, caller)
+        """Decide and pay. None where the session went on meanwhile, or may have at another process."""
+        decision, is_remembered = await self._decide(shown, caller)
         stages.done("lookup")
         if isinstance(decision, Session):
             return Approval(decision.answer, 0, None)
-        session, step = decision
+        try:
+            return await self._pay(shown, caller, decision, stages)
+        except Refusal as refusal:
+            if isinstance(refusal, Unavailable) or not is_remembered:
+                raise
+            # This very payment may have been approved elsewhere: then it is shown again, and that costs nothing.
+            self._forget(decision.session)
+            return None
+
+    async def _pay(self, shown: _Shown, caller: Caller, going: _Going, stages: Stages) -> Approval | None:
+        """Policy, quote, commit. None where the session went on meanwhile."""
+        session, step = going
         self._gates.require_shown(**step.shown._asdict())
         # A signer takes no price above the session's first, so that is the one to judge.
         judge = partial(self._gates.require_price, shown.state.type, [shown.state.initial_price])
@@ -203,17 +215,20 @@ class Approving:
         session_id = session_of(state, caller.gateway_id) if state.auth_id else None
         return _Shown(question, state, hashlib.sha256(encode_state(state)).digest(), session_id)
 
-    async def _decide(self, shown: _Shown, caller: Caller) -> Session | _Going:
-        """A session where it has just answered this very question."""
+    async def _decide(self, shown: _Shown, caller: Caller) -> tuple[Session | _Going, bool]:
+        """A session where it has just answered this very question; and whether that is by what is remembered here."""
         lookup = SessionLookup(shown.session_id, shown.state.pm_session_id)
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
-                return decide(shown, caller.gateway_id, remembered)
+                return decide(shown, caller.gateway_id, remembered), True
             except Refusal:  # another process may know better
-                for session in (remembered.session, remembered.newest):
-                    if session is not None:
-                        self._sessions.forget(session.id)
-        return decide(shown, caller.gateway_id, await self._lookups.session(lookup))
+                self._forget(remembered.session, remembered.newest)
+        return decide(shown, caller.gateway_id, await self._lookups.session(lookup)), False
+
+    def _forget(self, *sessions: Session | None) -> None:
+        for session in sessions:
+            if session is not None:
+                self._sessions.forget(session.id)
 
     def _issuance(self, shown: _Shown, caller: Caller, session: Session | None, step: Step, quote: Quote) -> Issuance:
         state, price = shown.state, quote.price

@@ -450,3 +450,18 @@ async def test_a_revoked_signer_asks_in_vain(service: Service) -> None:
         await webhook_signers.revoke(connection, "gone")
     async with asking(service, secret=new.webhook_secret) as signer:
         assert (await signer.sign(gateway, service.new_stream().body())).status == 500
+
+
+async def test_a_payment_approved_elsewhere_with_the_last_credit_is_shown_again_where_the_session_was_remembered(
+    database: str,
+) -> None:
+    async with running(database, webhook=ON) as first, running(database, webhook=ON) as second:
+        async with asking(first) as one, asking(second) as other:
+            gateway, stream = await first.house.new_gateway(tickets=2), first.new_stream()
+            await other.pay(gateway, stream)
+            assert (await one.sign(gateway, stream.body())).status == 200
+            assert (await other.sign(gateway, second.new_stream().body())).status == 402
+            again = await other.sign(gateway, stream.body())
+            assert again.status == 200, again.body
+            assert first.house.sums(gateway).tickets == 2
+        await first.house.require_sound_books()
