@@ -63,6 +63,8 @@ class AskingStorm:
     dice: random.Random
     streams: list[Teller] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
+    #: The stream of the last step.
+    at: int = 0
 
     def new_stream(self) -> Teller:
         orchestrator = self.dice.choice(ORCHESTRATORS)
@@ -74,7 +76,7 @@ class AskingStorm:
     async def step(self, act: str) -> str:
         """Does it and requires what must come of it. Returns what happened."""
         number = self.dice.randrange(STREAMS)
-        stream = self.streams[number]
+        stream, self.at = self.streams[number], number
         if act == "grant":
             return await self._grant(self.dice.randrange(GATEWAYS))
         if act == "begin":
@@ -88,7 +90,8 @@ class AskingStorm:
         if act == "lose":
             return await self._lose(stream, call, signer, expected)
         answer = await signer.sign(self.gateways[stream.gateway], body_of(call, Way.GO))
-        assert answer.status == expected.status, (call, expected, answer.status, answer.body)
+        why = f"stream {number}, {call}: {expected}, not {answer.status} {answer.body!r}"
+        assert answer.status == expected.status, why
         if answer.status == 200:
             self._approved(stream, call, expected)
             self._receive(stream, answer)
@@ -105,7 +108,10 @@ class AskingStorm:
         if not twin.heads and stream.last is not None:
             return stream.last  # its answer was lost
         state = self.dice.choice(twin.heads) if twin.heads else None
-        return replace(stream.call, state=state, offer=refreshed if act == "refresh" else stream.call.offer)
+        # Nobody goes on from one branch with the ticket parameters of another: what that takes, the states do not say.
+        is_other_branchs = state is not None and stream.call.offer.rand in twin.head_rands - {state.rand}
+        offer = refreshed if act == "refresh" or is_other_branchs else stream.call.offer
+        return replace(stream.call, state=state, offer=offer)
 
     async def _lose(self, stream: Teller, call: Call, signer: Signer, expected: Expected) -> str:
         """The caller hangs up: afterwards it was approved as expected, or not at all."""
@@ -193,7 +199,7 @@ async def test_payments_through_signers_that_ask_are_charged_as_the_states_say_w
     seed = ASKED.seed if ASKED.seed is not None else secrets.randbits(32)
     print(f"STORM_SEED={seed} replays this")
     settings = {"enabled": True, "repeats_per_hour_count": REPEATS_MAX}
-    told = deque[str](maxlen=20)
+    told = deque[str](maxlen=60)
     async with (
         running(database, webhook=settings) as first,
         running(database, webhook=settings) as second,
@@ -211,9 +217,9 @@ async def test_payments_through_signers_that_ask_are_charged_as_the_states_say_w
             if time.monotonic() > until_s:
                 break
             (act,) = storm.dice.choices(list(ACTS), weights=list(ACTS.values()))
-            told.append(f"{number}: {act}")
             try:
                 outcome = await storm.step(act)
+                told.append(f"{number}: {act} {storm.at} {outcome}")
             except AssertionError as error:
                 error.add_note(f"STORM_SEED={seed}; the last events: {', '.join(told)}")
                 raise
