@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from chain.payment_state import PaymentState, decode_state, encode_state
-from clearinghouse.derivation import DerivationError, Derived, derive
+from clearinghouse.derivation import DerivationError, Derived, TimeRanBackward, derive
 from clearinghouse.errors import StateConflict
 
 #: Of one sequence number: they are kept with the session. Honest callers lose an answer, not this many in a row.
@@ -115,7 +115,11 @@ def _charged(
 def _repeated(
     state: PaymentState, bases: Sequence[PaymentState | None], last_nonce: int, now_approved: Approved
 ) -> Step:
-    """The same tickets as one of the heads', and perhaps more of them: time has passed, and time is what is billed."""
+    """The same tickets as one of the heads', and perhaps more of them: time has passed, and time is what is billed.
+
+    `shown` is the most that they may be worth, from whichever base.
+    """
+    dearest = max(derived.ev_numerator for derived in _derivations(state, bases))
     twins = [head for head in now_approved.heads[:-1] if head.pm_session_id == state.pm_session_id]
     num_tickets = state.sender_nonce - last_nonce
     for base in bases if num_tickets >= 0 else ():
@@ -123,7 +127,7 @@ def _repeated(
         for twin in reversed(twins):
             before = _derived(twin, base)
             if derived is not None and before is not None and _is_of_same_tickets(derived, before):
-                shown = Due(derived.first_nonce, derived.num_tickets, derived.ev_numerator)
+                shown = Due(derived.first_nonce, derived.num_tickets, dearest)
                 ev_numerator = derived.ev_numerator // derived.num_tickets * num_tickets
                 fee_wei = max(derived.fee.wei - before.fee.wei, 0)
                 return Step(Kind.REPEAT, shown, Due(last_nonce + 1, num_tickets, ev_numerator), fee_wei, now_approved)
@@ -139,12 +143,18 @@ def _is_of_same_tickets(derived: Derived, before: Derived) -> bool:
 
 
 def _derivations(state: PaymentState, bases: Sequence[PaymentState | None]) -> list[Derived]:
-    """From every base that the state follows from. Raises StateConflict where it follows from none."""
+    """From every base that the state follows from. Raises StateConflict where it follows from none.
+
+    And where it is older than one of them: a signer whose clock is behind bills that step for more seconds than went by
+    (A22), and so the others would say too little.
+    """
     found: list[Derived] = []
     reason = ""
     for base in bases:
         try:
             found.append(derive(state, base))
+        except TimeRanBackward as error:
+            raise StateConflict(f"The state {error}") from error
         except DerivationError as error:
             reason = str(error)
     if not found:

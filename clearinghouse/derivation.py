@@ -31,6 +31,10 @@ class DerivationError(ValueError):
     """A state that does not follow. The text says what is wrong with it and completes "The signer's state …"."""
 
 
+class TimeRanBackward(DerivationError):
+    """The signer's clock was behind that of the state's base. The reference bills the first seconds again then."""
+
+
 class Fee(NamedTuple):
     """Wei, exactly: numerator / denominator, not reduced, neither of them negative."""
 
@@ -138,7 +142,7 @@ def _elapsed_ns(state: PaymentState, base: PaymentState | None) -> int:
         return 0
     elapsed_ns = state.last_update_unix_ns - base.last_update_unix_ns
     if elapsed_ns < 0 and state.type in _TIMED_TYPES:
-        raise DerivationError("has a LastUpdate before the last payment's.")
+        raise TimeRanBackward("has a LastUpdate before the last payment's.")
     return elapsed_ns
 
 

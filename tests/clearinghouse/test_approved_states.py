@@ -244,6 +244,22 @@ def test_a_cheap_branch_beside_a_dear_one_is_not_charged_as_if_the_dear_one_went
     assert session.charged - charged >= trick.value
 
 
+@pytest.mark.parametrize("job_type", [LIVE, LV2V])
+def test_a_clock_that_is_behind_does_not_hide_what_is_billed_for_it_behind_another_branch(job_type: str) -> None:
+    """Of two signers with one key, one is a second ahead; the other, shown its state, bills a first call anew."""
+    scale = 27_648_000 if job_type == LV2V else 1
+    session = Session()
+    first = signed(None, seconds=0, wei=25 * scale, job_type=job_type)
+    ahead = signed(first.state, seconds=21, wei=20 * scale, job_type=job_type)
+    behind = signed(first.state, seconds=20, rand=1, wei=20 * scale, job_type=job_type)
+    for issued in (first, ahead, behind):
+        session.show(issued)
+    trick = signed(ahead.state, seconds=20.5, rand=2, wei=150 * scale, job_type=job_type)
+    assert derive(trick.state, behind.state).ev_numerator < trick.value
+    with pytest.raises(StateConflict, match="LastUpdate before"):
+        session.show(trick)
+
+
 def test_what_is_kept_of_a_session_is_bounded() -> None:
     session = Session()
     first = signed(None, seconds=0)
@@ -328,7 +344,7 @@ TRICKS = st.lists(
         base=st.integers(0, 3),
         rand=st.integers(0, 2),
         ev=st.integers(0, 2),
-        elapsed_ns=st.sampled_from([0, 1, 5 * S, 60 * S]) | st.integers(0, 120 * S),
+        elapsed_ns=st.sampled_from([0, 1, 5 * S, 60 * S, -S]) | st.integers(-5 * S, 120 * S),  # of signers' clocks
     ),
     min_size=2,
     max_size=14,
