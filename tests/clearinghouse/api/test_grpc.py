@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +21,7 @@ from chain.signatures import checksum_address, keccak, recover_eth_signer
 from clearinghouse import errors
 from clearinghouse.api.grpc_refusals import STATUS_CODES, TEXT_MAX_BYTES, refusal_status
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
+from clearinghouse.api.problems import InternalError, MethodNotAllowed
 from clearinghouse.ids import show
 from clearinghouse.signers.base import SignerAnswer
 from tests.clearinghouse.api.grpc_parts import (
@@ -291,6 +294,14 @@ def all_refusals(base: type[errors.Refusal] = errors.Refusal) -> list[type[error
 @pytest.mark.parametrize("kind", all_refusals(), ids=lambda kind: kind.__name__)
 def test_every_refusal_has_a_status(kind: type[errors.Refusal]) -> None:
     assert STATUS_CODES[kind.http_status] is not grpc.StatusCode.OK
+
+
+def test_every_code_is_in_the_table_that_tells_clients_what_to_do() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Codes\n")[2].partition("\n## ")[0]
+    explained = {code for row in re.findall(r"(?m)^\| (`.+?`) \|", table) for code in re.findall(r"`(\w+)`", row)}
+    ours = [kind for kind in all_refusals() if re.match(r"clearinghouse\.(?!cli\.)", kind.__module__)]
+    assert {kind.code for kind in (*ours, MethodNotAllowed, InternalError)} == explained
 
 
 def test_facts_of_a_refusal_are_in_its_details() -> None:
