@@ -60,7 +60,7 @@ def main() -> int:
     logging.disable()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        stories = asyncio.run(campaign(wanted(seconds=1800)))
+        stories = asyncio.run(campaign(wanted(seconds=1800, is_fresh=True)))
     except StormFailed as failure:
         print("\n".join([str(failure), *failure.__notes__]), file=sys.stderr)
         return 1

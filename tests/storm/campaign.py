@@ -31,20 +31,23 @@ Database = Callable[[], AbstractContextManager[str]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the environment asks for: STORM_SECONDS, STORM_SEED, STORM_STEPS, STORM_PROFILE."""
+    """What the environment asks for: STORM_SECONDS, STORM_SEED (a number or "fresh"), STORM_STEPS, STORM_PROFILE."""
 
     seconds: float
     seed: int | None
     steps: int
     profiles: tuple[Profile, ...]
+    #: Whether other seeds come up each time: a long storm is to find something, a test to say the same twice.
+    is_fresh: bool = False
 
 
-def wanted(*, seconds: float) -> Wanted:
+def wanted(*, seconds: float, is_fresh: bool = False) -> Wanted:
     """`seconds` unless told otherwise. ValueError for a profile that does not exist."""
     seed, profile = os.environ.get("STORM_SEED"), os.environ.get("STORM_PROFILE")
     return Wanted(
+        is_fresh=is_fresh or seed == "fresh",
         seconds=float(os.environ.get("STORM_SECONDS", seconds)),
-        seed=int(seed) if seed else None,
+        seed=int(seed) if seed and seed != "fresh" else None,
         steps=int(os.environ.get("STORM_STEPS", STEPS_MAX)),
         profiles=(Profile(profile),) if profile else tuple(Profile),
     )
@@ -57,13 +60,13 @@ def failed_before(profile: Profile) -> list[tuple[int, int]]:
 
 
 def seeds(profile: Profile, asked: Wanted) -> Iterator[tuple[int, int]]:
-    """(seed, steps): the one that is asked for, or those that once failed and then new ones for ever."""
+    """(seed, steps): the one that is asked for, or those that once failed and then others for ever."""
     if asked.seed is not None:
         yield asked.seed, asked.steps
         return
     yield from failed_before(profile)
-    while True:
-        yield secrets.randbits(32), asked.steps
+    for number in itertools.count(1):
+        yield secrets.randbits(32) if asked.is_fresh else number, asked.steps
 
 
 async def storms(

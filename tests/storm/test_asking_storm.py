@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from tests.parts.stack import SIGNER_KEY, TICKET_CHARGE_USD, USD_PER_ETH, TestGa
 from tests.storm.asked import AskedGateway, AskedStream, Expected
 from tests.storm.campaign import STEPS_MAX, wanted
 from tests.storm.facts import Call, State, Way, read_state
+from tests.storm.mutate import storm_seed
 from tests.storm.wire import body_of
 from tests.storm.world import World
 
@@ -196,7 +196,7 @@ class AskingStorm:
 async def test_payments_through_signers_that_ask_are_charged_as_the_states_say_whatever_is_lost_or_forked(
     database: str,
 ) -> None:
-    seed = ASKED.seed if ASKED.seed is not None else secrets.randbits(32)
+    seed = storm_seed()
     print(f"STORM_SEED={seed} replays this")
     settings = {"enabled": True, "repeats_per_hour_count": REPEATS_MAX}
     told = deque[str](maxlen=60)

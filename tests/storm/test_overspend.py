@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from tests.parts.asking import Signer, asking
 from tests.parts.service import House, Service, running
 from tests.parts.stack import TICKET_CHARGE_USD, USD_PER_ETH, Stream, TestGateway
 from tests.storm.campaign import wanted
+from tests.storm.mutate import storm_seed
 
 ASKED = wanted(seconds=15)
 CALLERS = 64
@@ -113,7 +113,7 @@ class Race:
 @pytest.mark.slow
 @pytest.mark.timeout(240 + 2 * ASKED.seconds)
 async def test_64_callers_on_accounts_near_zero_spend_all_of_the_credit_and_not_a_digit_more(database: str) -> None:
-    seed = ASKED.seed if ASKED.seed is not None else secrets.randbits(32)
+    seed = storm_seed()
     print(f"STORM_SEED={seed}: the same sizes and accounts; the races are their own")
     dice = random.Random(seed)
     async with (
