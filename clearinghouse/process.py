@@ -16,22 +16,32 @@ log = structlog.get_logger(__name__)
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Runs `main` on uvloop. The event it gets is set by SIGINT or SIGTERM.
 
-    A second Ctrl-C cancels whatever is still under way; a second SIGTERM ends the process at once.
+    A second Ctrl-C cancels whatever is still under way, and raises KeyboardInterrupt; a second SIGTERM ends the process
+    at once.
     """
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        work = asyncio.ensure_future(main(stop))
+
+        def give_up() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            work.cancel()
 
         def ask_to_stop(number: signal.Signals) -> None:
             stop.set()
-            for each in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(each)
+            loop.remove_signal_handler(signal.SIGTERM)
+            # Not left to Python, which raises KeyboardInterrupt wherever it happens to be: libraries swallow it.
+            loop.add_signal_handler(signal.SIGINT, give_up)
             log.info("stopping", signal=number.name)  # who reads this may ask again, and is heard
 
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, ask_to_stop, each)
-        await main(stop)
+        await work
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(until_signalled())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(until_signalled())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
