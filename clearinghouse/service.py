@@ -49,6 +49,7 @@ from clearinghouse.config import (
     PolicySettings,
     Settings,
     SignerEventSettings,
+    missing_for_prices,
 )
 from clearinghouse.connections import Connections
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
@@ -155,6 +156,8 @@ async def running_service(
             processes_count=settings.limits.processes_count,
         )
         signer, signer_probe, escrow, watch = await _signer(stack, settings, secrets, metrics)
+        if missing := missing_for_prices(settings):
+            raise ServiceError(" ".join(missing))
         watched = prices_watched(settings, engine, metrics=metrics.prices, quorum_observer=metrics.chain)
         prices = await stack.enter_async_context(watched)
         charging = Charging(

@@ -117,6 +117,17 @@ def test_a_price_that_jumps_is_compared_before_it_is_used_once() -> None:
         layer.price("USD")
 
 
+def test_a_newer_opinion_takes_the_place_of_the_one_before_it() -> None:
+    fed, clock = FedPrices(), Clock()
+    layer = checked(fed, clock)
+    fed.learn(reading(price("3000")))
+    layer.learn("USD", Opinion(Decimal(3000), NOON))
+    assert layer.price("USD").value == 3000
+    layer.learn("USD", Opinion(Decimal(2700), NOON))
+    with pytest.raises(PriceUnknown, match="in doubt"):
+        layer.price("USD")
+
+
 def test_with_the_policy_feed_a_disagreement_is_known_and_the_feed_is_used() -> None:
     fed, clock = FedPrices(), Clock()
     layer = checked(fed, clock, "feed")

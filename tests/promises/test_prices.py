@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from clearinghouse import price_store
+from clearinghouse.service import ServiceError
 from tests.abuses.attack import metrics_page
 from tests.clearinghouse.signers.receiver import Receiver, http_answer, receiving
 from tests.parts import client
@@ -23,7 +24,7 @@ from tests.parts.client import Answer
 from tests.parts.devnet import Devnet, round_hash
 from tests.parts.devnet.fault_proxy import changed, hanging, honest
 from tests.parts.devnet.price_feeds import PriceFeeds
-from tests.parts.service import OURS, our_body
+from tests.parts.service import OURS, our_body, running
 from tests.parts.stack import TICKET_EV_WEI, Stream, TestGateway
 
 POLL_S = 0.1
@@ -294,3 +295,9 @@ async def test_a_declared_price_is_replaced_without_a_restart_and_comes_back(dat
         async with service.over.service.house.engine.begin() as connection:
             await price_store.clear_override(connection, "USD", reason="", actor="cli:bob")
         await service.paid_at("3000", source="declared")
+
+
+async def test_a_service_whose_feeds_cannot_be_read_at_all_does_not_start(database: str) -> None:
+    with pytest.raises(ServiceError, match=r"chain\.rpc_urls is needed with price\.source = chainlink"):
+        async with running(database, price={"source": "chainlink"}):
+            pass

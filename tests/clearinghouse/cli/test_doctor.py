@@ -411,7 +411,7 @@ async def test_prices_from_feeds_are_read_and_what_is_wrong_with_them_is_told(tm
     feeds = PriceFeeds.deployed_on(devnet)
     devnet.mine()
     async with ways_to(devnet) as proxies, receiving(http_answer(b'{"price": "3300"}')) as receiver:
-        settings = {
+        settings: dict[str, Any] = {
             "chain": {"network": "dev", "rpc_urls": [proxy.url for proxy in proxies]},
             "price": {
                 "source": "chainlink", "eth_usd_feed": feeds.eth_usd.address,
