@@ -20,7 +20,7 @@ from chain.shallow_json import require_shallow
 
 ANSWER_BYTES_MAX: Final = 256 * 1024
 #: As JSON writes a number, and as services write one into a string. Neither has a sign: a price is positive.
-_NUMBER: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,60})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 
 

@@ -176,7 +176,12 @@ class Charging:
         try:
             return self._prices.price(caller.currency)
         except PriceUnknown as error:
-            raise PriceStale(str(error), retry_after_s=30) from error
+            raise price_stale(error) from error
+
+
+def price_stale(reason: PriceUnknown) -> PriceStale:
+    """Fail closed: what is not known is not charged at."""
+    return PriceStale(str(reason), retry_after_s=30)
 
 
 def charge(ev_wei: int, caller: Caller, price: EthPrice) -> Decimal:

@@ -17,6 +17,9 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from chain.chainlink import BASE
+from chain.http_price import HttpPrice
+from chain.networks import NETWORKS
 from chain.rates import ETH, PRICE_DECIMALS
 from chain.rpc import RpcEndpoint
 from chain.signatures import parse_address
@@ -202,6 +205,28 @@ def _known_currencies(prices: dict[str, Decimal]) -> dict[str, Decimal]:
         if currency == ETH:
             raise ValueError("the price of ETH in ETH is 1 and cannot be declared")
     return prices
+
+
+def _feed_currencies(feeds: dict[str, str]) -> dict[str, str]:
+    for currency in feeds:
+        if not re.fullmatch(r"[A-Z]{3,8}", currency) or currency in {ETH, BASE}:
+            raise ValueError(f"a currency is three to eight letters, such as EUR; {BASE} is read from the feed of ETH")
+    return feeds
+
+
+def _opinion_urls(urls: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for currency, secret in urls.items():
+        if not re.fullmatch(r"[A-Z]{3,8}", currency) or currency == ETH:
+            raise ValueError("a currency is three to eight letters, such as USD")
+        url = secret.get_secret_value()
+        try:
+            HttpPrice(url, name=currency)  # connects to nothing
+            is_open = urlsplit(url).scheme == "http" and urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}
+        except ValueError:
+            is_open = True
+        if is_open:
+            raise ValueError("https://host/path#/pointer/to/the/price is needed for each currency")
+    return urls
 
 
 def _price(price: Decimal) -> Decimal:
@@ -519,15 +544,88 @@ class PolicySettings(Section):
 class PriceSettings(Section):
     """What one ETH costs in the currencies that accounts are kept in."""
 
-    source: Literal["declared"] = Field(default="declared", description="Where prices come from.")
+    source: Literal["declared", "chainlink"] = Field(
+        default="declared",
+        description="Where prices come from: `declared` below, or Chainlink's feeds on the chain, which needs [chain]. "
+        "Either way `clearinghouse price set` stands above it, for a time and without a restart.",
+    )
     declared: Annotated[dict[str, Price], BeforeValidator(_currencies), AfterValidator(_known_currencies)] = Field(
         default={"USD": Decimal(3000), "EUR": Decimal(2800)},
-        description="Price of one ETH by currency, as decimals in quotes. Giving one replaces the default list.",
+        description="Price of one ETH by currency, as decimals in quotes. Giving one replaces the default list. Not "
+        "used with another source.",
     )
     max_age_s: Annotated[Whole, Field(ge=1, le=86_400)] = Field(
         default=300,
-        description="A price older than this is not used: calls get 503 `price_stale`. Declared prices do not age.",
+        description="A price that its source has not confirmed for so long is not used: calls get 503 `price_stale`. "
+        "Declared prices do not age.",
     )
+    poll_s: Annotated[Seconds, Field(ge=0.05, le=3600)] = Field(
+        default=15, description="How often feeds and second opinions are read."
+    )
+    eth_usd_feed: Annotated[str, AfterValidator(_address)] | None = Field(
+        default=None, description="Feed of ETH in USD; without it the one known of the network."
+    )
+    feed_max_age_s: Annotated[Whole, Field(ge=1, le=604_800)] = Field(
+        default=3600,
+        description="How old the feed's own answer may be, however recently it was read: more than its heartbeat.",
+    )
+    sequencer_feed: Annotated[str, AfterValidator(_address)] | None = Field(
+        default=None, description="Uptime feed of the L2's sequencer; without it the one known of the network."
+    )
+    currency_feeds: Annotated[
+        dict[str, Annotated[str, AfterValidator(_address)]],
+        BeforeValidator(_currencies),
+        AfterValidator(_feed_currencies),
+    ] = Field(
+        default={},
+        description="Feeds of further currencies in USD, by currency, such as that of EUR / USD: ETH in EUR is then "
+        "ETH / USD ÷ EUR / USD.",
+    )
+    currency_feed_max_age_s: Annotated[Whole, Field(ge=1, le=604_800)] = Field(
+        default=90_000, description="How old the answers of these may be: more than their heartbeat, often a day."
+    )
+    second_opinions: (
+        Annotated[
+            dict[str, SecretStr],
+            BeforeValidator(_currencies),
+            BeforeValidator(_headers),
+            AfterValidator(_opinion_urls),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Who else is asked for the price of ETH, by currency: an https URL that answers in JSON, and as "
+        "its fragment a JSON pointer to the price, `https://host/path#/data/amount`. Secret, because services put keys "
+        "into URLs; in the environment one `USD: URL` a line.",
+    )
+    second_opinions_file: File | None = Field(default=None, description="File with one `USD: URL` a line.")
+    second_opinion_timeout_s: Annotated[Seconds, Field(le=30)] = Field(
+        default=3, description="How long a second opinion may take."
+    )
+    disagreement_max_bps: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
+        default=200, description="How far, in basis points of the feed's price, a second opinion may be from it."
+    )
+    on_disagreement: Literal["feed", "refuse"] = Field(
+        default="refuse",
+        description="What follows when it is further away: the feed's price is used all the same, and that is logged "
+        "and counted (feed), or calls also get 503 `price_stale` until the two agree (refuse).",
+    )
+    observations_kept_days: Annotated[Whole, Field(ge=1, le=36_500)] = Field(
+        default=400, description="How long the database keeps what sources said. Charges keep their own price."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.source != "declared" and self.max_age_s < 3 * self.poll_s:
+            raise ValueError("max_age_s must be at least three times poll_s: one lost poll is nothing unusual")
+        if unread := set(self.second_opinions or ()) - {BASE, *self.currency_feeds}:
+            raise ValueError(f"second_opinions has {', '.join(sorted(unread))}, of which there is no feed")
+        return self
+
+    @property
+    def currencies(self) -> tuple[str, ...]:
+        """Those that the source has prices in, without ETH."""
+        return tuple(self.declared) if self.source == "declared" else (BASE, *self.currency_feeds)
 
 
 class LimitSettings(Section):
@@ -699,9 +797,21 @@ def missing_for_serving(settings: Settings) -> list[str]:
                 "signer.go_livepeer.expected_address is needed with signer.kind = go_livepeer: without it, a signer "
                 "with another key would spend another deposit."
             )
+    missing += missing_for_prices(settings)
     native = settings.signer.native
     if settings.signer.kind == "native" and native.keystore_file is not None and native.keystore_password is None:
         missing.append("signer.native.keystore_password_file is needed with signer.native.keystore_file.")
     if settings.signer.kind == "native" and native.webhook_url is not None:
         missing.append(WEBHOOK_NOT_IN_PROCESS)
+    return missing
+
+
+def missing_for_prices(settings: Settings) -> list[str]:
+    """What reading prices still needs, a sentence each."""
+    missing = []
+    if settings.price.source == "chainlink":
+        if not settings.chain.is_configured:
+            missing.append("chain.rpc_urls is needed with price.source = chainlink: the feeds are on the chain.")
+        if settings.price.eth_usd_feed is None and NETWORKS[settings.chain.network].eth_usd_feed is None:
+            missing.append(f"price.eth_usd_feed is needed: no feed is known of the network {settings.chain.network}.")
     return missing

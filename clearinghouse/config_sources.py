@@ -133,6 +133,8 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
             "signer's secret in it; set listen.tls_cert_file, or listen on loopback behind a proxy that ends TLS"
         )
     found += _warnings_about_chain(settings)
+    if settings.price.second_opinions is not None and settings.price.source == "declared":
+        found.append("price.second_opinions is not asked with price.source = declared: there is no feed")
     is_blind = settings.signer.kind == "go_livepeer" and not settings.chain.is_configured
     if is_blind and not settings.policy.recipients:
         found.append("policy.recipients is empty: tickets may be paid to anybody; name the recipients you mean to pay")

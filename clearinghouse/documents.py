@@ -6,7 +6,7 @@ decimal strings, times RFC 3339 in UTC, ids carry their prefix. Scripts rely on 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
 
 if TYPE_CHECKING:
+    from chain.rates import EthPrice
+    from clearinghouse.config import PriceSettings
     from clearinghouse.identity.gateways import Gateway
     from clearinghouse.identity.keys import ApiKey, NewApiKey
     from clearinghouse.identity.limits import CeilingInForce, GatewayLimits, KeyLimits, LimitUse
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from clearinghouse.ledger.accounts import Standing
     from clearinghouse.ledger.transfers import Transfer
     from clearinghouse.ledger.verify import Report
+    from clearinghouse.price_watch import PriceWatch
+    from clearinghouse.prices import Comparison, Override
 
 Document = dict[str, Any]
 
@@ -117,6 +121,59 @@ def _ceiling_document(ceiling: CeilingInForce) -> Document:
         "allowed": _maybe_amount(ceiling.max_wei_per_unit),
         "unit": ceiling.unit,
         "set_by": ("gateway" if ceiling.is_own else "plan") if is_there else None,
+    }
+
+
+def price_document(price: EthPrice) -> Document:
+    """What GET /v1/prices answers. `age_s` is null where a price does not age."""
+    return {
+        "currency": price.currency,
+        "price": show_amount(price.value),
+        "source": price.source,
+        "observed_at": rfc3339(price.observed_at),
+        "age_s": int(price.age(datetime.now(UTC)).total_seconds()) if price.ages else None,
+        "until": rfc3339(price.until) if price.until is not None else None,
+    }
+
+
+def override_document(override: Override) -> Document:
+    return {
+        "currency": override.currency,
+        "price": show_amount(override.value),
+        "set_at": rfc3339(override.set_at),
+        "until": rfc3339(override.until),
+        "actor": override.actor,
+        "reason": override.reason,
+    }
+
+
+def prices_document(watch: PriceWatch, settings: PriceSettings) -> Document:
+    """Every price in use, and why: `missing` says why there is none; an override stands above everything else."""
+    overrides = {override.currency: override for override in watch.overrides()}
+    items = []
+    for currency, price in watch.known().items():
+        override, comparison = overrides.get(currency), watch.comparison(currency)
+        told = {"currency": currency, **dict.fromkeys(("price", "source", "observed_at", "age_s", "until"))}
+        items.append(
+            {
+                **(told if isinstance(price, str) else price_document(price)),
+                "missing": price if isinstance(price, str) else None,
+                "second_opinion": _comparison_document(comparison) if comparison is not None else None,
+                "second_opinion_missing": watch.opinion_troubles.get(currency),
+                "override": override_document(override) if override is not None else None,
+            }
+        )
+    return {"source": settings.source, "on_disagreement": settings.on_disagreement, "items": items}
+
+
+def _comparison_document(comparison: Comparison) -> Document:
+    """`currency` is the one compared: of a cross rate without an opinion of its own it is USD."""
+    return {
+        "currency": comparison.price.currency,
+        "price": show_amount(comparison.opinion.value),
+        "at": rfc3339(comparison.opinion.at),
+        "difference_bps": comparison.difference_bps,
+        "agrees": comparison.is_agreed,
     }
 
 

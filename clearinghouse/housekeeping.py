@@ -1,5 +1,5 @@
-"""Small work beside the calls: credit that expires, answers that are forgotten, sessions that end, fees that stand out,
-changes to plans that were cut off, an embedded database that died."""
+"""Small work beside the calls: credit that expires, answers and prices that are forgotten, sessions that end, fees that
+stand out, changes to plans that were cut off, an embedded database that died."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse import price_store
 from clearinghouse.background import Repeated
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.errors import AccountBusy
@@ -39,12 +40,14 @@ class Housekeeping:
         engine: AsyncEngine,
         *,
         keyed_answers_kept: timedelta,
+        price_observations_kept: timedelta,
         fee_watch: FeeWatch,
         embedded: EmbeddedPostgres | None,
         metrics: Metrics,
     ) -> None:
         self._engine = engine
         self._keyed_answers_kept = keyed_answers_kept
+        self._price_observations_kept = price_observations_kept
         self._fee_watch = fee_watch
         self._embedded = embedded
         self._metrics = metrics
@@ -69,6 +72,7 @@ class Housekeeping:
                 await connection.execute(text("SET LOCAL lock_timeout = '1s'"))
                 await connection.execute(text("SELECT settle_due_lots()"))
             await forget_keyed_answers(self._engine, older_than=self._keyed_answers_kept)
+            await price_store.forget_observations(self._engine, older_than=self._price_observations_kept)
             await plans.apply_left_over(self._engine)
         except (DBAPIError, PoolTimeoutError, AccountBusy) as error:
             log.warning("tidy_postponed", reason=type(error).__name__, retry_in_s=TIDY_INTERVAL_S)

@@ -9,7 +9,7 @@ Amounts of money are not here: a sample is a float. They are in the issuance tab
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -22,7 +22,6 @@ from clearinghouse.errors import Refusal
 from clearinghouse.hot_metrics import (
     LATENCY_BUCKETS_S,
     NAMESPACE,
-    Ages,
     HotCounter,
     HotCounters,
     HotHistogram,
@@ -30,6 +29,7 @@ from clearinghouse.hot_metrics import (
 )
 from clearinghouse.policy import Rule
 from clearinghouse.port_metrics import PortMetrics
+from clearinghouse.price_metrics import PriceMetrics
 from clearinghouse.request_rates import RATES
 from clearinghouse.shares import Shares
 from clearinghouse.signer_events.metrics import SignerEventMetrics
@@ -157,8 +157,7 @@ class Metrics:
         self._low_fees = counter("low_fees", "Gateways noted for fees far below the expected value of their tickets.")
         self.chain = ChainMetrics(registry)
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
-        self._price_ages = Ages("price_age_seconds", "Age of the price of ETH.", "currency")
-        registry.register(self._price_ages)
+        self.prices = PriceMetrics(registry)
         self._ports = PortMetrics(registry)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
@@ -228,10 +227,6 @@ class Metrics:
 
     def embedded_database_restarted(self) -> None:
         self._database_restarts.inc()
-
-    def watch_price(self, currency: str, age_s: Callable[[], float | None]) -> None:
-        """`age_s` is asked at each scrape; None leaves the currency out, as where a price does not age."""
-        self._price_ages.watch(currency, age_s)
 
     def watch_connections(self, connections: Connections) -> None:
         """Those of the HTTP port, read at each scrape."""

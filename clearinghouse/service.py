@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.escrow import DeclaredEscrow, EscrowView
 from chain.fees import FIXED, LIVE, LV2V, UNTYPED
-from chain.rates import DeclaredPrices, FreshPrices, PriceSource, PriceUnknown
+from chain.rates import PriceSource
 from chain.signatures import SigningKey, checksum_address, parse_address
 from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_server import GrpcApi
@@ -49,6 +49,7 @@ from clearinghouse.config import (
     PolicySettings,
     Settings,
     SignerEventSettings,
+    missing_for_prices,
 )
 from clearinghouse.connections import Connections
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
@@ -66,6 +67,7 @@ from clearinghouse.metrics import Metrics
 from clearinghouse.open_ev import OpenEvCeiling
 from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.policy import Policy
+from clearinghouse.price_watch import prices_watched
 from clearinghouse.readiness import NotReady, Probe, Readiness
 from clearinghouse.registry import DeclaredRecipients, EveryRegistry, Recipients
 from clearinghouse.session_cache import SessionCache
@@ -154,12 +156,13 @@ async def running_service(
             processes_count=settings.limits.processes_count,
         )
         signer, signer_probe, escrow, watch = await _signer(stack, settings, secrets, metrics)
-        prices = FreshPrices(
-            DeclaredPrices(settings.price.declared, declared_at=datetime.now(UTC)), max_age_s=settings.price.max_age_s
-        )
+        if missing := missing_for_prices(settings):
+            raise ServiceError(" ".join(missing))
+        watched = prices_watched(settings, engine, metrics=metrics.prices, quorum_observer=metrics.chain)
+        prices = await stack.enter_async_context(watched)
         charging = Charging(
             authenticator=authenticator,
-            prices=prices,
+            prices=prices.prices,
             commits=commits,
             usage=lookups,
             ceiling=await _ceiling(stack, settings.policy, engine),
@@ -196,12 +199,13 @@ async def running_service(
         probes: dict[str, Probe] = {
             "database": partial(_probe_database, engine),
             "signer": signer_probe,
-            "price": partial(_probe_price, prices, settings),
+            "price": prices.probe,
         }
         readiness = Readiness(probes if watch is None else {**probes, "chain": watch.probe})
         housekeeping = Housekeeping(
             engine,
             keyed_answers_kept=timedelta(hours=settings.limits.keyed_answer_hours),
+            price_observations_kept=timedelta(days=settings.price.observations_kept_days),
             fee_watch=FeeWatch(settings.policy.fee_watch_ratio_min_bps, settings.policy.fee_watch_ev_min_wei),
             embedded=embedded,
             metrics=metrics,
@@ -213,7 +217,7 @@ async def running_service(
         core = _Core(signing, authenticator, signer, engine, readiness, metrics)
         signers = SignerAuthenticator(lookups, pepper=secrets.api_key_pepper)
         webhook = Webhook(approving, signers, metrics=metrics) if settings.webhook.enabled else None
-        http = _http_api(settings, secrets, core, admin_engine, webhook)
+        http = _http_api(settings, secrets, core, prices=prices.prices, admin_engine=admin_engine, webhook=webhook)
         grpc_api = GrpcApi(**core._asdict(), bounds=CallBounds(read_timeout_s=settings.listen.read_timeout_s))
         http_port, grpc_port = await _listen(stack, settings, http, grpc_api, metrics)
         _settle_memory()
@@ -232,13 +236,20 @@ class _Core(NamedTuple):
 
 
 def _http_api(
-    settings: Settings, secrets: Secrets, core: _Core, admin_engine: AsyncEngine | None, webhook: Webhook | None
+    settings: Settings,
+    secrets: Secrets,
+    core: _Core,
+    *,
+    prices: PriceSource,
+    admin_engine: AsyncEngine | None,
+    webhook: Webhook | None,
 ) -> HttpApi:
     body_max_bytes, read_timeout_s = settings.listen.body_max_bytes, settings.listen.read_timeout_s
     management = management_app(
         authenticator=core.authenticator,
         engine=core.engine,
         admin_engine=admin_engine,
+        prices=prices,
         pepper=secrets.api_key_pepper,
         admin_token=_revealed(settings.api.admin_token),
         metrics=core.metrics,
@@ -562,14 +573,6 @@ async def _probe_pool(pool: SignerPool) -> str:
     if not healthy:
         raise NotReady("no signer is healthy: " + ", ".join(f"{member.name} {member.last_error}" for member in members))
     return f"{len(healthy)} of {len(members)} signers healthy"
-
-
-async def _probe_price(prices: PriceSource, settings: Settings) -> str:
-    try:
-        found = [prices.price(currency) for currency in settings.price.declared]
-    except PriceUnknown as error:
-        raise NotReady(str(error)) from None
-    return ", ".join(f"{price.value:f} {price.currency} per ETH ({price.source})" for price in found)
 
 
 def _settle_memory() -> None:

@@ -91,6 +91,7 @@ def test_the_example_works_with_every_setting_turned_on(tmp_path: Path) -> None:
         "database_url": "host=db",
         "admin_database_url": "host=db",
         "rpc_urls": "https://a.example/v2/key\nhttps://b.example/key",
+        "second_opinions": "USD: https://a.example/spot?key=k#/data/amount",
     } | dict.fromkeys(("signer_headers", "webhook_headers"), "X-Tenant: a")
     text = EXAMPLE_IN_FULL.replace('kind = "native"', 'kind = "go_livepeer"')  # in process there is no webhook
     for name in re.findall(r'"/etc/clearinghouse/secrets/(\w+)"', text):

@@ -36,6 +36,8 @@ MONEY_PLACES = (
     "clearinghouse/gates.py",
     "clearinghouse/lookups.py",
     "clearinghouse/policy.py",
+    "clearinghouse/price_store.py",
+    "clearinghouse/prices.py",
     "clearinghouse/pricing.py",
     "clearinghouse/registry.py",
     "clearinghouse/requests.py",

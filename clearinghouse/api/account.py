@@ -1,4 +1,4 @@
-"""What a gateway reads about itself: its balance, its limits and its issuances. Open to a suspended gateway too."""
+"""What a gateway reads about itself: balance, limits, price of ETH and issuances. Open to a suspended gateway too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
+from chain.rates import PriceUnknown
 from clearinghouse.api.bodies import PATH_PATTERN
 from clearinghouse.api.described import described
 from clearinghouse.api.shapes import (
@@ -14,10 +15,13 @@ from clearinghouse.api.shapes import (
     IssuanceAnswer,
     IssuancePage,
     LimitsAnswer,
+    PriceAnswer,
     balance_answer,
     limits_answer,
+    price_answer,
 )
 from clearinghouse.api.wiring import Authenticated, Wired
+from clearinghouse.charging import price_stale
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.identity.limits import gateway_limits
 from clearinghouse.ids import parse
@@ -58,6 +62,15 @@ async def read_limits(caller: Authenticated, wired: Wired) -> LimitsAnswer:
     """What the calling gateway and its keys may use, and have used."""
     async with wired.engine.connect() as connection:
         return limits_answer(await gateway_limits(connection, caller.gateway_id))
+
+
+@router.get("/prices", **described(None))
+async def read_price(caller: Authenticated, wired: Wired) -> PriceAnswer:
+    """What the calling gateway is charged at now: the price of ETH in its currency, before its markup."""
+    try:
+        return price_answer(wired.prices.price(caller.currency))
+    except PriceUnknown as error:
+        raise price_stale(error) from error
 
 
 @router.get("/issuances", dependencies=[Depends(only_page_query)], response_model=IssuancePage, **described(None, 400))

@@ -1,6 +1,6 @@
 """The management application: everything on the HTTP port that is not a hot route.
 
-    GET  /v1/balance, /v1/limits, /v1/issuances…             a gateway about itself         account.py
+    GET  /v1/balance, /v1/limits, /v1/prices, /v1/issuances… a gateway about itself         account.py
     GET  /healthz, /readyz, /metrics                         machines about the service     probes.py
     GET  /openapi.json, /docs                                people about the API           documentation.py
          /v1/admin/…                                         operators                      admin.py, admin_plans.py,
@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from chain.rates import PriceSource
 from clearinghouse.api import account, admin, admin_plans, documentation, probes, webhook_signers
 from clearinghouse.api.bodies import first_reason
 from clearinghouse.api.edge import Edge
@@ -46,6 +47,7 @@ def management_app(
     authenticator: Authenticator,
     engine: AsyncEngine,
     admin_engine: AsyncEngine | None,
+    prices: PriceSource,
     pepper: bytes,
     admin_token: str | None,
     metrics: Metrics,
@@ -61,6 +63,7 @@ def management_app(
         authenticator=authenticator,
         engine=engine,
         admin_engine=admin_engine,
+        prices=prices,
         pepper=pepper,
         admin_token=admin_token,
         metrics=metrics,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chain.rates import EthPrice
 from clearinghouse.documents import (
     fees_document,
     key_limits_document,
     limits_document,
     new_webhook_secret_document,
     plan_document,
+    price_document,
     webhook_signer_document,
 )
 from clearinghouse.identity.gateways import Gateway
@@ -50,6 +52,17 @@ class BalanceAnswer(Answer):
     currency: str = Field(examples=["USD"])
     usage_total: str = Field(description="All charges so far.", examples=["0.0123"])
     credit_lots: list[CreditLotAnswer] = Field(description="Credit that expires, in the order usage takes it.")
+
+
+class PriceAnswer(Answer):
+    """What an ETH costs a gateway now."""
+
+    currency: str = Field(examples=["USD"])
+    price: str = Field(description="`currency` per ETH, before the gateway's markup.", examples=["3123.45"])
+    source: str = Field(description="declared, chainlink, or override: set by an operator, for a time.")
+    observed_at: str = Field(description="When the source had this price.")
+    age_s: int | None = Field(description="Since the source last said so; null for a price that does not age.")
+    until: str | None = Field(description="When an operator's price ends; null for others.")
 
 
 class IssuanceAnswer(Answer):
@@ -392,3 +405,7 @@ def _lot_answer(lot: CreditLot) -> CreditLotAnswer:
         remaining=show_amount(lot.remaining),
         expires_at=rfc3339(lot.expires_at),
     )
+
+
+def price_answer(price: EthPrice) -> PriceAnswer:
+    return PriceAnswer(**price_document(price))

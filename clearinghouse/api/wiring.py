@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chain.rates import PriceSource
 from clearinghouse.api.heads import read_head
 from clearinghouse.asgi import Scope
 from clearinghouse.errors import Unauthenticated
@@ -28,6 +29,7 @@ class Wiring:
     authenticator: Authenticator
     engine: AsyncEngine
     admin_engine: AsyncEngine | None
+    prices: PriceSource
     pepper: bytes = field(repr=False)
     admin_token: str | None = field(repr=False)
     metrics: Metrics

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,6 +145,7 @@ async def _findings(connection: _Connection, login: _Login, settings: Settings) 
         found += await _currencies(connection, settings)
         if login.name == NAME:
             found += await webhook.signers(connection, is_enabled=settings.webhook.enabled)
+        found += await _overrides(connection)
     return found
 
 
@@ -229,17 +231,35 @@ async def _schema(connection: _Connection, login: _Login) -> Finding:
 
 async def _currencies(connection: _Connection, settings: Settings) -> list[Finding]:
     """Accounts that cannot pay because their currency has no price."""
-    priced = {*settings.price.declared, ETH}
+    overridden = "SELECT currency FROM price_override_in_force"
+    by_hand = [currency for (currency,) in await (await connection.execute(overridden)).fetchall()]
+    priced = {*settings.price.currencies, *by_hand, ETH}
     query = "SELECT currency, count(*) FROM account WHERE gateway_id IS NOT NULL GROUP BY currency ORDER BY currency"
     rows: Sequence[tuple[Any, ...]] = await (await connection.execute(query)).fetchall()
     return [
         error(
             "price",
             f"{count} gateway{'s' if count > 1 else ''} with an account in {currency}, which has no price",
-            f"Declare it: price.declared.{currency}.",
+            f"Declare it: price.declared.{currency}."
+            if settings.price.source == "declared"
+            else f"Name its feed: price.currency_feeds.{currency}; `clearinghouse price set` helps at once.",
         )
         for currency, count in rows
         if currency not in priced
+    ]
+
+
+async def _overrides(connection: _Connection) -> list[Finding]:
+    """Prices set by hand, which follow no market."""
+    query = "SELECT currency, price::text, until, actor FROM price_override_in_force ORDER BY currency"
+    rows: Sequence[tuple[Any, ...]] = await (await connection.execute(query)).fetchall()
+    return [
+        warning(
+            "price",
+            f"an ETH costs {price} {currency} by the word of {actor}, until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+            f"`clearinghouse price clear {currency}` gives it back to its source.",
+        )
+        for currency, price, until, actor in rows
     ]
 
 

@@ -24,7 +24,7 @@ async def examine(settings: Settings, *, config_file: Path | None) -> list[Findi
         "database": database.check(settings),
         "signer": signers.check(settings),
         "chain": chain.check(settings),
-        "price": asyncio.to_thread(price.check, settings),
+        "price": price.check(settings),
         "TLS": asyncio.to_thread(tls.check, settings),
         "open files": asyncio.to_thread(files.check, settings.listen),
         "service": asyncio.to_thread(service.check, settings.listen),

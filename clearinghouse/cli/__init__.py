@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clearinghouse.cli import books, credit, gateways, keys, plans, running, signer_events, webhook_signers
+from clearinghouse.cli import books, credit, gateways, keys, plans, prices, running, signer_events, webhook_signers
 from clearinghouse.cli.demo import sign_demo
 from clearinghouse.cli.doctor import doctor
 from clearinghouse.cli.refusals import ExplainedGroup
@@ -72,6 +72,7 @@ app.add_typer(plans.app, name="plan")
 app.add_typer(keys.app, name="key")
 app.add_typer(webhook_signers.app, name="webhook-signer")
 app.add_typer(credit.app, name="credit")
+app.add_typer(prices.app, name="price")
 app.add_typer(books.ledger_app, name="ledger")
 app.command("balance")(books.balance)
 app.command("issuances")(books.issuances)

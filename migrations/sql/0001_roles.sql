@@ -33,6 +33,11 @@ GRANT EXECUTE ON FUNCTION record_signer_events, record_signer_payments, record_u
     signer_events_reconciled, forget_signer_events TO clearinghouse_serve, clearinghouse_admin;
 GRANT EXECUTE ON FUNCTION accept_signer_event_finding TO clearinghouse_admin;
 
+-- Prices: services add what they saw, operators what they set. Neither changes a row.
+GRANT INSERT (source, currency, observed_at, price, block_hash) ON price_observation TO clearinghouse_serve;
+GRANT INSERT (id, currency, price, until, reason, actor) ON price_override TO clearinghouse_admin;
+GRANT EXECUTE ON FUNCTION forget_price_observations TO clearinghouse_serve;
+
 GRANT EXECUTE ON FUNCTION grant_credit, withdraw_credit, settle_due_lots, open_system_accounts, set_key_limits,
     refresh_limits, put_on_plan, apply_plan TO clearinghouse_admin;
 GRANT INSERT (id, name, markup_bps, minimum_charge, plan),

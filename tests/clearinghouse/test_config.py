@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -176,6 +177,7 @@ def all_secrets_given() -> dict[str, str]:
         "CLEARINGHOUSE_SIGNER_EVENTS__KAFKA_PASSWORD": SECRET,
         "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS": f"Authorization: Bearer {SECRET}",
         "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": f"Authorization: Bearer {SECRET}\nX-Tenant: a",
+        "CLEARINGHOUSE_PRICE__SECOND_OPINIONS": f"USD: https://user:{SECRET}@a.example/{SECRET}?key={SECRET}#/price",
         "CLEARINGHOUSE_CHAIN__RPC_URLS": f"https://a.example/v2/{SECRET}\nhttps://b.example/?key={SECRET}",
     }
 
@@ -468,3 +470,64 @@ def test_a_pool_beside_a_chain_needs_neither_recipients_nor_a_largest_face_value
 def test_readings_may_not_grow_old_between_two_polls() -> None:
     message = error_of({"CLEARINGHOUSE_CHAIN__POLL_S": "21", "CLEARINGHOUSE_CHAIN__STALE_MAX_S": "60"})
     assert "at least three times poll_s" in message
+
+
+# --- prices from feeds ------------------------------------------------------------------------------------------------
+
+FEED = "0x639Fe6ab55C921f74e7fac1ee960C0B6293ba612"
+SECRET_URL = "https://a.example/k3y?token=k3y#/data/amount"
+
+
+def feeds(**more: Any) -> dict[str, Any]:
+    return {"source": "chainlink", **more}
+
+
+def test_prices_from_feeds_need_a_chain_and_on_a_chain_of_ones_own_the_feed() -> None:
+    alone = Settings.model_validate({"price": feeds()})
+    assert [text.split()[0] for text in missing_for_serving(alone)] == ["chain.rpc_urls"]
+    chain = {"rpc_urls": ["http://a.example", "http://b.example"], "network": "dev"}
+    on_dev = Settings.model_validate({"price": feeds(), "chain": chain})
+    assert [text.split()[0] for text in missing_for_serving(on_dev)] == ["price.eth_usd_feed"]
+    assert missing_for_serving(Settings.model_validate({"price": feeds(eth_usd_feed=FEED), "chain": chain})) == []
+    on_arbitrum = {**chain, "network": "arbitrum-one"}
+    assert missing_for_serving(Settings.model_validate({"price": feeds(), "chain": on_arbitrum})) == []
+
+
+def test_second_opinions_come_from_a_file_with_one_a_line_and_are_never_shown(tmp_path: Path) -> None:
+    file = write(tmp_path / "opinions", f"usd: {SECRET_URL}\nEUR: https://b.example/#/0\n")
+    environment = {
+        "CLEARINGHOUSE_PRICE__SECOND_OPINIONS_FILE": str(file),
+        "CLEARINGHOUSE_PRICE__SOURCE": "chainlink",
+    }
+    config = write(tmp_path / "c.toml", f'[price.currency_feeds]\neur = "{FEED}"\n')
+    settings = load_settings(environment=environment, config_file=config)
+    assert settings.price.currencies == ("USD", "EUR")
+    assert settings.price.second_opinions is not None
+    assert settings.price.second_opinions["USD"].get_secret_value() == SECRET_URL
+    assert "k3y" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("price", "reason"),
+    [
+        ({"second_opinions": {"USD": "http://a.example/k3y#/a"}}, "https://host/path#/pointer"),
+        ({"second_opinions": {"USD": "https://a.example/k3y#a"}}, "https://host/path#/pointer"),
+        ({"second_opinions": {"USD": "k3y"}}, "https://host/path#/pointer"),
+        ({"second_opinions": {"CHF": SECRET_URL}}, "CHF, of which there is no feed"),
+        ({"second_opinions": {"ETH": SECRET_URL}}, "three to eight letters"),
+        ({"currency_feeds": {"USD": FEED}}, "USD is read from the feed of ETH"),
+        ({"currency_feeds": {"EUR": "0x12"}}, "address"),
+        ({"max_age_s": 30}, "at least three times poll_s"),
+    ],
+)
+def test_feeds_and_opinions_that_cannot_work_are_refused_without_showing_secrets(
+    price: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason) as refused:
+        Settings.model_validate({"price": feeds(**price)})
+    assert "k3y" not in str(refused.value)
+
+
+def test_a_second_opinion_that_nobody_asks_is_warned_about() -> None:
+    settings = Settings.model_validate({"price": {"second_opinions": {"USD": SECRET_URL}}})
+    assert any(text.startswith("price.second_opinions is not asked") for text in warnings_about(settings))

@@ -136,7 +136,7 @@ def test_attempts_are_counted_by_member_and_outcome(metrics: Metrics) -> None:
 
 def test_the_age_of_a_price_is_read_at_the_scrape(metrics: Metrics) -> None:
     ages: list[float | None] = [1.0]
-    metrics.watch_price("USD", lambda: ages[0])
+    metrics.prices.watch_price("USD", lambda: ages[0])
     assert sample(metrics, "price_age_seconds", currency="USD") == 1
     ages[0] = 400.0
     assert sample(metrics, "price_age_seconds", currency="USD") == 400
@@ -171,7 +171,7 @@ def test_every_stage_and_route_that_the_code_names_is_known() -> None:
 
 def test_every_metric_is_explained_for_operators(metrics: Metrics) -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    metrics.watch_price("USD", lambda: 1.0)
+    metrics.prices.watch_price("USD", lambda: 1.0)
     metrics.watch_connections(Connections(8))
     metrics.watch_grpc_calls(Shares(8))
     kinds = {"counter": "_total", "info": "_info"}

@@ -211,6 +211,7 @@ async def running(
     policy: Mapping[str, Any] | None = None,
     escrow: Mapping[str, Any] | None = None,
     chain: Mapping[str, Any] | None = None,
+    price: Mapping[str, Any] | None = None,
     processes_count: int = 1,
     listen: Mapping[str, Any] | None = None,
     admin_token: str | None = None,
@@ -221,8 +222,8 @@ async def running(
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
     `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow`, `chain`,
-    `listen`, `webhook` and `signer_events` have settings of these sections that differ from the defaults; the native
-    signer's own limit on face values follows `policy`. With `admin_token` there is a management API.
+    `price`, `listen`, `webhook` and `signer_events` have settings of these sections that differ from the defaults; the
+    native signer's own limit on face values follows `policy`. With `admin_token` there is a management API.
     """
     policy = policy or {}
     signer = {
@@ -244,7 +245,11 @@ async def running(
             "policy": policy,
             "chain": chain or {},
             "signer_events": signer_events or {},
-            "price": {"declared": {"USD": f"{usd_per_eth}", "EUR": f"{EUR_PER_ETH}"}, "max_age_s": price_max_age_s},
+            "price": {
+                "declared": {"USD": f"{usd_per_eth}", "EUR": f"{EUR_PER_ETH}"},
+                "max_age_s": price_max_age_s,
+                **(price or {}),
+            },
             "limits": {"request_deadline_s": request_deadline_s, "processes_count": processes_count},
             "webhook": webhook or {},
         }

@@ -125,6 +125,7 @@ async def running_port(
         authenticator=stack.authenticator,
         engine=engine or own_engine,
         admin_engine=stack.engine,
+        prices=stack.prices,
         pepper=PEPPER,
         admin_token=admin_token,
         metrics=stack.metrics,

@@ -746,7 +746,7 @@ async def test_the_openapi_document_is_valid_and_describes_every_route(port: Htt
     assert document == port.document
     hot = {"/generate-live-payment", "/sign-orchestrator-info", "/discover-orchestrators", "/v1/signTicket"}
     hot |= {"/webhooks/remote-signer", "/authorize"}
-    cold = {"/v1/balance", "/v1/limits", "/v1/issuances", "/v1/issuances/{issuance_id}"}
+    cold = {"/v1/balance", "/v1/limits", "/v1/prices", "/v1/issuances", "/v1/issuances/{issuance_id}"}
     machines = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
     assert hot | cold | machines == {path for path in document["paths"] if not path.startswith("/v1/admin/")}
     operations = [operation for item in document["paths"].values() for operation in item.values()]

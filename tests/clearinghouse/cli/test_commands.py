@@ -33,7 +33,7 @@ COMMANDS = [
     "gateway set-pricing", "gateway set-limits", "gateway set-plan", "plan create", "plan set", "plan show",
     "plan list", "plan delete", "key create", "key list", "key rotate", "key revoke", "key set-limits",
     "webhook-signer create", "webhook-signer list", "webhook-signer rotate", "webhook-signer revoke",
-    "credit grant", "credit withdraw", "balance", "issuances", "ledger verify",
+    "credit grant", "credit withdraw", "price set", "price clear", "balance", "issuances", "ledger verify",
     "reconcile signer-events", "signer-events accept",
 ]  # fmt: skip
 SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -500,3 +500,60 @@ def _process(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLEARINGHOUSE_")}
     command = [sys.executable, "-m", "clearinghouse.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+
+
+# --- prices -----------------------------------------------------------------------------------------------------------
+
+
+def price_of(cli: Cli, currency: str, **environment: str) -> dict[str, Any]:
+    items = cli("price", "--json", **environment).json()["items"]
+    (found,) = [each for each in items if each["currency"] == currency]
+    return dict(found)
+
+
+def test_the_price_is_shown_with_its_source_and_one_set_by_hand_with_who_and_until_when(cli: Cli) -> None:
+    found = price_of(cli, "USD")
+    assert (found["price"], found["source"], found["override"], found["missing"]) == ("3000", "declared", None, None)
+    done = cli("price", "set", "USD", "3210.50", "--until", "2h", "--reason", "the feed stands still", "--json").json()
+    assert (done["currency"], done["price"], done["reason"]) == ("USD", "3210.5", "the feed stands still")
+    assert done["actor"].startswith("cli:")
+    found = price_of(cli, "USD")
+    assert (found["price"], found["source"], found["until"]) == ("3210.5", "override", done["until"])
+    assert found["override"] == done
+    told = cli("price").out
+    assert re.search(rf"USD +3210.5 +override .* set by {done['actor']} until .*: the feed stands still", told)
+    cli("price", "clear", "USD")
+    assert price_of(cli, "USD")["source"] == "declared"
+    assert cli("price", "clear", "USD").err.startswith("not_found: no override of the price in USD")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("3000", "--until", "tomorrow"), "an end is written"),
+        (("3000", "--until", "8d"), "within 7 days"),
+        (("3000", "--until", "2020-01-01T00:00:00Z"), "not before now"),
+        (("3,000", "--until", "1h"), "plain decimal number"),
+    ],
+)
+def test_a_price_that_cannot_be_or_an_end_that_is_none_is_refused(
+    cli: Cli, arguments: tuple[str, ...], reason: str
+) -> None:
+    answer = cli("price", "set", "USD", *arguments)
+    assert (answer.exit_code, reason in answer.err) == (1, True), answer
+    assert price_of(cli, "USD")["source"] == "declared"
+
+
+def test_prices_from_a_chain_that_is_not_configured_say_what_is_needed(cli: Cli) -> None:
+    answer = cli("price", CLEARINGHOUSE_PRICE__SOURCE="chainlink")
+    assert answer.err.startswith("bad_configuration: chain.rpc_urls is needed")
+
+
+def test_a_feed_that_cannot_be_read_is_told_as_the_reason(cli: Cli) -> None:
+    chain = {
+        "CLEARINGHOUSE_PRICE__SOURCE": "chainlink", "CLEARINGHOUSE_CHAIN__RPC_URLS": "http://127.0.0.1:9/key",
+        "CLEARINGHOUSE_CHAIN__QUORUM_COUNT": "1",
+    }  # fmt: skip
+    found = price_of(cli, "USD", **chain)
+    assert (found["price"], found["source"]) == (None, None)
+    assert "rpc-1 connection_failed" in found["missing"]

@@ -31,9 +31,12 @@ from clearinghouse.checkup.run import CHECK_TIMEOUT_S, examine
 from clearinghouse.config import ListenSettings, Settings
 from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
 from clearinghouse.identity import gateways, webhook_signers
+from clearinghouse.price_store import set_override
+from tests.clearinghouse.signers.receiver import http_answer, receiving
 from tests.parts import faulty_signer as faulty
 from tests.parts.devnet import Devnet, FaultProxy, fault_proxy
 from tests.parts.devnet.fault_proxy import API_KEY, lying_l1_block, status, wrong_chain_id
+from tests.parts.devnet.price_feeds import PriceFeeds
 from tests.parts.faulty_signer import FaultySigner
 from tests.parts.program import Done, new_home, run
 from tests.parts.service import running
@@ -402,6 +405,43 @@ async def test_the_built_in_prices_are_a_warning_in_production(tmp_path: Path, d
     found = (await findings(tmp_path, **served_by(database)))["price"]
     assert found.status == "warning"
     assert "price.declared" in found.what_to_do
+
+
+async def test_prices_from_feeds_are_read_and_what_is_wrong_with_them_is_told(tmp_path: Path, devnet: Devnet) -> None:
+    feeds = PriceFeeds.deployed_on(devnet)
+    devnet.mine()
+    async with ways_to(devnet) as proxies, receiving(http_answer(b'{"price": "3300"}')) as receiver:
+        settings: dict[str, Any] = {
+            "chain": {"network": "dev", "rpc_urls": [proxy.url for proxy in proxies]},
+            "price": {
+                "source": "chainlink", "eth_usd_feed": feeds.eth_usd.address,
+                "sequencer_feed": feeds.sequencer.address, "on_disagreement": "feed",
+            },
+        }  # fmt: skip
+        assert (await findings(tmp_path, **settings))["price"].detail == "3000 USD per ETH (chainlink)"
+        settings["price"]["second_opinions"] = {"USD": f"{receiver.origin}/{API_KEY}#/price"}
+        found = (await findings(tmp_path, **settings))["price"]
+        assert found.status == "warning"
+        assert "1000 basis points apart" in found.detail
+        receiver.answers[:] = [http_answer(b'{"cost": "3000"}')]
+        found = (await findings(tmp_path, **settings))["price"]
+        assert found.status == "warning"
+        assert "the second opinion is missing: the answer has nothing" in found.detail
+        assert API_KEY not in found.detail
+        settings["price"]["currency_feeds"] = {"GBP": feeds.eur_usd.address}
+        found = (await findings(tmp_path, **settings))["price"]
+        is_error(found, "the feed GBP / USD calls itself 'EUR / USD'", "clearinghouse price set")
+    is_error((await findings(tmp_path, price={"source": "chainlink"}))["configuration"], "chain.rpc_urls is needed")
+
+
+async def test_a_price_set_by_hand_is_a_warning(tmp_path: Path, database: str, admin: AsyncEngine) -> None:
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    async with admin.begin() as connection:
+        await gateways.create(connection, "a", currency="GBP")
+        await set_override(connection, "GBP", "2345.5", until=until, reason="", actor="cli:alice")
+    found = (await findings(tmp_path, **served_by(database), price={"declared": {"USD": "3123"}}))["price"]
+    assert found.status == "warning"
+    assert "2345.5 GBP by the word of cli:alice" in found.detail
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
