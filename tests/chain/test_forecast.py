@@ -60,7 +60,7 @@ def test_computed_and_played_agree(answer: Forecast) -> None:
 
 
 def test_winners_that_come_in_clumps_are_seen_by_the_plays_alone() -> None:
-    """Nearly every ticket wins: a session's tickets are paid together, which a stream of single winners does not say."""
+    """Nearly every ticket wins: a session's are paid together, which a stream of single winners does not say."""
     clumped = replace(
         PLAN, sessions_count=20, ticket_ev_wei=8 * 10**9, face_value_wei=9 * 10**9, session_s=7_200,
         demand_variation=Fraction(0),
