@@ -109,8 +109,8 @@ class Forecast:
     ruin: Beside
     #: The deposit is too small for the next ticket, and the signer refuses.
     refusing: Beside
-    #: Whether the computed ruin is within the interval of the steady plays, three times as wide for one false alarm in
-    #: more than a thousand.
+    #: Whether the computed ruin and deposit are those of the steady plays, within three times the interval: six
+    #: standard deviations, so that chance alone does not say no.
     do_agree: bool
     after_ruin: AfterRuin
     empty_median: Emptying
