@@ -49,7 +49,10 @@ MONEY_PLACES = (
     "clearinghouse/verification.py",
 )
 #: Go rounds a duration through a float64, and the native signer must round as it does. A probability is no amount.
-FLOATS_ON_PURPOSE = {"chain/go_duration.py", "chain/payouts.py"}
+#: Plans and plays of the future are rates and probabilities; their amounts are whole winners times a face value.
+FLOATS_ON_PURPOSE = {
+    "chain/forecast.py", "chain/go_duration.py", "chain/payouts.py", "chain/simulation.py", "chain/traffic.py",
+}  # fmt: skip
 UNITS = (
     "_s", "_ms", "_hours", "_days", "_bytes", "_rows", "_count", "_port", "_wei", "_wei_per_unit", "_bps", "_round",
     "_block",

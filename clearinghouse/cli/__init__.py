@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from clearinghouse.cli import books, credit, gateways, keys, plans, prices, running, signer_events, webhook_signers
+from clearinghouse.cli import (
+    books,
+    coverage,
+    credit,
+    gateways,
+    keys,
+    plans,
+    prices,
+    running,
+    signer_events,
+    webhook_signers,
+)
 from clearinghouse.cli.demo import sign_demo
 from clearinghouse.cli.doctor import doctor
 from clearinghouse.cli.refusals import ExplainedGroup
@@ -76,6 +87,9 @@ app.add_typer(prices.app, name="price")
 app.add_typer(books.ledger_app, name="ledger")
 app.command("balance")(books.balance)
 app.command("issuances")(books.issuances)
+
+# Deposit and reserve.
+app.add_typer(coverage.app, name="coverage")
 
 # What others say about it.
 app.add_typer(signer_events.reconcile_app, name="reconcile")
