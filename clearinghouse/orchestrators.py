@@ -13,6 +13,7 @@ answer or its absence is remembered.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
@@ -319,8 +320,8 @@ def _shown(price: Price) -> str:
 
 
 def _key(request: PaymentRequest) -> tuple[str, bytes]:
-    """A price may depend on what is to be run."""
-    return request.info.transcoder, request.capabilities
+    """A price may depend on what is to be run. A digest, because a caller could fill the memory with capabilities."""
+    return request.info.transcoder, hashlib.sha256(request.capabilities).digest()
 
 
 def _unanswered(reason: str, now_s: float) -> _Reply:

@@ -31,12 +31,21 @@ Probe = Callable[[], Awaitable[str]]
 
 
 class Readiness:
-    """All probes together. An unexpected exception in one means not ready, with no more than its type shown."""
+    """All probes together. An unexpected exception in one means not ready, with no more than its type shown.
+
+    Anybody may ask, without a key: who asks while somebody else's look is under way hears of that one.
+    """
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self._probes = probes
+        self._look: asyncio.Task[list[Check]] | None = None
 
     async def checks(self) -> list[Check]:
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._looked(), name="readiness")
+        return await asyncio.shield(self._look)
+
+    async def _looked(self) -> list[Check]:
         return list(await asyncio.gather(*(self._check(name, probe) for name, probe in self._probes.items())))
 
     async def is_ready(self) -> bool:

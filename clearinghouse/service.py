@@ -137,6 +137,8 @@ async def running_service(
         registry = CollectorRegistry()
         metrics = Metrics(registry, version=version("livepeer-clearinghouse"))
         engine = _engine(stack, conninfo, SERVE_ROLE)
+        # What gateways read has connections of its own: whoever takes all of them keeps nobody from being paid for.
+        reads = _engine(stack, conninfo, SERVE_ROLE)
         admin_engine = _engine(stack, admin_conninfo, ADMIN_ROLE) if admin_conninfo is not None else None
         await _require_schema(engine)
 
@@ -165,7 +167,7 @@ async def running_service(
             prices=prices.prices,
             commits=commits,
             usage=lookups,
-            ceiling=await _ceiling(stack, settings.policy, engine),
+            ceiling=await _ceiling(stack, settings.policy, conninfo),
         )
         unreleased = UnreleasedLog(engine, metrics.signer_events)
         unreleased.start()
@@ -214,7 +216,7 @@ async def running_service(
         stack.push_async_callback(housekeeping.stop)
 
         _watch_signer_events(stack, settings, conninfo, metrics)
-        core = _Core(signing, authenticator, signer, engine, readiness, metrics)
+        core = _Core(signing, authenticator, signer, reads, readiness, metrics)
         signers = SignerAuthenticator(lookups, pepper=secrets.api_key_pepper)
         webhook = Webhook(approving, signers, metrics=metrics) if settings.webhook.enabled else None
         http = _http_api(settings, secrets, core, prices=prices.prices, admin_engine=admin_engine, webhook=webhook)
@@ -367,10 +369,11 @@ def _policy(policy: PolicySettings) -> Policy:
     )
 
 
-async def _ceiling(stack: AsyncExitStack, policy: PolicySettings, engine: AsyncEngine) -> OpenEvCeiling | None:
+async def _ceiling(stack: AsyncExitStack, policy: PolicySettings, conninfo: str) -> OpenEvCeiling | None:
+    """With a connection of its own: without its readings nothing is signed."""
     if policy.ev_open_max_wei is None:
         return None
-    ceiling = OpenEvCeiling(engine, max_wei=policy.ev_open_max_wei)
+    ceiling = OpenEvCeiling(_engine(stack, conninfo, SERVE_ROLE, pool_size=1), max_wei=policy.ev_open_max_wei)
     await ceiling.start()
     stack.push_async_callback(ceiling.stop)
     return ceiling
@@ -533,8 +536,8 @@ def _grpc_credentials(listen: ListenSettings) -> grpc.ServerCredentials | None:
     )
 
 
-def _engine(stack: AsyncExitStack, conninfo: str, role: str) -> AsyncEngine:
-    engine = async_engine(in_role(conninfo, role))
+def _engine(stack: AsyncExitStack, conninfo: str, role: str, *, pool_size: int = 4) -> AsyncEngine:
+    engine = async_engine(in_role(conninfo, role), pool_size=pool_size)
     stack.push_async_callback(engine.dispose)
     return engine
 

@@ -114,6 +114,23 @@ async def test_an_offer_that_its_orchestrator_confirms_is_asked_about_once(orche
         assert questions(orchestrator) == 2
 
 
+async def test_what_is_remembered_of_an_offer_is_small_whatever_its_capabilities(
+    orchestrator: Orchestrator,
+) -> None:
+    """Ten thousand of them are remembered, and a caller has up to 16 KiB for each."""
+    capabilities = net.Capabilities(
+        constraints=net.Capabilities.Constraints(minVersion="v" * 12_000)
+    ).SerializeToString()
+    with checked() as made:
+        for _ in range(2):
+            await made.check.require(
+                Stream(offer_of(orchestrator), job_type="lv2v", capabilities=capabilities).request(), GATEWAY
+            )
+        assert made.count(CrossCheckOutcome.AGREED) == 2
+        assert sum(len(part) for key in made.check._replies for part in key) < 256
+    assert questions(orchestrator) == 1
+
+
 async def test_many_at_once_wait_for_one_question(orchestrator: Orchestrator) -> None:
     with checked() as made:
         await asyncio.gather(*(made.require(offer_of(orchestrator), uuid4()) for _ in range(20)))

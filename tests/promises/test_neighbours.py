@@ -6,8 +6,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import psycopg
+import pytest
 
-from tests.parts.client import CLIENT_TIMEOUT_S, Answer
+from clearinghouse import open_ev
+from tests.parts.client import CLIENT_TIMEOUT_S, Answer, call
 from tests.parts.service import Service, running
 from tests.parts.stack import TestGateway
 
@@ -43,6 +45,24 @@ async def test_a_locked_account_is_answered_busy_and_its_neighbours_are_paid_in_
     for body in bodies:
         await until_signed(service, held, body)
     assert service.house.sums(held).issuances == len(bodies)
+
+
+async def test_a_gateway_that_reads_on_and_on_keeps_nobody_from_being_signed_for(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the sum of what is open nothing is signed: no gateway's reads may take the connection it is read with."""
+    monkeypatch.setattr(open_ev, "STALE_AFTER_S", 2)
+    async with running(database, policy={"ev_open_max_wei": str(10**18)}) as service:
+        reader, payer = await service.house.new_gateway(), await service.house.new_gateway()
+        asked = ("Authorization", reader.authorization)
+        with psycopg.connect(service.house.conninfo) as other:
+            other.execute("LOCK TABLE credit_lot")  # so that every reading of a balance waits
+            reads = [call(service.port, "GET", "/v1/balance", headers=[asked], timeout_s=PATIENCE_S) for _ in range(32)]
+            reading = asyncio.gather(*reads)
+            await asyncio.sleep(open_ev.STALE_AFTER_S + 2 * open_ev.READ_INTERVAL_S)
+            await service.pay(payer, service.new_stream())
+            assert (await call(service.port, "GET", "/readyz")).status == 200
+        assert {answer.status for answer in await reading} <= {200, 503}
 
 
 async def test_one_locked_account_keeps_no_other_gateway_out_of_four_processes(database: str) -> None:
