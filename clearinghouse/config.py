@@ -1,7 +1,8 @@
 """Every setting of the clearinghouse: its name, unit, default, what is allowed, and what it is for.
 
 The models are frozen and read nothing by themselves; `clearinghouse.config_sources.load_settings` fills them from
-flags, environment, file and defaults. docs/configuration.md is made from this file.
+flags, environment, file and defaults. How values are written is in config_values.py. docs/configuration.md is made from
+this file.
 A secret `x` has a twin `x_file` that names a file to read it from; only one of the two may be given.
 """
 
@@ -11,187 +12,38 @@ import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from chain.chainlink import BASE
 from chain.http_price import HttpPrice
 from chain.networks import NETWORKS
 from chain.rates import ETH, PRICE_DECIMALS
-from chain.rpc import RpcEndpoint
-from chain.signatures import parse_address
-
-ETH_WEI: Final = 10**18
-PEPPER_CHARS_MIN: Final = 32
-TOKEN_CHARS_MIN: Final = 16
-
-
-def _whole_number(value: Any) -> Any:
-    """Only integers and their digits: `true`, 8080.0 and "1e3" are slips of the pen, not numbers."""
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,80}", value):
-        return int(value)
-    if type(value) is int:
-        return value
-    raise ValueError("a whole number is needed, in digits alone")
-
-
-def _seconds(value: Any) -> Any:
-    if type(value) is int or type(value) is float:
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value):
-        return value
-    raise ValueError("a number of seconds is needed, such as 3 or 0.5")
-
-
-def _exact_decimal(value: Any) -> Any:
-    """Decimal text or an integer. A TOML float is refused: it has been rounded before we see it."""
-    if isinstance(value, Decimal):
-        return value
-    if type(value) is int:
-        return Decimal(value)
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,18})?", value):
-        return Decimal(value)
-    raise ValueError('a decimal in quotes is needed, such as "3000.5"')
-
-
-def _expanded(path: Path) -> Path:
-    return path.expanduser()
-
-
-def _conninfo(secret: SecretStr) -> SecretStr:
-    try:
-        parameters = conninfo_to_dict(secret.get_secret_value())
-    except ProgrammingError:  # its text repeats parts of the value, so it is not passed on
-        raise ValueError(
-            "a PostgreSQL URL (postgresql://user@host/database) or conninfo (host=… dbname=…) is needed"
-        ) from None
-    if not parameters:  # libpq takes nothing at all for "whatever runs on this machine"
-        raise ValueError("it is empty: leave it out to use the embedded PostgreSQL")
-    return secret
-
-
-def _address(text: str) -> str:
-    parse_address(text)  # ValueError with the reason
-    return text
-
-
-def _block_hash(text: str) -> str:
-    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", text):
-        raise ValueError("0x and 64 hexadecimal digits are needed")
-    return text.lower()
-
-
-def _url_list(value: Any) -> Any:
-    """In the environment: separated by commas."""
-    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-
-
-def _host_and_port(text: str) -> str:
-    if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", text):
-        raise ValueError("host:port is needed")
-    return text
-
-
-def _signer_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        well_formed = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        well_formed = False
-    if not well_formed:
-        raise ValueError("http://host:port or https://host:port is needed")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ValueError("go-livepeer answers at the root of its host: leave path, query and fragment out")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("credentials do not belong into a URL: use signer.go_livepeer.headers_file")
-    return text.rstrip("/")
-
-
-def _webhook_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        well_formed = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        well_formed = False
-    if not well_formed or parts.fragment or not re.fullmatch("[!-~]+", text):
-        raise ValueError("http://host/path or https://host/path is needed, in ASCII and without a fragment")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("credentials do not belong into a URL: use signer.native.webhook_headers_file")
-    return text
-
-
-def _secret_url_list(value: Any) -> Any:
-    """In the environment separated by commas, in a file one a line. An empty list would quietly turn the chain off."""
-    items = [item for item in re.split(r"[,\s]+", value) if item] if isinstance(value, str) else value
-    if items is not None and not items:
-        raise ValueError("it is empty: leave it out to read no chain")
-    return items
-
-
-def _rpc_url(secret: SecretStr) -> SecretStr:
-    try:
-        RpcEndpoint(secret.get_secret_value(), name="an endpoint")  # connects to nothing
-    except ValueError:
-        raise ValueError("https://host/path is needed for each endpoint") from None
-    return secret
-
-
-def _headers(value: Any) -> Any:
-    """In the environment and in a headers_file: one `Name: value` a line."""
-    if not isinstance(value, str):
-        return value
-    headers: dict[str, str] = {}
-    for line in filter(None, (line.strip() for line in value.splitlines())):
-        name, colon, content = line.partition(":")
-        if not colon:
-            raise ValueError("one `Name: value` a line is needed")
-        headers[name.strip()] = content.strip()
-    if not headers:
-        raise ValueError("one `Name: value` a line is needed, and there is none")
-    return headers
-
-
-def _header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError("a header name may have letters, digits and hyphens")
-        if name.lower().replace("_", "-").startswith("signer-"):
-            raise ValueError("Signer-* headers are the clearinghouse's own and cannot be configured")
-        if re.search(r"[\x00-\x1f\x7f]", value.get_secret_value()):
-            raise ValueError("a header value may not have control characters")
-    return headers
-
-
-#: Set for each request: a second one could change where a body ends, or whom it is for.
-_RESERVED_HEADERS: Final = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
+from clearinghouse.config_values import (
+    COMMA_LIST,
+    Address,
+    BlockHash,
+    DatabaseUrl,
+    ExactDecimal,
+    File,
+    HostAndPort,
+    Ordinal,
+    Password,
+    Pepper,
+    Port,
+    PriceCeiling,
+    RpcUrls,
+    Seconds,
+    SignerHeaders,
+    SignerUrl,
+    Token,
+    WebhookHeaders,
+    WebhookUrl,
+    Wei,
+    Whole,
 )
 
-
-def _webhook_header_names(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError("a header name may have letters, digits and hyphens")
-        if name.lower() in _RESERVED_HEADERS:
-            raise ValueError("Host, Content-Length and the headers of a connection cannot be configured")
-        if not re.fullmatch("[ -~]*", value.get_secret_value()):
-            raise ValueError("a header value must be printable ASCII")
-    if len({name.lower() for name in headers}) != len(headers):
-        raise ValueError("a header is given twice, in different spelling")
-    return headers
+ETH_WEI: Final = 10**18
 
 
 def _currencies(value: Any) -> Any:
@@ -241,30 +93,7 @@ def _decimals(number: Decimal) -> int:
     return max(0, -exponent)
 
 
-def _secret_of(chars_min: int) -> AfterValidator:
-    def long_enough(secret: SecretStr) -> SecretStr:
-        if len(secret.get_secret_value()) < chars_min:
-            raise ValueError(f"at least {chars_min} characters are needed, such as `openssl rand -hex 32` prints")
-        return secret
-
-    return AfterValidator(long_enough)
-
-
-Whole = Annotated[int, BeforeValidator(_whole_number)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]
-ExactDecimal = Annotated[Decimal, BeforeValidator(_exact_decimal)]
 Price = Annotated[ExactDecimal, AfterValidator(_price)]
-PriceCeiling = Annotated[ExactDecimal, Field(gt=0)]
-Port = Annotated[Whole, Field(ge=0, le=65_535)]
-Wei = Annotated[Whole, Field(ge=0, lt=2**256)]
-#: Of a round or a block, counted by the chain.
-Ordinal = Annotated[Whole, Field(ge=0, lt=2**63)]
-File = Annotated[Path, AfterValidator(_expanded)]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_conninfo)]
-Pepper = Annotated[SecretStr, _secret_of(PEPPER_CHARS_MIN)]
-Token = Annotated[SecretStr, _secret_of(TOKEN_CHARS_MIN)]
-Password = Annotated[SecretStr, _secret_of(1)]
-SignerUrl = Annotated[str, AfterValidator(_signer_url)]
 
 
 class Section(BaseModel):
@@ -343,31 +172,31 @@ class NativeSignerSettings(Section):
     max_price_wei_per_unit: PriceCeiling | None = Field(
         default=None, description="Highest price accepted, in wei per unit whatever the unit; no ceiling without it."
     )
-    webhook_url: Annotated[str, AfterValidator(_webhook_url)] | None = Field(
+    webhook_url: WebhookUrl | None = Field(
         default=None,
         description="Asked before each payment is released, as go-livepeer's -remoteSignerWebhookUrl is. For "
         "`clearinghouse signer` alone: `serve` charges by itself and refuses it with signer.kind = native.",
     )
-    webhook_headers: (
-        Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_webhook_header_names)] | None
-    ) = Field(default=None, description="Headers sent to the webhook; in the environment one `Name: value` a line.")
+    webhook_headers: WebhookHeaders | None = Field(
+        default=None, description="Headers sent to the webhook; in the environment one `Name: value` a line."
+    )
     webhook_headers_file: File | None = Field(default=None, description="File with one `Name: value` a line.")
 
 
 class GoLivepeerSettings(Section):
     """A pool of go-livepeer remote signers that share one sender address."""
 
-    urls: Annotated[tuple[SignerUrl, ...], BeforeValidator(_url_list)] = Field(
+    urls: Annotated[tuple[SignerUrl, ...], COMMA_LIST] = Field(
         default=(),
         description="Base URLs, separated by commas in the environment; two or more survive the loss of one.",
     )
-    expected_address: Annotated[str, AfterValidator(_address)] | None = Field(
+    expected_address: Address | None = Field(
         default=None, description="Sender address every signer must have: a signer with another key is not used."
     )
     timeout_s: Seconds = Field(
         default=3.0, description="Budget for one call over all attempts; a hung signer is abandoned."
     )
-    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_header_names)] | None = Field(
+    headers: SignerHeaders | None = Field(
         default=None, description="Headers sent to the signers; in the environment one `Name: value` a line."
     )
     headers_file: File | None = Field(default=None, description="File with one `Name: value` a line.")
@@ -402,9 +231,7 @@ class ChainSettings(Section):
     network: Literal["arbitrum-one", "dev"] = Field(
         default="arbitrum-one", description="Where the protocol's contracts are; dev is a chain on this machine."
     )
-    rpc_urls: (
-        Annotated[tuple[Annotated[SecretStr, AfterValidator(_rpc_url)], ...], BeforeValidator(_secret_url_list)] | None
-    ) = Field(
+    rpc_urls: RpcUrls | None = Field(
         default=None,
         description="JSON-RPC endpoints, separated by commas in the environment: two or more, of different providers. "
         "Secret, because providers put keys into them; logs and metrics say rpc-1, rpc-2 by their place in the list.",
@@ -455,13 +282,13 @@ class EscrowSettings(Section):
     claimed_in_round_wei: Wei = Field(default=0, description="Part of the reserve already claimed in this round.")
     withdraw_round: Ordinal = Field(default=0, description="Round from which the sender may withdraw; 0 while locked.")
     last_initialized_round: Ordinal = Field(default=3500, description="Round that tickets are created in.")
-    last_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] = Field(
+    last_initialized_round_block_hash: BlockHash = Field(
         default="0x" + "51" * 32, description="Block hash of that round."
     )
     previous_initialized_round: Ordinal | None = Field(
         default=None, description="Round before it, of which ticket parameters are accepted too; without it, none."
     )
-    previous_initialized_round_block_hash: Annotated[str, AfterValidator(_block_hash)] | None = Field(
+    previous_initialized_round_block_hash: BlockHash | None = Field(
         default=None, description="Block hash of that round; the two need each other."
     )
     last_seen_l1_block: Ordinal = Field(
@@ -483,7 +310,7 @@ class PolicySettings(Section):
     A call that exceeds it is refused before it reaches a signer: prices with 481, everything else with 403.
     """
 
-    recipients: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_url_list)] = Field(
+    recipients: Annotated[tuple[Address, ...], COMMA_LIST] = Field(
         default=(),
         description="Addresses that tickets may be paid to, separated by commas in the environment; any without it. "
         "Where the chain is read, only active orchestrators among them.",
@@ -671,9 +498,7 @@ class WebhookSettings(Section):
 class SignerEventSettings(Section):
     """What the signers report to Kafka, and how it is compared with what was issued. Nobody is charged by it."""
 
-    kafka_bootstrap_servers: Annotated[
-        tuple[Annotated[str, AfterValidator(_host_and_port)], ...], BeforeValidator(_url_list)
-    ] = Field(
+    kafka_bootstrap_servers: Annotated[tuple[HostAndPort, ...], COMMA_LIST] = Field(
         default=(),
         description="Brokers as host:port, separated by commas in the environment. Without them nothing is read from "
         "Kafka; needs the extra `kafka`.",

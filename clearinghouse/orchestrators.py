@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +30,7 @@ from chain.messages import MessageError, OrchestratorInfo, Price, decode_orchest
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import checksum_address
 from chain.tickets import WIN_PROB_CERTAIN
+from clearinghouse.bounded import Bounded
 from clearinghouse.errors import LimitReached, OrchestratorUnknown, Refusal, SignersUnavailable, TicketNotAllowed
 from clearinghouse.ids import show
 from clearinghouse.metrics import CrossCheckOutcome, Metrics
@@ -122,7 +123,7 @@ class CrossCheck:
             lambda: asyncio.Semaphore(ASKED_AT_ONCE_PER_GATEWAY_MAX_COUNT)
         )
         self._rates = RequestRates(now_s=now_s)
-        self._replies: OrderedDict[tuple[str, bytes], _Reply] = OrderedDict()
+        self._replies: Bounded[tuple[str, bytes], _Reply] = Bounded(REMEMBERED_MAX_COUNT)
         self._signature = b""
 
     async def require(self, request: PaymentRequest, gateway_id: UUID) -> None:
@@ -191,7 +192,7 @@ class CrossCheck:
         except TimeoutError:
             reply = _unanswered(f"none within {self._timeout_s} s", self._now_s())
         if is_asking:
-            self._remember(request, reply)
+            self._replies.remember(_key(request), reply)
         return reply
 
     async def _answer(self, endpoint: Endpoint, request: PaymentRequest, place: _Place) -> _Reply:
@@ -242,12 +243,6 @@ class CrossCheck:
             self._signature = bytes.fromhex(json.loads(answer.body)["signature"].removeprefix("0x"))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SignersUnavailable("The signer has no signature to show to orchestrators.", retry_after_s=1) from None
-
-    def _remember(self, request: PaymentRequest, reply: _Reply) -> None:
-        self._replies[_key(request)] = reply
-        self._replies.move_to_end(_key(request))
-        if len(self._replies) > REMEMBERED_MAX_COUNT:
-            self._replies.popitem(last=False)
 
 
 class _Place:

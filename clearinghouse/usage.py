@@ -7,7 +7,6 @@ costing a signature with every further call: it is refused from memory for a mom
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -17,6 +16,7 @@ from time import monotonic
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
+from clearinghouse.bounded import Bounded
 from clearinghouse.errors import LimitReached
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
@@ -96,7 +96,7 @@ class UsageLimits:
     def __init__(self, reads: Reads, *, now_s: Callable[[], float] = monotonic) -> None:
         self._reads = reads
         self._now_s = now_s
-        self._refused: OrderedDict[UUID, _Refused] = OrderedDict()
+        self._refused: Bounded[UUID, _Refused] = Bounded(REMEMBERED_MAX_COUNT)
 
     async def require(self, use: Use) -> None:
         """Raises LimitReached where such a call was refused a moment ago, or was and would be again."""
@@ -123,10 +123,7 @@ class UsageLimits:
         return limit_reached(limit, usage, use)
 
     def _remember(self, use: Use, limit: Limit, usage: Usage) -> None:
-        self._refused[use.key_id] = _Refused(self._now_s() + REFUSAL_REMEMBERED_S, use, limit, usage)
-        self._refused.move_to_end(use.key_id)
-        if len(self._refused) > REMEMBERED_MAX_COUNT:
-            self._refused.popitem(last=False)
+        self._refused.remember(use.key_id, _Refused(self._now_s() + REFUSAL_REMEMBERED_S, use, limit, usage))
 
 
 def _is_covered(use: Use, refused: _Refused) -> bool:

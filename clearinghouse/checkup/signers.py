@@ -10,8 +10,8 @@ from chain.keystore import KeystoreError, load_keystore
 from chain.signatures import checksum_address, parse_address
 from clearinghouse.checkup.findings import Finding, error, ok, warning
 from clearinghouse.config import GoLivepeerSettings, Settings
+from clearinghouse.configured import ServiceError, endpoints
 from clearinghouse.secrets import SECRETS_DIR_NAME
-from clearinghouse.service import ServiceError, endpoints
 from clearinghouse.signers.go_livepeer import GoLivepeerSigner, Identity, NoAnswerError
 
 NAME: Final = "signer"

@@ -126,10 +126,10 @@ def signer(
     """
     from chain.keystore import KeystoreError  # noqa: PLC0415
     from chain.signatures import checksum_address  # noqa: PLC0415
+    from clearinghouse.configured import escrow_of, native_signer  # noqa: PLC0415
     from clearinghouse.log import configure_logging  # noqa: PLC0415
     from clearinghouse.process import run  # noqa: PLC0415
     from clearinghouse.running import native_key  # noqa: PLC0415
-    from clearinghouse.service import escrow_of, native_signer  # noqa: PLC0415
     from clearinghouse.signers.server import signer_served  # noqa: PLC0415
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
@@ -224,12 +224,12 @@ def _serve(
 ) -> None:
     from chain.keystore import KeystoreError  # noqa: PLC0415
     from clearinghouse.cli.context import DatabaseNotReady  # noqa: PLC0415
+    from clearinghouse.configured import ServiceError  # noqa: PLC0415
     from clearinghouse.database.postgres_programs import EmbeddedPostgresError  # noqa: PLC0415
     from clearinghouse.log import configure_logging  # noqa: PLC0415
     from clearinghouse.process import run  # noqa: PLC0415
     from clearinghouse.running import service_of  # noqa: PLC0415
     from clearinghouse.secrets import SecretMissing  # noqa: PLC0415
-    from clearinghouse.service import ServiceError  # noqa: PLC0415
     from clearinghouse.signers.pool import SignerPoolError  # noqa: PLC0415
 
     configure_logging(settings.log)

@@ -79,8 +79,8 @@ def signer_events(
     """
     from datetime import UTC, datetime, timedelta  # noqa: PLC0415
 
+    from clearinghouse.configured import expected_payments  # noqa: PLC0415
     from clearinghouse.instants import parse_span  # noqa: PLC0415
-    from clearinghouse.service import expected_payments  # noqa: PLC0415
     from clearinghouse.signer_events.reconcile import APART_MAX, open_findings, reconcile  # noqa: PLC0415
 
     span = parse_span(since) if since is not None else None
@@ -121,10 +121,10 @@ def consume(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     \b
     Example: clearinghouse signer-events consume --config /etc/clearinghouse/clearinghouse.toml
     """
+    from clearinghouse.configured import kafka_source  # noqa: PLC0415
     from clearinghouse.database.connect import SERVE_ROLE, async_engine, in_role  # noqa: PLC0415
     from clearinghouse.log import configure_logging  # noqa: PLC0415
     from clearinghouse.process import run  # noqa: PLC0415
-    from clearinghouse.service import kafka_source  # noqa: PLC0415
     from clearinghouse.signer_events.kafka import KafkaIntake, KafkaNotInstalled  # noqa: PLC0415
     from clearinghouse.signer_events.store import Intake, log_bad_event  # noqa: PLC0415
 

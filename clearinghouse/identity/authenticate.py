@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from decimal import Decimal
 from time import monotonic
 from uuid import UUID
 
+from clearinghouse.bounded import Bounded
 from clearinghouse.errors import Suspended, Unauthenticated
 from clearinghouse.identity.keys import API_KEY
 from clearinghouse.identity.secret_texts import secret_hmac
@@ -81,9 +81,9 @@ class Authenticator:
         self._remember_s = remember_s
         self._now = now
         self._rates = RequestRates(processes_count=processes_count)
-        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._remembered: Bounded[str, _Remembered] = Bounded(REMEMBERED_MAX_COUNT)
         #: By the HMAC of a whole Authorization header: the key it proved to be, and the stored secret it proved it to.
-        self._proven: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
+        self._proven: Bounded[bytes, tuple[str, bytes]] = Bounded(REMEMBERED_MAX_COUNT)
 
     async def authenticate(self, authorization: str, *, may_be_suspended: bool = False) -> Caller:
         """The caller behind an Authorization header value. Raises Unauthenticated, Suspended or LimitReached.
@@ -124,9 +124,7 @@ class Authenticator:
             known = await self._rates.count_misses(KEY_LOOKUPS, UNKNOWN_KEYS, lambda: self._known(key.public_id))
         if known is None or not hmac.compare_digest(secret_hmac(self._pepper, key.secret), known.record.secret_hmac):
             raise Unauthenticated("The API key is not known.")
-        self._proven[digest] = key.public_id, known.record.secret_hmac
-        if len(self._proven) > REMEMBERED_MAX_COUNT:
-            self._proven.popitem(last=False)
+        self._proven.remember(digest, (key.public_id, known.record.secret_hmac))
         return known
 
     async def refresh(self, caller: Caller) -> Caller:
@@ -175,10 +173,7 @@ class Authenticator:
             return None
         now_s = monotonic()
         known = _Remembered(record, _caller(record, public_id), now_s, now_s)
-        self._remembered[public_id] = known
-        self._remembered.move_to_end(public_id)
-        if len(self._remembered) > REMEMBERED_MAX_COUNT:
-            self._remembered.popitem(last=False)
+        self._remembered.remember(public_id, known)
         return known
 
     def _refusal(self, record: KeyRecord, *, may_be_suspended: bool = False) -> Unauthenticated | Suspended | None:

@@ -10,7 +10,6 @@ more than two: a third would be one that somebody has forgotten. A secret is mad
 from __future__ import annotations
 
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from chain.signatures import parse_address
 from clearinghouse import ids
+from clearinghouse.bounded import Bounded
 from clearinghouse.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from clearinghouse.identity.authenticate import bearer
 from clearinghouse.identity.names import check_name
@@ -273,7 +273,7 @@ class SignerAuthenticator:
         self._now = now
         self._rates = RequestRates()
         #: By the HMAC of a whole Authorization header that proved to be right.
-        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._remembered: Bounded[bytes, _Remembered] = Bounded(REMEMBERED_MAX_COUNT)
 
     async def authenticate(self, authorization: str) -> WebhookSigner:
         """The signer behind an Authorization header value. Raises WebhookSecretNeeded, LimitReached where too many
@@ -302,10 +302,8 @@ class SignerAuthenticator:
             self._remembered.pop(digest, None)
             raise WebhookSecretNeeded("The webhook secret is not known.")
         signer = WebhookSigner(record.signer_id, record.name, record.sender, record.face_value_max_wei)
-        known = self._remembered[digest] = _Remembered(record, signer, monotonic())
-        self._remembered.move_to_end(digest)
-        if len(self._remembered) > REMEMBERED_MAX_COUNT:
-            self._remembered.popitem(last=False)
+        known = _Remembered(record, signer, monotonic())
+        self._remembered.remember(digest, known)
         return known
 
     def _require_valid(self, record: WebhookSecretRecord) -> None:

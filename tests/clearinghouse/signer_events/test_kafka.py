@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from clearinghouse.config import Settings
+from clearinghouse.configured import kafka_source
 from clearinghouse.database.connect import SERVE_ROLE, async_engine, in_role
-from clearinghouse.service import kafka_source
 from clearinghouse.signer_events import kafka as kafka_module
 from clearinghouse.signer_events.kafka import KafkaIntake, KafkaSource
 from clearinghouse.signer_events.store import Counts, Intake
