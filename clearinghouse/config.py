@@ -400,6 +400,26 @@ class ChainSettings(Section):
         description="A reading whose block is older is not used: calls get 503 until there is a fresh one.",
     )
 
+    index_enabled: bool = Field(
+        default=True,
+        description="Whether `serve` reads redeemed tickets and the other events of the sender's escrow into the "
+        "database. One process at a time does, of all that may.",
+    )
+    index_from_block: Annotated[Ordinal, Field(ge=1)] | None = Field(
+        default=None,
+        description="First block whose events are read, where none was read yet; without it the newest block then. "
+        "Later `clearinghouse chain index --from-block` is the way back.",
+    )
+    index_range_max_count: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
+        default=10_000,
+        description="Most blocks whose events are asked for at once; fewer are where an endpoint refuses so many.",
+    )
+    confirmations_count: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
+        default=240,
+        description="Blocks above one that settle it. Events of blocks with fewer are undone if the chain is "
+        "reorganised; below them it must not be.",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = self.rpc_urls or ()
