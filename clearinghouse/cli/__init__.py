@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clearinghouse.cli import books, credit, gateways, keys, plans, running, signer_events, webhook_signers
+from clearinghouse.cli import books, chain, credit, gateways, keys, plans, running, signer_events, webhook_signers
 from clearinghouse.cli.demo import sign_demo
 from clearinghouse.cli.doctor import doctor
 from clearinghouse.cli.refusals import ExplainedGroup
@@ -79,6 +79,7 @@ app.command("issuances")(books.issuances)
 # What others say about it.
 app.add_typer(signer_events.reconcile_app, name="reconcile")
 app.add_typer(signer_events.events_app, name="signer-events")
+app.add_typer(chain.app, name="chain")
 
 
 def main() -> None:
