@@ -20,7 +20,8 @@ from clearinghouse.database.connect import in_role
 
 #: Of a pg_advisory_lock: who holds it reads the chain.
 LOCK: Final = int.from_bytes(b"chainidx")
-MATCHED_AT_ONCE_MAX: Final = 500
+#: Each looks through what its gateway was issued in a session: some ms, or a tenth of a second for the busiest.
+MATCHED_AT_ONCE_MAX: Final = 100
 _STATEMENT_TIMEOUT: Final = "30s"
 
 
