@@ -18,23 +18,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from chain.rpc import Failure, MemberFailed, RpcCall, RpcEndpoint, RpcError
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 #: Of one request; providers refuse batches beyond some hundreds.
 CALLS_PER_BATCH_MAX: Final = 100
 _BACKOFF_FIRST_S: Final = 1
 _BACKOFF_MAX_S: Final = 15
 _UINT_DIGITS_MAX: Final = 64
+#: With another question the same endpoint may well answer: it is not left alone.
+_OF_THE_QUESTION: Final = frozenset({Failure.UNKNOWN_BLOCK, Failure.TOO_LARGE})
 
 
 class NoDecision(Exception):
     """Nothing is known now. The text says why, for the operator; it has no URL and no amounts."""
+
+
+class TooFewAnswers(NoDecision):
+    """`failures` are those of the endpoints that were asked just now; none where all of them are left alone."""
+
+    def __init__(self, text: str, failures: Collection[Failure]) -> None:
+        super().__init__(text)
+        self.failures = frozenset(failures)
 
 
 class Disagreement(NoDecision):
@@ -101,7 +113,7 @@ class _Member:
         if error.failure is not self.last_failure:
             logger.warning("rpc endpoint %s failed: %s", self.endpoint.name, error.failure.value)
         self.last_failure = error.failure
-        if error.failure is Failure.UNKNOWN_BLOCK:
+        if error.failure in _OF_THE_QUESTION:
             return  # a block that was never seen again, or not yet: the next one may be known
         backoff_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(self.failures_in_a_row, 10))
         self.failures_in_a_row += 1
@@ -150,9 +162,26 @@ class Quorum:
         """
         self._turn = (self._turn + 1) % len(self._members)
         if self._newest is None:
-            answers = await self._ask([], None)
+            answers = await self._ask([], lambda head, _: _Answer(head, None))
             self._newest = _lowest(answers)
         return self._newest
+
+    async def ask(self, calls: Sequence[RpcCall], read: Callable[[Block, Sequence[Any]], Answer]) -> dict[str, Answer]:
+        """As many answers to any calls as the quorum has, by the endpoint's name: the caller sees whether they agree.
+
+        `read` makes an answer of an endpoint's newest block and its results, and raises RpcError where they are of no
+        use. Each time it is another endpoint's turn to be asked first. Raises TooFewAnswers.
+        """
+        self._turn = (self._turn + 1) % len(self._members)
+        answers = await self._ask(calls, read)
+        return {member.endpoint.name: answer for member, answer in answers.items()}
+
+    def disagreed(self, about: str, names: Sequence[str]) -> Disagreement:
+        """To be raised: the endpoints of these names say different things `about` something. Tells the observer."""
+        self._observer.rpc_disagreed()
+        listed = ", ".join(names)
+        logger.error("rpc endpoints disagree about %s: %s", about, listed)
+        return Disagreement(f"the endpoints {listed} disagree about {about}")
 
     async def read(self, block_hash: bytes, calls: Sequence[Call]) -> Agreed:
         """The agreed answers at this block, more than CALLS_PER_BATCH_MAX of them in several requests.
@@ -174,28 +203,33 @@ class Quorum:
         await asyncio.gather(*(member.endpoint.close() for member in self._members))
 
     async def _agreed(self, block_hash: bytes, calls: Sequence[Call]) -> Agreed:
-        answers = await self._ask(calls, block_hash)
+        answers = await self._ask(_pinned(calls, block_hash), lambda head, results: _read(head, results, block_hash))
         said = [answer.pinned for answer in answers.values()]
         first = said[0]
         assert first is not None, "a block was asked about"
         if any(other != first for other in said[1:]):
-            self._observer.rpc_disagreed()
-            names = ", ".join(member.endpoint.name for member in answers)
-            logger.error("rpc endpoints disagree about block 0x%s: %s", block_hash.hex(), names)
-            raise Disagreement(f"the endpoints {names} disagree about block 0x{block_hash.hex()}")
+            names = [member.endpoint.name for member in answers]
+            raise self.disagreed(f"block 0x{block_hash.hex()}", names)
         self._newest = _lowest(answers)
         return first
 
-    async def _ask(self, calls: Sequence[Call], block_hash: bytes | None) -> dict[_Member, _Answer]:
+    async def _ask(
+        self, calls: Sequence[RpcCall], read: Callable[[Block, Sequence[Any]], Answer]
+    ) -> dict[_Member, Answer]:
         """As many answers as the quorum has. An endpoint that fails is replaced by one that was not asked yet."""
         spare = self._askable()
-        answers: dict[_Member, _Answer] = {}
+        answers: dict[_Member, Answer] = {}
+        failures: list[Failure] = []
         while (missing_count := self._count - len(answers)) > 0:
             asked, spare = spare[:missing_count], spare[missing_count:]
             if len(asked) < missing_count:  # not worth a request: the quorum cannot be had
-                raise NoDecision(f"fewer than {self._count} endpoints answer: {self._complaints()}")
-            outcomes = await asyncio.gather(*(self._ask_one(member, calls, block_hash) for member in asked))
-            answers |= {member: said for member, said in zip(asked, outcomes, strict=True) if said is not None}
+                raise TooFewAnswers(f"fewer than {self._count} endpoints answer: {self._complaints()}", failures)
+            outcomes = await asyncio.gather(*(self._ask_one(member, calls, read) for member in asked))
+            for member, outcome in zip(asked, outcomes, strict=True):
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                else:
+                    answers[member] = outcome
         return answers
 
     def _askable(self) -> list[_Member]:
@@ -208,17 +242,19 @@ class Quorum:
         failing = [f"{m.endpoint.name} {m.last_failure.value}" for m in self._members if m.last_failure is not None]
         return ", ".join(failing)
 
-    async def _ask_one(self, member: _Member, calls: Sequence[Call], block_hash: bytes | None) -> _Answer | None:
-        """None where it failed: `member` has the reason."""
+    async def _ask_one(
+        self, member: _Member, calls: Sequence[RpcCall], read: Callable[[Block, Sequence[Any]], Answer]
+    ) -> Answer | Failure:
+        """The answer, or how it failed."""
         started_s = time.monotonic()
         outcome = "cancelled"
         try:
-            results = await member.endpoint.batch(_batch(calls, block_hash), timeout_s=self._timeout_s)
-            answer = self._read_answer(results, block_hash)
+            results = await member.endpoint.batch([*_HEAD, *calls], timeout_s=self._timeout_s)
+            answer = read(self._head(results), results[len(_HEAD) :])
         except RpcError as error:
             outcome = error.failure.value
             member.failed(error, time.monotonic())
-            return None
+            return error.failure
         else:
             outcome = "ok"
             member.answered()
@@ -226,31 +262,37 @@ class Quorum:
         finally:
             self._observer.rpc_ended(member.endpoint.name, outcome, time.monotonic() - started_s)
 
-    def _read_answer(self, results: Sequence[Any], block_hash: bytes | None) -> _Answer:
-        chain_id, newest, *pinned = results
+    def _head(self, results: Sequence[Any]) -> Block:
+        """The newest block, of the answers to _HEAD."""
+        chain_id, newest = results[: len(_HEAD)]
         if _uint(chain_id) != self._chain_id:
             raise RpcError(Failure.WRONG_CHAIN)
-        head = _block(newest)
+        head = read_block(newest)
         if self._unix_s() - head.time_unix_s > self._head_age_max_s:
             raise RpcError(Failure.STALE_HEAD)
-        if block_hash is None:
-            return _Answer(head, None)
-        block_result, *call_results = pinned
-        if block_result is None or isinstance(block_result, MemberFailed):
-            raise RpcError(Failure.UNKNOWN_BLOCK)
-        block = _block(block_result)
-        if block.hash != block_hash:
-            raise RpcError(Failure.MALFORMED)
-        return _Answer(head, Agreed(block, tuple(_return_data(result) for result in call_results)))
+        return head
 
 
-def _batch(calls: Sequence[Call], block_hash: bytes | None) -> list[RpcCall]:
-    batch = [RpcCall("eth_chainId", []), RpcCall("eth_getBlockByNumber", ["latest", False])]
-    if block_hash is not None:
-        pin = {"blockHash": f"0x{block_hash.hex()}"}
-        batch.append(RpcCall("eth_getBlockByHash", [pin["blockHash"], False]))
-        batch += [RpcCall("eth_call", [{"to": f"0x{to.hex()}", "data": f"0x{data.hex()}"}, pin]) for to, data in calls]
-    return batch
+#: Begins every batch.
+_HEAD: Final = (RpcCall("eth_chainId", []), RpcCall("eth_getBlockByNumber", ["latest", False]))
+
+
+def _pinned(calls: Sequence[Call], block_hash: bytes) -> list[RpcCall]:
+    pin = {"blockHash": f"0x{block_hash.hex()}"}
+    block = RpcCall("eth_getBlockByHash", [pin["blockHash"], False])
+    return [
+        block,
+        *(RpcCall("eth_call", [{"to": f"0x{to.hex()}", "data": f"0x{data.hex()}"}, pin]) for to, data in calls),
+    ]
+
+
+def _read(head: Block, results: Sequence[Any], block_hash: bytes) -> _Answer:
+    """Of the answers to `_pinned`."""
+    block_result, *call_results = results
+    block = read_known_block(block_result)
+    if block.hash != block_hash:
+        raise RpcError(Failure.MALFORMED)
+    return _Answer(head, Agreed(block, tuple(_return_data(result) for result in call_results)))
 
 
 def _lowest(answers: dict[_Member, _Answer]) -> bytes:
@@ -258,8 +300,18 @@ def _lowest(answers: dict[_Member, _Answer]) -> bytes:
     return min((answer.newest for answer in answers.values()), key=lambda block: block.number).hash
 
 
-def _block(result: Any) -> Block:
-    """Arbitrum's headers have the L1 block beside their own number; other chains are their own L1."""
+def read_known_block(result: Any) -> Block:
+    """A block that was asked for. Raises RpcError, also where the endpoint does not know it."""
+    if result is None or isinstance(result, MemberFailed):
+        raise RpcError(Failure.UNKNOWN_BLOCK)
+    return read_block(result)
+
+
+def read_block(result: Any) -> Block:
+    """A result as a block. Raises RpcError.
+
+    Arbitrum's headers have the L1 block beside their own number; other chains are their own L1.
+    """
     if isinstance(result, MemberFailed):
         raise RpcError(Failure.CALL_FAILED)
     if not isinstance(result, dict):

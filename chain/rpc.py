@@ -34,6 +34,8 @@ class Failure(StrEnum):
     HTTP_STATUS = "http_status"
     #: Not JSON-RPC, half a batch, or a result that is not of the kind asked for.
     MALFORMED = "malformed"
+    #: More than is read of an answer.
+    TOO_LARGE = "too_large"
     #: A member of the batch failed.
     CALL_FAILED = "call_failed"
     #: The node is of another chain.
@@ -106,7 +108,7 @@ class RpcEndpoint:
 def _failure_of(error: ExchangeError) -> Failure:
     if isinstance(error, TimeIsUpError):
         return Failure.TIMED_OUT
-    return Failure.MALFORMED if isinstance(error, TooLargeError) else Failure.CONNECTION_FAILED
+    return Failure.TOO_LARGE if isinstance(error, TooLargeError) else Failure.CONNECTION_FAILED
 
 
 def _require_ok(answer: HttpAnswer) -> None:

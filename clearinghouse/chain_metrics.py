@@ -1,4 +1,4 @@
-"""What Prometheus is told of the chain: a chain_watch.ChainObserver."""
+"""What Prometheus is told of the chain: a chain_watch.ChainObserver and an indexer.IndexObserver."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from clearinghouse.hot_metrics import LATENCY_BUCKETS_S, NAMESPACE, Ages, HotHis
 
 #: How a reading of the chain may end (chain_watch.Poll).
 CHAIN_POLLS: Final = ("read", "no_decision", "disagreement")
+#: What a redeemed ticket may turn out to be (chain_store.Match).
+REDEMPTIONS: Final = ("matched", "foreign", "altered")
 
 
 class ChainMetrics:
@@ -34,6 +36,13 @@ class ChainMetrics:
         self._active_orchestrators = gauge("active_orchestrators", "Orchestrators that are active in that round.")
         self._chain_age = Ages("chain_reading_age_seconds", "Age of the newest reading's block.", "network")
         registry.register(self._chain_age)
+        self._index_behind = gauge("chain_index_blocks_behind", "Blocks whose events are still to be read.")
+        self._index_read_at = gauge("chain_index_read_at_seconds", "Unix time at which events were last read.")
+        self._index_leads = gauge("chain_index_leads", "1 in the process that reads events, 0 in the others.")
+        self._reorganisations = counter("chain_reorganisations", "Times that events were undone and read again.")
+        redemptions = counter("chain_redemptions", "Redeemed tickets by what they turned out to be.", ["status"])
+        self._redemptions = {status: redemptions.labels(status) for status in REDEMPTIONS}
+        self._foreign = gauge("chain_foreign_redemptions", "Redeemed tickets that were not issued as they are.")
 
     def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None:
         """`endpoint` is a place in the configuration's list and `outcome` comes from a closed set."""
@@ -49,6 +58,22 @@ class ChainMetrics:
     def chain_read(self, *, round_: int, active_count: int) -> None:
         self._chain_round.set(round_)
         self._active_orchestrators.set(active_count)
+
+    def index_read(self, *, behind_count: int) -> None:
+        self._index_behind.set(behind_count)
+        self._index_read_at.set_to_current_time()
+
+    def index_reorganised(self) -> None:
+        self._reorganisations.inc()
+
+    def index_leads(self, *, leads: bool) -> None:
+        self._index_leads.set(leads)
+
+    def redemptions_matched(self, status: str, count: int) -> None:
+        self._redemptions[status].inc(count)
+
+    def foreign_redemptions(self, count: int) -> None:
+        self._foreign.set(count)
 
     def watch(self, network: str, age_s: Callable[[], float | None]) -> None:
         """`age_s` is asked at each scrape; None, before the first reading, is older than everything."""

@@ -8,23 +8,20 @@ A secret `x` has a twin `x_file` that names a file to read it from; only one of 
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chain.chainlink import BASE
-from chain.http_price import HttpPrice
 from chain.networks import NETWORKS
-from chain.rates import ETH, PRICE_DECIMALS
+from clearinghouse.config_prices import FeedsByCurrency, OpinionUrls, PricesByCurrency
 from clearinghouse.config_values import (
     COMMA_LIST,
     Address,
     BlockHash,
     DatabaseUrl,
-    ExactDecimal,
     File,
     HostAndPort,
     Ordinal,
@@ -44,56 +41,6 @@ from clearinghouse.config_values import (
 )
 
 ETH_WEI: Final = 10**18
-
-
-def _currencies(value: Any) -> Any:
-    return {str(name).upper(): price for name, price in value.items()} if isinstance(value, dict) else value
-
-
-def _known_currencies(prices: dict[str, Decimal]) -> dict[str, Decimal]:
-    for currency in prices:
-        if not re.fullmatch(r"[A-Z]{3,8}", currency):
-            raise ValueError("a currency is three to eight letters, such as USD")
-        if currency == ETH:
-            raise ValueError("the price of ETH in ETH is 1 and cannot be declared")
-    return prices
-
-
-def _feed_currencies(feeds: dict[str, str]) -> dict[str, str]:
-    for currency in feeds:
-        if not re.fullmatch(r"[A-Z]{3,8}", currency) or currency in {ETH, BASE}:
-            raise ValueError(f"a currency is three to eight letters, such as EUR; {BASE} is read from the feed of ETH")
-    return feeds
-
-
-def _opinion_urls(urls: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    for currency, secret in urls.items():
-        if not re.fullmatch(r"[A-Z]{3,8}", currency) or currency == ETH:
-            raise ValueError("a currency is three to eight letters, such as USD")
-        url = secret.get_secret_value()
-        try:
-            HttpPrice(url, name=currency)  # connects to nothing
-            is_open = urlsplit(url).scheme == "http" and urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}
-        except ValueError:
-            is_open = True
-        if is_open:
-            raise ValueError("https://host/path#/pointer/to/the/price is needed for each currency")
-    return urls
-
-
-def _price(price: Decimal) -> Decimal:
-    if price <= 0 or _decimals(price) > PRICE_DECIMALS or price.adjusted() > PRICE_DECIMALS:
-        raise ValueError(f"a price above 0 with at most {PRICE_DECIMALS} digits on either side is needed")
-    return price
-
-
-def _decimals(number: Decimal) -> int:
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int), "infinities do not pass _exact_decimal"
-    return max(0, -exponent)
-
-
-Price = Annotated[ExactDecimal, AfterValidator(_price)]
 
 
 class Section(BaseModel):
@@ -252,6 +199,26 @@ class ChainSettings(Section):
         description="A reading whose block is older is not used: calls get 503 until there is a fresh one.",
     )
 
+    index_enabled: bool = Field(
+        default=True,
+        description="Whether `serve` reads redeemed tickets and the other events of the sender's escrow into the "
+        "database. One process at a time does, of all that may.",
+    )
+    index_from_block: Annotated[Ordinal, Field(ge=1)] | None = Field(
+        default=None,
+        description="First block whose events are read, where none was read yet; without it the newest block then. "
+        "Later `clearinghouse chain index --from-block` is the way back.",
+    )
+    index_range_max_count: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
+        default=10_000,
+        description="Most blocks whose events are asked for at once; fewer are where an endpoint refuses so many.",
+    )
+    confirmations_count: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
+        default=240,
+        description="Blocks above one that settle it. Events of blocks with fewer are undone if the chain is "
+        "reorganised; below them it must not be.",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = self.rpc_urls or ()
@@ -376,7 +343,7 @@ class PriceSettings(Section):
         description="Where prices come from: `declared` below, or Chainlink's feeds on the chain, which needs [chain]. "
         "Either way `clearinghouse price set` stands above it, for a time and without a restart.",
     )
-    declared: Annotated[dict[str, Price], BeforeValidator(_currencies), AfterValidator(_known_currencies)] = Field(
+    declared: PricesByCurrency = Field(
         default={"USD": Decimal(3000), "EUR": Decimal(2800)},
         description="Price of one ETH by currency, as decimals in quotes. Giving one replaces the default list. Not "
         "used with another source.",
@@ -389,21 +356,17 @@ class PriceSettings(Section):
     poll_s: Annotated[Seconds, Field(ge=0.05, le=3600)] = Field(
         default=15, description="How often feeds and second opinions are read."
     )
-    eth_usd_feed: Annotated[str, AfterValidator(_address)] | None = Field(
+    eth_usd_feed: Address | None = Field(
         default=None, description="Feed of ETH in USD; without it the one known of the network."
     )
     feed_max_age_s: Annotated[Whole, Field(ge=1, le=604_800)] = Field(
         default=3600,
         description="How old the feed's own answer may be, however recently it was read: more than its heartbeat.",
     )
-    sequencer_feed: Annotated[str, AfterValidator(_address)] | None = Field(
+    sequencer_feed: Address | None = Field(
         default=None, description="Uptime feed of the L2's sequencer; without it the one known of the network."
     )
-    currency_feeds: Annotated[
-        dict[str, Annotated[str, AfterValidator(_address)]],
-        BeforeValidator(_currencies),
-        AfterValidator(_feed_currencies),
-    ] = Field(
+    currency_feeds: FeedsByCurrency = Field(
         default={},
         description="Feeds of further currencies in USD, by currency, such as that of EUR / USD: ETH in EUR is then "
         "ETH / USD ÷ EUR / USD.",
@@ -411,15 +374,7 @@ class PriceSettings(Section):
     currency_feed_max_age_s: Annotated[Whole, Field(ge=1, le=604_800)] = Field(
         default=90_000, description="How old the answers of these may be: more than their heartbeat, often a day."
     )
-    second_opinions: (
-        Annotated[
-            dict[str, SecretStr],
-            BeforeValidator(_currencies),
-            BeforeValidator(_headers),
-            AfterValidator(_opinion_urls),
-        ]
-        | None
-    ) = Field(
+    second_opinions: OpinionUrls | None = Field(
         default=None,
         description="Who else is asked for the price of ETH, by currency: an https URL that answers in JSON, and as "
         "its fragment a JSON pointer to the price, `https://host/path#/data/amount`. Secret, because services put keys "

@@ -137,7 +137,7 @@ def _rpc_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _headers(value: Any) -> Any:
+def name_value_lines(value: Any) -> Any:
     """In the environment and in a headers_file: one `Name: value` a line."""
     if not isinstance(value, str):
         return value
@@ -225,5 +225,7 @@ WebhookUrl = Annotated[str, AfterValidator(_webhook_url)]
 #: Validator for a tuple: in the environment its items are separated by commas.
 COMMA_LIST: Final = BeforeValidator(_comma_list)
 RpcUrls = Annotated[tuple[Annotated[SecretStr, AfterValidator(_rpc_url)], ...], BeforeValidator(_rpc_url_list)]
-SignerHeaders = Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_header_names)]
-WebhookHeaders = Annotated[dict[str, SecretStr], BeforeValidator(_headers), AfterValidator(_webhook_header_names)]
+SignerHeaders = Annotated[dict[str, SecretStr], BeforeValidator(name_value_lines), AfterValidator(_header_names)]
+WebhookHeaders = Annotated[
+    dict[str, SecretStr], BeforeValidator(name_value_lines), AfterValidator(_webhook_header_names)
+]

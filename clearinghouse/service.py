@@ -56,6 +56,7 @@ from clearinghouse.gates import Gates
 from clearinghouse.housekeeping import Housekeeping
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.identity.webhook_signers import SignerAuthenticator
+from clearinghouse.indexer import IndexWatch, indexer_of
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
 from clearinghouse.open_ev import OpenEvCeiling
@@ -200,6 +201,7 @@ async def running_service(
         stack.push_async_callback(housekeeping.stop)
 
         _watch_signer_events(stack, settings, conninfo, metrics)
+        await _index_chain(stack, settings.chain, conninfo, signer.address, metrics)
         core = _Core(signing, authenticator, signer, reads, readiness, metrics)
         signers = SignerAuthenticator(lookups, pepper=secrets.api_key_pepper)
         webhook = Webhook(approving, signers, metrics=metrics) if settings.webhook.enabled else None
@@ -336,6 +338,18 @@ async def _watch(stack: AsyncExitStack, chain: ChainSettings, sender: bytes, met
     watch = await stack.enter_async_context(chain_watched(chain, sender, observer=metrics.chain))
     metrics.chain.watch(chain.network, watch.age_s)
     return watch
+
+
+async def _index_chain(
+    stack: AsyncExitStack, chain: ChainSettings, conninfo: str, sender: bytes, metrics: Metrics
+) -> None:
+    """Beside the calls, over connections of its own."""
+    if not (chain.is_configured and chain.index_enabled):
+        return
+    indexer = await stack.enter_async_context(indexer_of(chain, conninfo, [sender], observer=metrics.chain))
+    watch = IndexWatch(indexer, poll_s=chain.poll_s)
+    watch.start()
+    stack.push_async_callback(watch.stop)
 
 
 def _engine(stack: AsyncExitStack, conninfo: str, role: str, *, pool_size: int = 4) -> AsyncEngine:

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue
 
 from chain.rates import ETH
-from clearinghouse.checkup import webhook
+from clearinghouse.checkup import chain_index, webhook
 from clearinghouse.checkup.findings import Finding, error, ok, warning
 from clearinghouse.config import Settings
 from clearinghouse.database import cluster_files
@@ -145,6 +145,8 @@ async def _findings(connection: _Connection, login: _Login, settings: Settings) 
         found += await _currencies(connection, settings)
         if login.name == NAME:
             found += await webhook.signers(connection, is_enabled=settings.webhook.enabled)
+            is_indexed = settings.chain.is_configured and settings.chain.index_enabled
+            found += await chain_index.events(connection, is_enabled=is_indexed)
         found += await _overrides(connection)
     return found
 

@@ -12,6 +12,7 @@ import typer
 
 from clearinghouse.cli import (
     books,
+    chain,
     coverage,
     credit,
     gateways,
@@ -94,6 +95,7 @@ app.add_typer(coverage.app, name="coverage")
 # What others say about it.
 app.add_typer(signer_events.reconcile_app, name="reconcile")
 app.add_typer(signer_events.events_app, name="signer-events")
+app.add_typer(chain.app, name="chain")
 
 
 def main() -> None:

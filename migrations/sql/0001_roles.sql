@@ -31,6 +31,10 @@ GRANT EXECUTE ON FUNCTION system_account_id, month_of TO clearinghouse_serve, cl
 -- Signer events: rows are added and counted by these alone.
 GRANT EXECUTE ON FUNCTION record_signer_events, record_signer_payments, record_unreleased, note_signer_event_findings,
     signer_events_reconciled, forget_signer_events TO clearinghouse_serve, clearinghouse_admin;
+-- Chain events: written by these alone.
+GRANT EXECUTE ON FUNCTION follow_chain_senders, record_chain_range, undo_chain, match_winning_tickets
+    TO clearinghouse_serve, clearinghouse_admin;
+GRANT EXECUTE ON FUNCTION begin_chain TO clearinghouse_serve, clearinghouse_admin;
 GRANT EXECUTE ON FUNCTION accept_signer_event_finding TO clearinghouse_admin;
 
 -- Prices: services add what they saw, operators what they set. Neither changes a row.

@@ -1,5 +1,5 @@
 """The books: gateways, keys, accounts, transfers, sessions, issuances, limits, plans, webhook signers, the commit,
-signer events, prices.
+signer events, prices, chain events.
 
 Revision ID: 0001
 Revises:
@@ -24,7 +24,7 @@ SQL_DIR = Path(__file__).parent.parent / "sql"
 def upgrade() -> None:
     for part in (
         "books", "credit", "limits", "plans", "webhook_signers", "webhook", "commit", "signer_events", "prices",
-        "roles",
+        "chain_events", "roles",
     ):  # fmt: skip
         # The driver's own cursor: SQLAlchemy would read the colons and percent signs of SQL as its own.
         op.get_bind().connection.cursor().execute((SQL_DIR / f"0001_{part}.sql").read_text())

@@ -47,6 +47,7 @@ class Usage:
     request_hash: bytes = field(default_factory=lambda: os.urandom(32))
     orchestrator: bytes = b"\x11" * 20
     recipient: bytes = b"\x22" * 20
+    sender: bytes = b"\x33" * 20
     approved: bytes | None = None
     repeats_max_count: int | None = None
 
@@ -100,10 +101,10 @@ def commit_together(connection: Connection, calls: Sequence[Usage]) -> list[tupl
 
 def _values(call: Usage) -> list[Any]:
     """The parameters of commit_issuances, in order."""
-    tickets: list[Any] = [None, None, None, b"\x33" * 20, None]
+    tickets: list[Any] = [None, None, None, call.sender, None]
     if call.approved is None:
         assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
-        tickets = [call.ev_wei // call.num_tickets, WIN_PROB_CERTAIN, 3500, b"\x33" * 20, call.recipient]
+        tickets = [call.ev_wei // call.num_tickets, WIN_PROB_CERTAIN, 3500, call.sender, call.recipient]
     return [
         call.gateway_id, call.key_id, call.ceilings_version, call.session_id, call.is_new, call.base_hash,
         call.head_hash, call.sequence, call.request_hash, call.idempotency_key, call.rand, call.first_nonce,
