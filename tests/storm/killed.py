@@ -35,7 +35,6 @@ from tests.storm.wire import Line
 CREDITS_TICKETS, STREAMS = (10**6, 400), (2, 1)
 #: A server process whose client was killed may hold an account for a moment more.
 AFTER_KILL_S = 1.0
-_FROM_KILLS = frozenset({"no answer", "account_busy"})
 
 
 @dataclass
@@ -46,6 +45,7 @@ class KilledServices(Services):
     _programs: dict[int, Serving] = field(default_factory=dict)
     _old_lines: list[Line] = field(default_factory=list)
     _well_at_s: float = 0.0
+    _starting: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     #: Those that pay through the signer, by gateway.
     _payers_of: dict[str, list[SignerPayer]] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -72,30 +72,47 @@ class KilledServices(Services):
         return list(chain.from_iterable(self._payers_of.values()))
 
     def excuses(self) -> frozenset[str]:
-        return _FROM_KILLS if self._moods or time.monotonic() < self._well_at_s else frozenset()
+        if not self._moods and time.monotonic() > self._well_at_s:
+            return frozenset()
+        return frozenset({"account_busy", *(f"no answer at {number}" for _, number in self._moods)})
 
-    async def kill(self, event: Kill) -> None:
-        """Nothing where it is dead already."""
+    async def kill(self, event: Kill) -> bool:
         await asyncio.sleep(event.after_ms / 1000)
         if ("killed", event.process) in self._moods:
-            return
+            return False
         self._moods["killed", event.process] = event.steps
         victim = self._programs[event.process].program if event.process < SERVICES else self._signer
         await asyncio.to_thread(victim.kill)
+        return True
 
-    async def _mend(self, kind: str, number: int) -> None:
-        """Started again, each where it listened before."""
+    async def step_is_over(self) -> None:
+        """What is due to start does so beside the storm, which only waits where no service is left."""
+        for (_, number), steps in list(self._moods.items()):
+            self._moods["killed", number] = steps - 1
+            if steps <= 1 and number not in self._starting:
+                self._starting[number] = asyncio.create_task(self._start_again(number))
+        for number in [number for number, task in self._starting.items() if task.done()]:
+            await self._starting.pop(number)
+        services = [number for number in self._starting if number < SERVICES]
+        if len(services) == SERVICES:
+            await asyncio.wait([self._starting[number] for number in services], return_when=asyncio.FIRST_COMPLETED)
+
+    async def mend(self) -> None:
+        for _, number in list(self._moods):
+            if number not in self._starting:
+                self._starting[number] = asyncio.create_task(self._start_again(number))
+        for number in list(self._starting):
+            await self._starting.pop(number)
+        await asyncio.sleep(max(0.0, self._well_at_s - time.monotonic()))
+
+    async def _start_again(self, number: int) -> None:
+        """Each where it listened before."""
         if number < SERVICES:
             await self._start(number)
         else:
             await asyncio.to_thread(self._signer.start)
-        del self._moods[kind, number]
+        del self._moods["killed", number]
         self._well_at_s = time.monotonic() + AFTER_KILL_S
-
-    async def mend(self) -> None:
-        for what in list(self._moods):
-            await self._mend(*what)
-        await asyncio.sleep(max(0.0, self._well_at_s - time.monotonic()))
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
@@ -106,9 +123,8 @@ class KilledServices(Services):
                 await asyncio.to_thread(require_books_to_agree, self.conninfo, gateway, told)
 
     async def open(self) -> None:
-        for number in range(SERVICES):
-            self.lines.append(Line(0, 0))
-            await self._start(number)
+        self.lines = [Line(0, 0) for _ in range(SERVICES)]
+        await asyncio.gather(*map(self._start, range(SERVICES)))
         engine = async_engine(in_role(self.conninfo, ADMIN_ROLE))
         try:
             async with engine.begin() as connection:
@@ -134,6 +150,7 @@ class KilledServices(Services):
 
     async def close(self) -> None:
         try:
+            await self.mend()
             await self._stack.aclose()
             for line in [*self.lines, *self._old_lines]:
                 await line.close()

@@ -298,8 +298,12 @@ def _kill(dice: random.Random) -> Kill:
 def _deadly_burst(dice: random.Random) -> Burst:
     """Most of the calls in flight are at what is killed."""
     kill, burst = _kill(dice), _burst(dice)
-    at_it = {"service": kill.process} if kill.process < SERVICES else {}
-    return Burst(tuple(replace(call, **at_it) if dice.random() < 0.7 else call for call in burst.calls), kill)
+    is_at_it = [kill.process < SERVICES and dice.random() < 0.7 for _ in burst.calls]
+    calls = [
+        replace(call, service=kill.process if is_there else call.service)
+        for call, is_there in zip(burst.calls, is_at_it, strict=True)
+    ]
+    return Burst(tuple(calls), kill)
 
 
 def _slot(dice: random.Random) -> int:
@@ -317,5 +321,5 @@ _WEIGHTS: dict[Profile, dict[Make, float]] = {
     Profile.CALM: _CALLS,
     Profile.MEAN: {**_CALLS, **_ATTACKS, _change: 18, _busy_burst: 8, _sweep: 1, _restart: 0.2},
     Profile.BROKEN: {**_CALLS, **_ATTACKS, _change: 6, _busy_burst: 2, _signer_mood: 5, _database_mood: 1.5},
-    Profile.KILLED: {**_CALLS, _kill: 0.4, _deadly_burst: 2},
+    Profile.KILLED: {**_CALLS, _kill: 0.3, _deadly_burst: 1},
 }

@@ -153,8 +153,9 @@ class Services:
             self.links[number].partition()
             self.database_well_at_s = time.monotonic() + AFTER_SILENCE_S
 
-    async def kill(self, event: Kill) -> None:
-        """Nothing: these are no processes of their own."""
+    async def kill(self, event: Kill) -> bool:
+        """Whether there was something alive to be killed."""
+        raise NotImplementedError("these are no processes of their own")
 
     @property
     def paid_at_signer(self) -> int:

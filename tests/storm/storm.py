@@ -34,7 +34,7 @@ from tests.storm.world import World
 
 EUR_PER_ETH = Fraction(2800)
 #: The books are compared with everything every so many steps; where things break, that means waiting for the mend.
-CALM_EVERY_STEPS = {Profile.CALM: 100, Profile.MEAN: 100, Profile.BROKEN: 250, Profile.KILLED: 60}
+CALM_EVERY_STEPS = {Profile.CALM: 100, Profile.MEAN: 100, Profile.BROKEN: 250, Profile.KILLED: 150}
 TOLD_EVENTS_COUNT = 20
 RECOVERY_S = 30.0
 #: Looks in a row that must find nothing under way.
@@ -91,6 +91,7 @@ async def storm(
     story, told, began_s = Story(seed, profile), deque[str](maxlen=TOLD_EVENTS_COUNT), time.monotonic()
     try:
         async with _open(conninfo, folder, profile, story) as run:
+            began_s = time.monotonic()
             for number, event in enumerate(schedule.events(seed, steps, profile)):
                 if number in skipped:
                     continue
@@ -187,8 +188,7 @@ class Run:
         await self._calls(number, event.calls, before, excuses | {"account_busy"}, also=asyncio.create_task(act))
 
     async def _kill(self, event: schedule.Kill) -> None:
-        await self.services.kill(event)
-        self.story.outcomes["killed"] += 1
+        self.story.outcomes["killed"] += await self.services.kill(event)
 
     async def _calls(
         self,
