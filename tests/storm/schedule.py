@@ -19,6 +19,9 @@ SLOTS = 12
 ORCHESTRATORS = 3
 SERVICES = 2
 SIGNERS = 2
+#: Steps at which each service and the signer is killed in any case, where things are killed.
+FIRST_KILLS = (24, 32, 40)
+assert len(FIRST_KILLS) == SERVICES + 1
 
 
 class Profile(StrEnum):
@@ -191,6 +194,8 @@ def event(seed: int, step: int, profile: Profile) -> Event:
     dice = random.Random(f"{seed}/{profile}/{step}")
     if step < SLOTS:
         return _begin(dice, slot=step, gateway=step % GATEWAYS)
+    if profile is Profile.KILLED and step in FIRST_KILLS:
+        return _deadly_burst(dice, FIRST_KILLS.index(step))
     weights = _WEIGHTS[profile]
     (make,) = dice.choices(list(weights), weights=list(weights.values()))
     return make(dice)
@@ -290,14 +295,14 @@ def _database_mood(dice: random.Random) -> DatabaseMood:
     return DatabaseMood(_service(dice), mood, dice.choice([1, 2, 4]))
 
 
-def _kill(dice: random.Random) -> Kill:
+def _kill(dice: random.Random, process: int | None = None) -> Kill:
     after_ms = dice.uniform(0, dice.choice([2, 8, 30]))
-    return Kill(dice.randrange(SERVICES + 1), after_ms, dice.choice([1, 3, 10]))
+    return Kill(dice.randrange(SERVICES + 1) if process is None else process, after_ms, dice.choice([1, 3, 10]))
 
 
-def _deadly_burst(dice: random.Random) -> Burst:
+def _deadly_burst(dice: random.Random, process: int | None = None) -> Burst:
     """Most of the calls in flight are at what is killed."""
-    kill, burst = _kill(dice), _burst(dice)
+    kill, burst = _kill(dice, process), _burst(dice)
     is_at_it = [kill.process < SERVICES and dice.random() < 0.7 for _ in burst.calls]
     calls = [
         replace(call, service=kill.process if is_there else call.service)
