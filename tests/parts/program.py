@@ -11,6 +11,7 @@ When the block ends, every program that was started and the database server are 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -185,6 +186,7 @@ class Home:
     folder: Path
     data_dir: Path
     _programs: list[Program] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def run(self, *arguments: str | Path | int, environment: Mapping[str, str] | None = None) -> Done:
         return run(*arguments, "--data-dir", self.data_dir, folder=self.folder, environment=environment)
@@ -194,7 +196,7 @@ class Home:
         return self.run(*arguments, "--json").json
 
     def start(self, *arguments: str | Path | int, environment: Mapping[str, str] | None = None) -> Program:
-        program = Program(arguments, folder=self.folder, number=len(self._programs) + 1, environment=environment or {})
+        program = Program(arguments, folder=self.folder, number=next(self._numbers), environment=environment or {})
         self._programs.append(program)
         return program
 

@@ -53,7 +53,7 @@ from clearinghouse.signers.native import NativeSigner
 from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
 SIGNER_KEY = SigningKey(keccak(b"the ticket key of the stack"))
-PEPPER = bytes(range(32))
+PEPPER = bytes(range(32)).hex().encode()  # as services read it from a file
 L1_BLOCK = 20_000_000
 CREATION_ROUND = 3500
 USD_PER_ETH = Decimal(3000)

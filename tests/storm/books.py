@@ -22,6 +22,7 @@ _ENTRIES = """
       FROM issuance AS i JOIN api_key ON api_key.id = i.key_id
       LEFT JOIN keyed_answer ON keyed_answer.gateway_id = i.gateway_id AND keyed_answer.issuance_id = i.id
      WHERE NOT (i.id = ANY (%s)) AND i.created_at > now() - interval '5 minutes'
+       AND i.face_value_wei IS NOT NULL  -- what the webhook approved is not paid at a service
      ORDER BY i.created_at, i.gateway_id, i.balance_after DESC
 """
 _ACCOUNTS = """

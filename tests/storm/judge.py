@@ -156,7 +156,7 @@ class Judge:
         elif isinstance(answer, Unheard):
             if answer.status == 200 and one.payment is None and not _replays(one.verdicts):
                 raise Broken(f"{one.call} was answered 200 before its debit")
-            if not one.hangs_up and "no answer" not in excuses:
+            if not one.hangs_up and not excuses & {"no answer", f"no answer at {one.call.service}"}:
                 raise Broken(f"{one.call} was not answered")
             for verdict in one.verdicts | one.outdated:
                 self._note_limit(one, verdict)

@@ -19,6 +19,9 @@ SLOTS = 12
 ORCHESTRATORS = 3
 SERVICES = 2
 SIGNERS = 2
+#: Steps at which each service and the signer is killed in any case, where things are killed.
+FIRST_KILLS = (24, 32, 40)
+assert len(FIRST_KILLS) == SERVICES + 1
 
 
 class Profile(StrEnum):
@@ -27,6 +30,7 @@ class Profile(StrEnum):
     CALM = "calm"  # gateways that pay, lose answers and fork
     MEAN = "mean"  # and operators who change everything under way, restarts, attacks
     BROKEN = "broken"  # and signers and databases that fail
+    KILLED = "killed"  # processes of their own, which are killed, and a signer that asks the webhook
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,10 @@ class Tamper:
 
 @dataclass(frozen=True)
 class Burst:
-    """All at once; an operator may be at work at the same time."""
+    """All at once; an operator may be at work at the same time, or something be killed."""
 
     calls: tuple[Pay | Repeat | Lose | Steal | ShareRand, ...]
-    meanwhile: Change | None = None
+    meanwhile: Change | Kill | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,17 @@ class DatabaseMood:
     steps: int
 
 
+@dataclass(frozen=True)
+class Kill:
+    """kill -9 of a service, or of the signer that asks (the number after theirs), which is started again later."""
+
+    process: int
+    after_ms: float
+    steps: int
+
+
 CallEvent = Pay | Repeat | Lose | Steal | ShareRand | Tamper
-Event = CallEvent | Begin | Burst | MovePrice | Change | Sweep | Restart | SignerMood | DatabaseMood
+Event = CallEvent | Begin | Burst | MovePrice | Change | Sweep | Restart | SignerMood | DatabaseMood | Kill
 
 CHANGES = (
     "grant", "withdraw", "suspend", "resume", "credit_limit", "pricing", "rotate_key", "revoke_key", "limit",
@@ -181,6 +194,8 @@ def event(seed: int, step: int, profile: Profile) -> Event:
     dice = random.Random(f"{seed}/{profile}/{step}")
     if step < SLOTS:
         return _begin(dice, slot=step, gateway=step % GATEWAYS)
+    if profile is Profile.KILLED and step in FIRST_KILLS:
+        return _deadly_burst(dice, FIRST_KILLS.index(step))
     weights = _WEIGHTS[profile]
     (make,) = dice.choices(list(weights), weights=list(weights.values()))
     return make(dice)
@@ -280,6 +295,22 @@ def _database_mood(dice: random.Random) -> DatabaseMood:
     return DatabaseMood(_service(dice), mood, dice.choice([1, 2, 4]))
 
 
+def _kill(dice: random.Random, process: int | None = None) -> Kill:
+    after_ms = dice.uniform(0, dice.choice([2, 8, 30]))
+    return Kill(dice.randrange(SERVICES + 1) if process is None else process, after_ms, dice.choice([1, 3, 10]))
+
+
+def _deadly_burst(dice: random.Random, process: int | None = None) -> Burst:
+    """Most of the calls in flight are at what is killed."""
+    kill, burst = _kill(dice, process), _burst(dice)
+    is_at_it = [kill.process < SERVICES and dice.random() < 0.7 for _ in burst.calls]
+    calls = [
+        replace(call, service=kill.process if is_there else call.service)
+        for call, is_there in zip(burst.calls, is_at_it, strict=True)
+    ]
+    return Burst(tuple(calls), kill)
+
+
 def _slot(dice: random.Random) -> int:
     return dice.randrange(SLOTS)
 
@@ -295,4 +326,5 @@ _WEIGHTS: dict[Profile, dict[Make, float]] = {
     Profile.CALM: _CALLS,
     Profile.MEAN: {**_CALLS, **_ATTACKS, _change: 18, _busy_burst: 8, _sweep: 1, _restart: 0.2},
     Profile.BROKEN: {**_CALLS, **_ATTACKS, _change: 6, _busy_burst: 2, _signer_mood: 5, _database_mood: 1.5},
+    Profile.KILLED: {**_CALLS, _kill: 0.3, _deadly_burst: 1},
 }

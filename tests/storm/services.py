@@ -23,7 +23,7 @@ from tests.parts.database_link import DatabaseLink
 from tests.parts.lying_signer import Lie, LyingSigner, with_payment, with_state
 from tests.parts.service import Service, running
 from tests.parts.stack import SIGNER_KEY, USD_PER_ETH
-from tests.storm.schedule import SERVICES, SIGNERS, Profile
+from tests.storm.schedule import SERVICES, SIGNERS, Kill, Profile
 from tests.storm.wire import Line
 
 #: Of a request, where things break: shorter than usual, so that a storm does not wait for broken things all the time.
@@ -153,6 +153,20 @@ class Services:
             self.links[number].partition()
             self.database_well_at_s = time.monotonic() + AFTER_SILENCE_S
 
+    async def kill(self, event: Kill) -> bool:
+        """Whether there was something alive to be killed."""
+        raise NotImplementedError("these are no processes of their own")
+
+    @property
+    def paid_at_signer(self) -> int:
+        """Payments that did not come through a service itself."""
+        return 0
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """Nobody calls a service but the schedule while the block runs; then the books of whoever does agree."""
+        yield
+
     async def step_is_over(self) -> None:
         """Moods pass."""
         for what, steps in list(self._moods.items()):
@@ -219,9 +233,7 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(profile: Profile, conninfo: str, folder: Path) -> AsyncIterator[Services]:
-    """`folder` is short: it holds Unix sockets."""
-    services = Services(profile, conninfo, folder)
+async def opened(services: Services) -> AsyncIterator[Services]:
     try:
         await services.open()
         yield services

@@ -25,15 +25,16 @@ from tests.storm import schedule
 from tests.storm.books import BookReader, book_reader
 from tests.storm.facts import Call, Released, Unheard
 from tests.storm.judge import Judge, Sent
+from tests.storm.killed import KilledServices
 from tests.storm.operators import Operators
 from tests.storm.schedule import Event, Profile
-from tests.storm.services import Services, open_services
+from tests.storm.services import Services, opened
 from tests.storm.twin import Broken, Terms, Twin
 from tests.storm.world import World
 
 EUR_PER_ETH = Fraction(2800)
 #: The books are compared with everything every so many steps; where things break, that means waiting for the mend.
-CALM_EVERY_STEPS = {Profile.CALM: 100, Profile.MEAN: 100, Profile.BROKEN: 250}
+CALM_EVERY_STEPS = {Profile.CALM: 100, Profile.MEAN: 100, Profile.BROKEN: 250, Profile.KILLED: 150}
 TOLD_EVENTS_COUNT = 20
 RECOVERY_S = 30.0
 #: Looks in a row that must find nothing under way.
@@ -42,6 +43,8 @@ _ACTIVE = """
     SELECT count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name = 'clearinghouse-hot' AND state <> 'idle'
 """
+#: Without what the webhook approved, which has no round.
+_EXPOSURE = "SELECT sum(tickets), sum(ev_numerator) FROM exposure WHERE creation_round IS NOT NULL"
 
 
 @dataclass
@@ -88,6 +91,7 @@ async def storm(
     story, told, began_s = Story(seed, profile), deque[str](maxlen=TOLD_EVENTS_COUNT), time.monotonic()
     try:
         async with _open(conninfo, folder, profile, story) as run:
+            began_s = time.monotonic()
             for number, event in enumerate(schedule.events(seed, steps, profile)):
                 if number in skipped:
                     continue
@@ -110,7 +114,7 @@ async def storm(
 async def _open(conninfo: str, folder: Path, profile: Profile, story: Story) -> AsyncIterator[Run]:
     engine = async_engine(in_role(conninfo, ADMIN_ROLE))
     try:
-        async with open_services(profile, conninfo, folder) as services:
+        async with opened(_services(profile, conninfo, folder, story.seed)) as services:
             with book_reader(conninfo) as books:
                 twin, world = Twin(), World(services.sender)
                 operators = Operators(twin, engine, [node.address for node in world.orchestrators])
@@ -119,6 +123,13 @@ async def _open(conninfo: str, folder: Path, profile: Profile, story: Story) -> 
                 yield Run(story, twin, world, operators, services, books, engine, conninfo)
     finally:
         await engine.dispose()
+
+
+def _services(profile: Profile, conninfo: str, folder: Path, seed: int) -> Services:
+    """`folder` is short: it holds Unix sockets."""
+    if profile is Profile.KILLED:
+        return KilledServices(profile, conninfo, folder, seed=seed)
+    return Services(profile, conninfo, folder)
 
 
 @dataclass
@@ -156,6 +167,8 @@ class Run:
                 await self.services.set_signer_mood(event.signer, event.mood, event.steps)
             case schedule.DatabaseMood():
                 await self.services.set_database_mood(event.service, event.mood, event.steps)
+            case schedule.Kill():
+                await self._kill(event)
             case schedule.Burst():
                 await self._burst(number, event, before)
             case _:
@@ -167,8 +180,15 @@ class Run:
         if event.meanwhile is None:
             await self._calls(number, event.calls, before, excuses)
             return
-        change = asyncio.create_task(self.operators.change(event.meanwhile))
-        await self._calls(number, event.calls, before, excuses | {"account_busy"}, also=change)
+        act = (
+            self._kill(event.meanwhile)
+            if isinstance(event.meanwhile, schedule.Kill)
+            else self.operators.change(event.meanwhile)
+        )
+        await self._calls(number, event.calls, before, excuses | {"account_busy"}, also=asyncio.create_task(act))
+
+    async def _kill(self, event: schedule.Kill) -> None:
+        self.story.outcomes["killed"] += await self.services.kill(event)
 
     async def _calls(
         self,
@@ -228,6 +248,12 @@ class Run:
     async def calm(self) -> None:
         """Everything is mended and nothing under way; then every book agrees with every other."""
         await self.services.mend()
+        async with self.services.quiet():
+            await self._require_all_books()
+        if self.services.paid_at_signer:
+            self.story.outcomes["paid at the signer"] = self.services.paid_at_signer
+
+    async def _require_all_books(self) -> None:
         await self._until_nothing_is_under_way()
         self._judge([], {}, frozenset())
         self.judge.settle()
@@ -255,7 +281,9 @@ class Run:
 
     def _require_exposure(self) -> None:
         """Promise 8: the view is the twin's sum, to the digit."""
-        ((tickets, numerator),) = self.books.fetch("SELECT sum(tickets), sum(ev_numerator) FROM exposure")
+        ((tickets, numerator),) = self.books.fetch(
+            "SELECT sum(tickets), sum(ev_numerator) FROM exposure WHERE creation_round IS NOT NULL"
+        )
         if (int(tickets or 0), int(numerator or 0)) != self.twin.exposure():
             raise Broken(f"exposure {tickets}, {numerator}; right is {self.twin.exposure()}")
 
