@@ -176,7 +176,7 @@ class Approving:
         orchestrator, ev_wei = shown.state.orchestrator_address, _ev_wei(step)
         if step.charged.num_tickets:
             caller, quote = await self._charging.quote(
-                caller, ev_wei=ev_wei, orchestrator=orchestrator, is_new_session=session is None
+                caller, judge, ev_wei=ev_wei, orchestrator=orchestrator, is_new_session=session is None
             )
         else:
             quote = self._charging.nothing_due(caller, orchestrator=orchestrator)

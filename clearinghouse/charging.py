@@ -81,27 +81,47 @@ class Charging:
         return caller
 
     async def quote(
-        self, caller: Caller, *, ev_wei: int, orchestrator: bytes, is_new_session: bool
+        self,
+        caller: Caller,
+        judge: Callable[[Caller], None],
+        *,
+        ev_wei: int,
+        orchestrator: bytes,
+        is_new_session: bool,
     ) -> tuple[Caller, Quote]:
         """Refuses a caller without credit, or past a limit, before any work is done. The commit has the last word.
 
         Nothing due, `ev_wei` 0, costs nothing. Raises PriceStale, OutOfCredit, LimitReached or CeilingReached, and
-        what may have happened to the caller meanwhile.
+        what may have happened to the caller meanwhile: `judge` is asked of whatever is read anew.
         """
         price = self._price(caller)
-        cost = Decimal(0)
-        if ev_wei:
-            cost = charge(ev_wei, caller, price)
-            if caller.available < cost:
-                caller = await self._authenticator.refresh(caller)
-                cost = charge(ev_wei, caller, price)
-                if caller.available < cost:
-                    raise _out_of_credit(caller, cost)
+        caller, cost = await self._require_credit(caller, judge, ev_wei, price)
         use = Use(caller.gateway_id, caller.key_id, orchestrator, is_new_session, cost, ev_wei)
+        if self._limits.asks_again(use):
+            # Refused by what is remembered of it, a caller could be told of a limit that its new terms keep it within.
+            caller, cost = await self._require_credit(await self._newest(caller, judge), judge, ev_wei, price)
+            use = use._replace(charge=cost)
         await self._limits.require(use)
         if self._ceiling is not None:
             self._ceiling.require(ev_wei)
         return caller, Quote(price, use)
+
+    async def _require_credit(
+        self, caller: Caller, judge: Callable[[Caller], None], ev_wei: int, price: EthPrice
+    ) -> tuple[Caller, Decimal]:
+        """With what the call will cost. Who would be refused is read again first."""
+        cost = charge(ev_wei, caller, price)
+        if cost and caller.available < cost:
+            caller = await self._newest(caller, judge)
+            cost = charge(ev_wei, caller, price)
+            if caller.available < cost:
+                raise _out_of_credit(caller, cost)
+        return caller, cost
+
+    async def _newest(self, caller: Caller, judge: Callable[[Caller], None]) -> Caller:
+        caller = await self._authenticator.refresh(caller)
+        judge(caller)
+        return caller
 
     def nothing_due(self, caller: Caller, *, orchestrator: bytes) -> Quote:
         """For what is recorded and costs nothing, whatever the caller has left. Raises PriceStale."""
@@ -117,8 +137,7 @@ class Charging:
         """
         outcome = await self._commits.commit(issuance)
         while outcome.code == "terms_changed":
-            caller = await self._authenticator.refresh(caller)
-            judge(caller)
+            caller = await self._newest(caller, judge)
             issuance = _on_terms_of(caller, issuance, price)
             outcome = await self._commits.commit(issuance)
         return caller, issuance, outcome

@@ -207,7 +207,7 @@ class Signing:
         self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
         stages.done("gates")
         caller, quote = await self._charging.quote(
-            caller, ev_wei=due.ev_wei, orchestrator=request.info.address, is_new_session=base is None
+            caller, judge, ev_wei=due.ev_wei, orchestrator=request.info.address, is_new_session=base is None
         )
         stages.done("quote")
 

@@ -98,12 +98,18 @@ class UsageLimits:
         self._now_s = now_s
         self._refused: Bounded[UUID, _Refused] = Bounded(REMEMBERED_MAX_COUNT)
 
+    def asks_again(self, use: Use) -> bool:
+        """Whether `require` will ask the database: such a call was refused, and that is no longer a moment ago."""
+        refused = self._refused.get(use.key_id)
+        return refused is not None and _is_covered(use, refused) and self._now_s() >= refused.until_s
+
     async def require(self, use: Use) -> None:
         """Raises LimitReached where such a call was refused a moment ago, or was and would be again."""
         refused = self._refused.get(use.key_id)
         if refused is None or not _is_covered(use, refused):
             return
-        if self._now_s() < refused.until_s:
+        asked_at_s = self._now_s()
+        if asked_at_s < refused.until_s:
             raise limit_reached(refused.limit, refused.usage, use)
         usage = await self._reads.usage(use.gateway_id, use.key_id, use.orchestrator)
         limit = first_passed(usage, use)
@@ -111,19 +117,20 @@ class UsageLimits:
             if self._refused.get(use.key_id) is refused:
                 del self._refused[use.key_id]
             return
-        self._remember(use, limit, usage)
+        self._remember(use, limit, usage, asked_at_s)
         raise limit_reached(limit, usage, use)
 
     async def passed(self, code: str, use: Use) -> LimitReached:
         """What to say of a call that the commit refused with `code`; remembered while it holds."""
-        limit = Limit(code)
+        limit, asked_at_s = Limit(code), self._now_s()
         usage = await self._reads.usage(use.gateway_id, use.key_id, use.orchestrator)
         if is_passed(limit, usage.allowances[limit], use):
-            self._remember(use, limit, usage)
+            self._remember(use, limit, usage, asked_at_s)
         return limit_reached(limit, usage, use)
 
-    def _remember(self, use: Use, limit: Limit, usage: Usage) -> None:
-        self._refused.remember(use.key_id, _Refused(self._now_s() + REFUSAL_REMEMBERED_S, use, limit, usage))
+    def _remember(self, use: Use, limit: Limit, usage: Usage, asked_at_s: float) -> None:
+        """For a moment from when the database was asked: its answer may have been long under way."""
+        self._refused.remember(use.key_id, _Refused(asked_at_s + REFUSAL_REMEMBERED_S, use, limit, usage))
 
 
 def _is_covered(use: Use, refused: _Refused) -> bool:

@@ -167,11 +167,11 @@ class Authenticator:
         return known
 
     async def _read(self, public_id: str) -> _Remembered | None:
+        now_s = monotonic()  # before the database is asked: its answer may be long under way
         record = await self._lookups.key(public_id)
         if record is None:
             self._remembered.pop(public_id, None)
             return None
-        now_s = monotonic()
         known = _Remembered(record, _caller(record, public_id), now_s, now_s)
         self._remembered.remember(public_id, known)
         return known

@@ -49,6 +49,19 @@ class Clock:
         return self.now_s
 
 
+class SlowBooks(Books):
+    """Each answer is a second old when it arrives."""
+
+    def __init__(self, clock: Clock, **allowances: tuple[Decimal | int | None, Decimal | int]) -> None:
+        super().__init__(**allowances)
+        self._clock = clock
+
+    async def usage(self, gateway_id: UUID, key_id: UUID, orchestrator: bytes) -> Usage:
+        usage = await super().usage(gateway_id, key_id, orchestrator)
+        self._clock.now_s += REFUSAL_REMEMBERED_S
+        return usage
+
+
 @pytest.mark.parametrize(
     ("day", "next_day", "next_month"),
     [
@@ -83,6 +96,18 @@ async def test_who_was_refused_is_refused_from_memory_and_then_from_the_books() 
     await limits.require(USE)
     await limits.require(USE)
     assert books.asked == 3
+
+
+async def test_the_second_counts_from_before_the_books_were_read_however_long_that_took() -> None:
+    clock = Clock()
+    books = SlowBooks(clock, calls_per_day=(3, 3))
+    limits = UsageLimits(books, now_s=clock)
+    await limits.passed("calls_per_day", USE)
+    with pytest.raises(LimitReached):
+        await limits.require(USE)
+    assert books.asked == 2, "what was read a second ago is read again"
+    books.set(calls_per_day=(4, 3))
+    await limits.require(USE)
 
 
 @pytest.mark.parametrize(

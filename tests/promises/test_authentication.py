@@ -8,8 +8,11 @@ import json
 import zlib
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from clearinghouse.identity.authenticate import REFUSAL_REMEMBERED_S
 from clearinghouse.identity.keys import API_KEY
+from clearinghouse.lookups import KeyRecord, Lookups
 from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.lying_signer import lying_signer
@@ -154,6 +157,24 @@ async def _overtaken(database: str, interfere: str) -> tuple[Answer, int]:
         await act(gateway)
         signer.may_answer.set()
         return await pending, service.house.sums(gateway).issuances
+
+
+async def test_the_second_counts_from_before_the_caller_was_read_however_long_that_took(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Lookups.key
+
+    async def slow(lookups: Lookups, public_id: str) -> KeyRecord | None:
+        record = await read(lookups, public_id)
+        await asyncio.sleep(REFUSAL_REMEMBERED_S + 0.1)
+        return record
+
+    monkeypatch.setattr(Lookups, "key", slow)
+    gateway = await service.house.new_gateway()
+    await service.house.suspend(gateway)
+    assert (await service.sign(gateway, service.new_stream().body())).code == "gateway_suspended"
+    await service.house.resume(gateway)
+    assert (await service.sign(gateway, service.new_stream().body())).status == 200
 
 
 async def test_a_key_revoked_between_signature_and_commit_gets_nothing(database: str) -> None:

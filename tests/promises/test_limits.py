@@ -19,7 +19,7 @@ from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.api.pb.clearinghouse_pb2_grpc import ClearinghouseStub
 from clearinghouse.database.connect import SERVE_ROLE, async_engine, in_role
 from clearinghouse.housekeeping import close_idle_sessions
-from clearinghouse.identity import keys, limits
+from clearinghouse.identity import gateways, keys, limits
 from clearinghouse.usage import REFUSAL_REMEMBERED_S
 from tests.parts import client
 from tests.parts.client import Answer
@@ -36,6 +36,11 @@ SMALLEST = Decimal("1e-12")
 async def limit(service: Service, gateway: TestGateway, **changes: Decimal | int | None) -> None:
     async with service.house.engine.begin() as connection:
         await limits.set_gateway_limits(connection, gateway.id, changes)
+
+
+async def set_minimum(service: Service, gateway: TestGateway, minimum_charge: Decimal) -> None:
+    async with service.house.engine.begin() as connection:
+        await gateways.set_pricing(connection, gateway.id, markup_bps=0, minimum_charge=minimum_charge)
 
 
 async def limit_key(service: Service, gateway: TestGateway, **changes: Decimal | int | None) -> None:
@@ -216,6 +221,44 @@ async def test_a_raised_limit_works_within_a_second_in_every_process(twins: tupl
     await limit(first, gateway, calls_per_day=2)
     await forgotten()
     assert released(await storm(twins, gateway, streams)) == 2
+
+
+async def test_a_lowered_price_makes_room_under_a_limit_within_a_second(service: Service) -> None:
+    gateway = await service.house.new_gateway()
+    await set_minimum(service, gateway, 2 * TICKET_CHARGE_USD)
+    await limit(service, gateway, spend_per_day=3 * TICKET_CHARGE_USD)
+    stream = new_stream(service)
+    await service.pay(gateway, stream)
+    assert (await service.sign(gateway, stream.body())).status == 429
+    await set_minimum(service, gateway, Decimal(0))
+    await forgotten()
+    assert (await service.sign(gateway, stream.body())).status == 200
+
+
+async def test_a_caller_at_its_limit_is_told_within_a_second_that_its_credit_is_gone(
+    twins: tuple[Service, Service],
+) -> None:
+    first, second = twins
+    gateway = await first.house.new_gateway(tickets=4)
+    other_key = await first.house.new_key(gateway.id)
+    await limit(first, gateway, ev_open=3 * TICKET_EV_WEI)
+    await first.pay(gateway, new_stream(first))
+    large = new_stream(first, tickets=3)
+    assert rules([await first.sign(gateway, large.body())]) == {"ev_open"}
+    await second.pay(other_key, new_stream(second))
+    await forgotten()
+    answer = await first.sign(gateway, large.body())
+    assert (answer.status, answer.code) == (402, "out_of_credit")
+
+
+async def test_a_caller_at_its_limit_is_told_within_a_second_that_its_key_was_revoked(service: Service) -> None:
+    gateway = await service.house.new_gateway()
+    await limit(service, gateway, calls_per_day=0)
+    assert rules([await service.sign(gateway, new_stream(service).body())]) == {"calls_per_day"}
+    await service.house.revoke(gateway)
+    await forgotten()
+    answer = await service.sign(gateway, new_stream(service).body())
+    assert (answer.status, answer.code) == (401, "unauthenticated")
 
 
 async def test_a_caller_at_its_limit_costs_no_signatures(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

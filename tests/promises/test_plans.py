@@ -17,7 +17,7 @@ from clearinghouse.lookups import KeyRecord, Lookups
 from tests.abuses.attack import metrics_page
 from tests.parts.client import Answer
 from tests.parts.service import Service, running
-from tests.parts.stack import TICKET_EV_WEI, Stream, TestGateway
+from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stream, TestGateway
 
 #: What `Service.new_stream` offers for a call of one ticket.
 PRICE = TICKET_EV_WEI
@@ -106,6 +106,16 @@ async def test_a_lowered_ceiling_holds_for_the_next_ticket_though_the_old_one_is
             "price_exceeded",
             f"orchestrator price {PRICE} exceeds the {whose}'s ceiling {PRICE - 1} wei per call",
         )
+
+
+async def test_a_lowered_ceiling_holds_also_for_a_caller_that_is_read_anew_for_its_credit(service: Service) -> None:
+    gateway = await service.house.new_gateway(tickets=1)
+    stream = service.new_stream()
+    await service.pay(gateway, stream)
+    await service.house.grant(gateway, TICKET_CHARGE_USD)
+    await own(service, gateway, price_fixed=PRICE - 1)
+    answer = await service.sign(gateway, stream.body())
+    assert (answer.status, answer.code) == (481, "price_exceeded")
 
 
 async def test_a_raised_ceiling_holds_within_a_second(twins: tuple[Service, Service]) -> None:
