@@ -98,11 +98,11 @@ class KilledServices(Services):
             await asyncio.wait([self._starting[number] for number in services], return_when=asyncio.FIRST_COMPLETED)
 
     async def mend(self) -> None:
-        for _, number in list(self._moods):
-            if number not in self._starting:
+        while self._starting or self._moods:
+            for number in list(self._starting):
+                await self._starting.pop(number)
+            for _, number in self._moods:
                 self._starting[number] = asyncio.create_task(self._start_again(number))
-        for number in list(self._starting):
-            await self._starting.pop(number)
         await asyncio.sleep(max(0.0, self._well_at_s - time.monotonic()))
 
     async def _start_again(self, number: int) -> None:
