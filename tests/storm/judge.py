@@ -18,6 +18,7 @@ from chain.messages import decode_payment
 from tests.parts.payer import Counts, Received
 from tests.storm.books import Account, Snapshot
 from tests.storm.facts import CERTAIN, Answer, Call, Entry, Refused, Released, Unheard, read_state
+from tests.storm.services import CALM_DEADLINE_S
 from tests.storm.twin import REFUSAL_REMEMBERED_S, Broken, Paid, Payment, Replayed, Terms, Twin, Verdict, follows
 
 #: After these the payment may be on record all the same: the same request tells.
@@ -85,9 +86,11 @@ class Judge:
         self._weigh(sent, before)
         for entry in books.entries:
             owner = self._owner(entry, [*sent, *self.under_way], before)
+            self._note_limits_of_unheard(before)
             owner.payment = self.twin.book(entry, owner.call)
             self._weigh(sent, before)
-        for one in sent:
+        self._note_limits_of_unheard(before)
+        for one in sorted(sent, key=_needs_excuse):  # what one met explains what another at the same time was told
             self._require_allowed(one, excuses)
         for account in books.accounts:
             self._require_account(account)
@@ -159,6 +162,16 @@ class Judge:
             if not one.hangs_up and not excuses & {"no answer", f"no answer at {one.call.service}"}:
                 raise Broken(f"{one.call} was not answered")
             for verdict in one.verdicts | one.outdated:
+                self._note_limit(one, verdict)
+
+    def _note_limits_of_unheard(self, before: Mapping[str, Terms]) -> None:
+        """Nobody waits for them any more, and they go on until their deadline: each may meet a limit at any time."""
+        going_on = [one for one in self.under_way if time.monotonic() - one.began_s < CALM_DEADLINE_S]
+        for one in going_on:
+            one.verdicts = set()  # it was judged in its own step; here counts what holds now
+        self._weigh(going_on, before)
+        for one in going_on:
+            for verdict in one.verdicts:
                 self._note_limit(one, verdict)
 
     def _note_limit(self, one: Sent, verdict: Verdict) -> None:
@@ -235,6 +248,10 @@ class Judge:
         )  # fmt: skip
         if account != wanted:
             raise Broken(f"counted is {account}, right is {wanted}")
+
+
+def _needs_excuse(one: Sent) -> bool:
+    return isinstance(one.answer, Refused) and one.answer not in one.verdicts
 
 
 def _is_told_of(one: Sent, entry: Entry) -> bool:
