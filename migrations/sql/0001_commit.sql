@@ -148,8 +148,10 @@ BEGIN
                 WHEN spent[n] + item.charge > item.spend_month_left THEN 'spend_per_month'
                 WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
                 WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
-                WHEN item.is_new AND item.sessions_open_per_orchestrator_max = 0 THEN 'sessions_open_per_orchestrator'
-                WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge)
+                ELSE coalesce(
+                    CASE WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge) END,
+                    CASE WHEN item.is_new AND item.sessions_open_per_orchestrator_max = 0
+                         THEN 'sessions_open_per_orchestrator' END)
             END;
             IF o_code IS NULL AND item.repeats_max IS NOT NULL THEN
                 o_code := take_repeat(item.gateway_id, item.repeats_max);

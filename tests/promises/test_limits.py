@@ -197,6 +197,13 @@ async def test_the_reason_is_credit_where_both_credit_and_a_limit_are_short(serv
     assert (answer.status, answer.code) == (402, "out_of_credit")
 
 
+async def test_a_keys_limit_is_named_before_that_of_sessions_per_orchestrator(service: Service) -> None:
+    gateway = await service.house.new_gateway()
+    await limit_key(service, gateway, calls_per_day=0)
+    await limit(service, gateway, sessions_open_per_orchestrator=0)
+    assert rules([await service.sign(gateway, new_stream(service).body())]) == {"key_calls_per_day"}
+
+
 async def test_a_replay_at_the_limit_is_still_answered(service: Service) -> None:
     gateway = await service.house.new_gateway()
     await limit(service, gateway, calls_per_day=2)
