@@ -22,7 +22,7 @@ from clearinghouse.signers.asking import AskingSigner, Webhook
 from clearinghouse.signers.server import signer_served
 from tests.parts import client
 from tests.parts.client import Answer
-from tests.parts.service import GO_LIVEPEER, Service
+from tests.parts.service import GO_LIVEPEER, Served
 from tests.parts.stack import TICKET_EV_WEI, Clock, Stream, TestGateway, native_signer
 
 
@@ -46,7 +46,7 @@ class Signer:
 
 
 @asynccontextmanager
-async def asking(service: Service, *, secret: str = "", path: str = PATHS[0], url: str = "") -> AsyncIterator[Signer]:
+async def asking(service: Served, *, secret: str = "", path: str = PATHS[0], url: str = "") -> AsyncIterator[Signer]:
     """A signer that asks `service`, or whoever answers at `url`."""
     secret = secret or await service.house.new_webhook_secret()
     clock = Clock()
@@ -88,7 +88,7 @@ def question(gateway: TestGateway | None, state: PaymentState, **headers: Any) -
     return {"headers": shown, "state": json.loads(encode_state(state))}
 
 
-async def ask(service: Service, secret: str, body: Any, *, path: str = PATHS[0]) -> Answer:
+async def ask(service: Served, secret: str, body: Any, *, path: str = PATHS[0]) -> Answer:
     """The question as it is where it is bytes, and as JSON otherwise."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await client.post(service.port, path, data, ("Authorization", f"Bearer {secret}"))

@@ -215,6 +215,13 @@ class Home:
         said = program.wait_for(r"^serving HTTP on \S+:(\d+) and gRPC on \S+:(\d+)")
         return Serving(program, int(said[1]), int(said[2]), {})
 
+    def secret_file(self, name: str, text: str) -> str:
+        """Where a setting that ends in _FILE finds a secret."""
+        file = self.folder / name
+        file.touch(mode=0o600)
+        file.write_text(text, encoding="utf-8")
+        return str(file)
+
     @property
     def conninfo(self) -> str:
         """The superuser's way into the embedded database, past all of our own code."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -108,11 +109,11 @@ class House:
             key = await keys.create(connection, gateway_id, pepper=PEPPER, expires_at=expires_at)
         return TestGateway(gateway_id, key.api_key)
 
-    async def new_webhook_secret(self) -> str:
-        """Of a new signer that may ask the webhook; it signs with the ticket key of the services."""
+    async def new_webhook_secret(self, sender: bytes = SIGNER_KEY.address) -> str:
+        """Of a new signer that may ask the webhook; it signs with the ticket key of services in this process."""
         async with self.engine.begin() as connection:
             name = f"signer-{next(self._numbers)}-{secrets.token_hex(3)}"
-            new = await webhook_signers.create(connection, name, sender=SIGNER_KEY.address, pepper=PEPPER)
+            new = await webhook_signers.create(connection, name, sender=sender, pepper=PEPPER)
         return new.webhook_secret
 
     async def revoke(self, gateway: TestGateway) -> None:
@@ -163,16 +164,26 @@ _FINGERPRINT = """
 """
 
 
+@asynccontextmanager
+async def house_of(conninfo: str) -> AsyncIterator[House]:
+    """The books of the services over `conninfo`, wherever these run."""
+    engine = async_engine(in_role(conninfo, ADMIN_ROLE))
+    try:
+        yield House(conninfo, engine)
+    finally:
+        await engine.dispose()
+
+
 @dataclass
-class Service:
-    """One process of the service, on ports of its own."""
+class Served(ABC):
+    """One process of the service, on ports of its own, and those who call it."""
 
     house: House
-    running: RunningService
 
     @property
+    @abstractmethod
     def port(self) -> int:
-        return self.running.http_port
+        """Of HTTP."""
 
     def new_stream(self, *, tickets: int = 1, **settings: Any) -> Stream:
         """A new session's stream: each call of its type "fixed" costs `tickets` tickets, whatever the clock says."""
@@ -198,6 +209,17 @@ class Service:
         assert answer.status == 200, (answer.status, answer.body)
         stream.learn(answer.body)
         return answer
+
+
+@dataclass
+class Service(Served):
+    """One that runs in this process."""
+
+    running: RunningService
+
+    @property
+    def port(self) -> int:
+        return self.running.http_port
 
 
 @asynccontextmanager
@@ -254,17 +276,16 @@ async def running(
             "webhook": webhook or {},
         }
     )
-    engine = async_engine(in_role(conninfo, ADMIN_ROLE))
-    try:
-        async with running_service(
+    async with (
+        house_of(conninfo) as house,
+        running_service(
             settings,
             conninfo=serve_conninfo or conninfo,
             admin_conninfo=conninfo if admin_token is not None else None,
             secrets=Secrets(api_key_pepper=PEPPER, native_key=SIGNER_KEY),
-        ) as service:
-            yield Service(House(conninfo, engine), service)
-    finally:
-        await engine.dispose()
+        ) as service,
+    ):
+        yield Service(house, service)
 
 
 def our_body(document: dict[str, Any], **further: Any) -> dict[str, Any]:

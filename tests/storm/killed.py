@@ -15,17 +15,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
-from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
-from clearinghouse.identity import webhook_signers
 from clearinghouse.identity.webhook_signers import WEBHOOK_PATH
 from clearinghouse.ids import show
 from tests.parts.orchestrator import Orchestrator
 from tests.parts.payer import calm, delivered, paying
 from tests.parts.program import Home, Serving
-from tests.parts.service import House
+from tests.parts.service import house_of
+from tests.parts.service_process import serve_settings
 from tests.parts.signer_payer import SignerPayer, with_receipts
 from tests.parts.signer_process import Keystore, SignerProcess, new_keystore, new_signer
-from tests.parts.stack import PEPPER
 from tests.parts.storm import require_books_to_agree
 from tests.storm.schedule import SERVICES, Kill
 from tests.storm.services import Services
@@ -125,15 +123,10 @@ class KilledServices(Services):
     async def open(self) -> None:
         self.lines = [Line(0, 0) for _ in range(SERVICES)]
         await asyncio.gather(*map(self._start, range(SERVICES)))
-        engine = async_engine(in_role(self.conninfo, ADMIN_ROLE))
-        try:
-            async with engine.begin() as connection:
-                signer = await webhook_signers.create(connection, "signer-1", sender=self.sender, pepper=PEPPER)
-            house = House(self.conninfo, engine)
+        async with house_of(self.conninfo) as house:
+            webhook_secret = await house.new_webhook_secret(self.sender)
             gateways = [await house.new_gateway(tickets=tickets) for tickets in CREDITS_TICKETS]
-        finally:
-            await engine.dispose()
-        await asyncio.to_thread(self._start_signer, signer.webhook_secret)
+        await asyncio.to_thread(self._start_signer, webhook_secret)
         orchestrator = Orchestrator("https://orchestrator-at-signer.example:8935")
         for gateway, streams in zip(gateways, STREAMS, strict=True):
             self._payers_of[show("gw", gateway.id)] = [
@@ -159,10 +152,7 @@ class KilledServices(Services):
 
     async def _start(self, number: int) -> None:
         environment = {
-            **self._keystore.environment,
-            "CLEARINGHOUSE_DATABASE_URL_FILE": self._secret_file("database_url", self.conninfo),
-            "CLEARINGHOUSE_API_KEY_PEPPER_FILE": self._secret_file("pepper", PEPPER.decode()),
-            "CLEARINGHOUSE_WEBHOOK__ENABLED": "true",
+            **serve_settings(self._home, self.conninfo, self._keystore),
             "CLEARINGHOUSE_WEBHOOK__REPEATS_PER_HOUR_COUNT": "1000",
         }
         port = self.lines[number].http_port
@@ -173,14 +163,8 @@ class KilledServices(Services):
     def _start_signer(self, secret: str) -> None:
         settings = {
             "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_URL": f"{self._programs[0].http_url}{WEBHOOK_PATH}",
-            "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS_FILE": self._secret_file(
+            "CLEARINGHOUSE_SIGNER__NATIVE__WEBHOOK_HEADERS_FILE": self._home.secret_file(
                 "headers", f"Authorization: Bearer {secret}\n"
             ),
         }
         self._signer = new_signer(self._home, self._keystore, "signer", settings)
-
-    def _secret_file(self, name: str, text: str) -> str:
-        file = self.folder / name
-        file.touch(mode=0o600)
-        file.write_text(text, encoding="utf-8")
-        return str(file)

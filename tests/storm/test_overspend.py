@@ -1,8 +1,9 @@
 """Promise 1 where it is tightest: many callers on accounts with credit for a call or none, at two services at once.
 
-They come both ways, through the services to a signer and through signers that ask the services' webhooks. Credit comes
-and goes meanwhile. What was released is what was debited, to the last digit, and never more than there was; and what is
-left in the end does not pay for the cheapest call.
+The services are `clearinghouse serve`, processes of their own on one database. The callers come both ways, through the
+services to a signer and through signers that ask the services' webhooks. Credit comes and goes meanwhile. What was
+released is what was debited, to the last digit, and never more than there was; and what is left in the end does not pay
+for the cheapest call.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from clearinghouse.api.answers import read_answer
 from clearinghouse.errors import OutOfCredit
 from clearinghouse.ledger import transfers
 from tests.parts.asking import Signer, asking
-from tests.parts.service import House, Service, running
+from tests.parts.service import House, Served
+from tests.parts.service_process import serving
 from tests.parts.stack import TICKET_CHARGE_USD, USD_PER_ETH, Stream, TestGateway
 from tests.storm.campaign import wanted
 from tests.storm.mutate import storm_seed
@@ -33,7 +35,6 @@ CALLERS = 64
 ACCOUNTS = 40
 TICKETS_MAX = 7
 CERTAIN = 2**256 - 1
-ENABLED = {"enabled": True}
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Account:
 
 @dataclass
 class Race:
-    services: Sequence[Service]
+    services: Sequence[Served]
     #: One that asks each of the services.
     signers: Sequence[Signer]
     accounts: list[Account]
@@ -104,7 +105,8 @@ class Race:
 
     async def spend_the_rest(self, account: Account) -> None:
         """The cheapest call again and again, until it is refused, every way."""
-        for way in (*self.services, *self.signers):
+        ways: list[Served | Signer] = [*self.services, *self.signers]
+        for way in ways:
             while (answer := await way.sign(account.gateway, self.services[0].new_stream().body())).status == 200:
                 account.take(read_answer(answer.body).payment)
             assert answer.status == 402, (answer.status, answer.body)
@@ -117,8 +119,7 @@ async def test_64_callers_on_accounts_near_zero_spend_all_of_the_credit_and_not_
     print(f"STORM_SEED={seed}: the same sizes and accounts; the races are their own")
     dice = random.Random(seed)
     async with (
-        running(database, webhook=ENABLED) as first,
-        running(database, webhook=ENABLED) as second,
+        serving(database, processes_count=2) as (first, second),
         asking(first) as asks_first,
         asking(second) as asks_second,
     ):
