@@ -23,3 +23,8 @@ def check_name(name: str, *, whose: str, id_prefix: str = "") -> None:
             f"a {whose}'s name has only the letters a to z and A to Z, digits, '.', '_' and '-', and begins with a "
             f"letter or digit: {name!r} does not"
         )
+
+
+def may_be_name(name: str) -> bool:
+    """Whether somebody may have given it. What nobody can have given is not asked of the database, which has no NUL."""
+    return len(name) <= NAME_CHARS_MAX and _NAME.fullmatch(name) is not None

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from clearinghouse.errors import AccountBusy, Conflict, InvalidRequest, NotFound
 from clearinghouse.identity.limits import GATEWAY_LIMITS, NONE, SPEND_LIMITS, parse_limits
-from clearinghouse.identity.names import NAME_CHARS_MAX, check_name
+from clearinghouse.identity.names import NAME_CHARS_MAX, check_name, may_be_name
 from clearinghouse.ledger.money import parse_currency
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ async def list_plans(connection: AsyncConnection) -> list[Plan]:
 
 async def find(connection: AsyncConnection, name: str) -> Plan:
     """NotFound if there is none."""
+    if not may_be_name(name):
+        raise _not_found(name)
     row = (await connection.execute(text(_SELECT + "WHERE name = :name"), {"name": name})).mappings().one_or_none()
     if row is None:
         raise _not_found(name)
@@ -101,6 +103,8 @@ async def change(
     """
     if currency is None and not any(value is not None for value in wanted.values()):
         raise InvalidRequest(f"name at least one of currency, {', '.join(GATEWAY_LIMITS)}")
+    if not may_be_name(name):
+        raise _not_found(name)
     # Who puts a gateway on the plan, or gives it a limit of its own, waits for this transaction or comes before it.
     update = text(
         """UPDATE plan SET version = version + 1, changed_at = now(), changed_by = :actor WHERE name = :name"""
@@ -113,6 +117,7 @@ async def put(
     connection: AsyncConnection, name: str, wanted: Mapping[str, str | None], *, currency: str | None, actor: str
 ) -> Plan:
     """The plan of this name, made where there is none, with what is named changed."""
+    check_name(name, whose="plan")
     query = text("SELECT EXISTS (SELECT FROM plan WHERE name = :name)")
     exists = (await connection.execute(query, {"name": name})).scalar_one()
     return await (change if exists else create)(connection, name, wanted, currency=currency, actor=actor)
@@ -122,6 +127,8 @@ async def delete(connection: AsyncConnection, name: str) -> None:
     """Conflict while gateways are on it, and for the plan that every gateway begins on."""
     if name == DEFAULT_PLAN:
         raise Conflict(f"the plan {DEFAULT_PLAN} stays: gateways begin on it")
+    if not may_be_name(name):
+        raise _not_found(name)
     await connection.execute(text("SELECT FROM plan WHERE name = :name FOR UPDATE"), {"name": name})
     plan = await find(connection, name)
     if plan.gateways_count:
@@ -131,6 +138,8 @@ async def delete(connection: AsyncConnection, name: str) -> None:
 
 async def require_plan_for(connection: AsyncConnection, name: str, *, currency: str, whose: str) -> None:
     """That an account in `currency` may be on the plan, until the transaction ends. NotFound or Conflict."""
+    if not may_be_name(name):
+        raise _not_found(name)
     query = text("SELECT currency FROM plan WHERE name = :name FOR SHARE")
     row = (await connection.execute(query, {"name": name})).one_or_none()
     if row is None:

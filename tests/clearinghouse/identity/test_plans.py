@@ -186,6 +186,8 @@ async def test_names_are_taken_once_and_unknown_ones_are_not_found(admin: AsyncE
         await change_plan(admin, "large", calls_per_day="1")
     with pytest.raises(NotFound, match="there is no plan large"):
         await make_gateway(admin, "acme", "large")
+    with pytest.raises(NotFound, match="there is no plan"):
+        await make_gateway(admin, "acme", "a name with \0, which the database does not have")
     with pytest.raises(InvalidRequest, match="name at least one of currency, requests_per_s"):
         await change_plan(admin, "small")
 
