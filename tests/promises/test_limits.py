@@ -24,7 +24,7 @@ from clearinghouse.usage import REFUSAL_REMEMBERED_S
 from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.service import Service, our_body
-from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stream, TestGateway
+from tests.parts.stack import PEPPER, TICKET_CHARGE_USD, TICKET_EV_WEI, Stream, TestGateway
 
 if TYPE_CHECKING:
     from clearinghouse.api.pb.clearinghouse_pb2_grpc import ClearinghouseAsyncStub
@@ -173,7 +173,7 @@ async def test_a_rotated_key_keeps_its_limits(service: Service) -> None:
     gateway = await service.house.new_gateway()
     await limit_key(service, gateway, calls_per_day=1, requests_per_s=7)
     async with service.house.engine.begin() as connection:
-        new = await keys.rotate(connection, gateway.api_key.split("_")[1], pepper=bytes(range(32)))
+        new = await keys.rotate(connection, gateway.api_key.split("_")[1], pepper=PEPPER)
         kept = await limits.key_limits(connection, new.key.id)
     assert kept.requests_per_s == 7
     answers = await storm([service], TestGateway(gateway.id, new.api_key), [new_stream(service) for _ in range(8)])
