@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+DEVNET := tests/parts/devnet
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench storm proto lock clean
+.PHONY: help run devnet npm test check bench storm restarts proto lock clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Installed from the locks, with hashes; again only when a lock or the project file changed.
 $(VENV)/run.done: requirements.lock pyproject.toml
@@ -26,6 +28,15 @@ $(VENV)/dev.done: $(VENV)/run.done requirements-dev.lock
 run: $(VENV)/run.done ## start everything embedded, with a demo gateway, and say how to call it
 	@exec $(BIN)/clearinghouse dev
 
+# Looked for before anything is installed: its chain is an anvil node, which npm installs from its lock.
+npm:
+	@test -e $(DEVNET)/node_modules/.installed-from || command -v npm >/dev/null || { \
+	  echo "make devnet needs npm, which comes with Node.js 20 or newer: get it from nodejs.org or your system's packages" >&2; \
+	  echo "(its chain is an anvil node for Linux on x86-64; make run needs none of it)" >&2; exit 1; }
+
+devnet: npm $(VENV)/dev.done ## start a chain with a funded sender, an orchestrator and the service over it (docs/devnet.md)
+	@exec $(BIN)/python -m tests.devnet start
+
 test: $(VENV)/dev.done ## run every test (TESTS="-k name" to choose)
 	@$(BIN)/python -m pytest $(TESTS)
 
@@ -37,11 +48,21 @@ check: $(VENV)/dev.done ## lint, format, types, generated code, packages: what m
 	@sh proto/lint.sh
 	@$(BIN)/python -m pip check
 
-bench: $(VENV)/dev.done ## measure calls/s, latency and CPU per call against the floors, in one run
+bench: $(VENV)/dev.done ## measure calls/s, latency and CPU per call, coverage, the chain's history, a month's end and usage against the floors
 	@$(BIN)/python -m tests.bench
+	@echo && $(BIN)/python -m tests.bench.hot_path
+	@echo && $(BIN)/python -m tests.bench.coverage_database
+	@echo && $(BIN)/python -m tests.bench.history
+	@echo && $(BIN)/python -m tests.bench.closing
+	@echo && $(BIN)/python -m tests.bench.month_end
+	@echo && $(BIN)/python -m tests.bench.usage_rollups
 
-storm: $(VENV)/dev.done ## random schedules against the real service for half an hour (STORM_SECONDS=60 for less)
+storm: $(VENV)/dev.done ## workers killed at every step of an invoice and a top-up, then random schedules for half an hour (STORM_SECONDS=60 for less)
+	@STORM_KILLS=all STORM_SEED=$${STORM_SEED:-fresh} $(BIN)/python -m pytest -q tests/settlement/test_kills.py
 	@$(BIN)/python -m tests.storm
+
+restarts: $(VENV)/dev.done ## kill or stop the leading worker a thousand times, at random (RESTARTS=100 for fewer)
+	@$(BIN)/python -m tests.restarts
 
 proto: $(VENV)/dev.done ## generate the Python code of proto/ again
 	@$(BIN)/python proto/generate.py

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from chain import abi
+from chain.functions import GET_CONTRACT
 from chain.networks import BONDING_MANAGER, ROUNDS_MANAGER, SERVICE_REGISTRY, TICKET_BROKER, Network
 from chain.quorum import Agreed, Call, NoDecision, Quorum
 from chain.signatures import checksum_address, keccak
 
-GET_CONTRACT: Final = abi.selector("getContract(bytes32)")
 _NOWHERE: Final = bytes(20)
 _NAMES: Final = (TICKET_BROKER, ROUNDS_MANAGER, BONDING_MANAGER, SERVICE_REGISTRY)
 

@@ -1,4 +1,4 @@
-"""The sender's escrow and the protocol's clock, read from the chain: one block, one reading, agreed by the quorum.
+"""Our senders' escrows and the protocol's clock, read from the chain: one block, one reading, agreed by the quorum.
 
 `poll` asks the chain and is called every few seconds in the background. `read` answers from memory, for the signing
 path; it fails closed where the newest reading is of a block that is too old, however that came about: endpoints that
@@ -7,75 +7,34 @@ hang, lie, disagree or stand still, or a clock of ours that is wrong.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
-from chain import abi
+from chain import abi, chain_reading
+from chain.chain_reading import ChainReading, SenderEscrow
 from chain.contracts import Contracts, ContractsUnknown, resolve
 from chain.escrow import EscrowReading, EscrowUnknown
+from chain.functions import CLAIMED_RESERVE
 from chain.networks import Network
-from chain.quorum import Agreed, Block, Call, Quorum
+from chain.quorum import Block, Call, NoDecision, Quorum, TooFewAnswers
+from chain.rpc import Failure
 
-GET_SENDER_INFO: Final = abi.selector("getSenderInfo(address)")
-TICKET_VALIDITY_PERIOD: Final = abi.selector("ticketValidityPeriod()")
-UNLOCK_PERIOD: Final = abi.selector("unlockPeriod()")
-CURRENT_ROUND: Final = abi.selector("currentRound()")
-LAST_INITIALIZED_ROUND: Final = abi.selector("lastInitializedRound()")
-BLOCK_HASH_FOR_ROUND: Final = abi.selector("blockHashForRound(uint256)")
-GET_TRANSCODER_POOL_SIZE: Final = abi.selector("getTranscoderPoolSize()")
+logger = logging.getLogger(__name__)
+
+#: Of one sender: what is asked about them still fits one request.
+CLAIMANTS_MAX_COUNT: Final = 50
 _ZERO_HASH: Final = bytes(32)
 
 
-class Lock(StrEnum):
-    """Whether the funds stay where they are."""
-
-    LOCKED = "locked"
-    #: The sender has begun to unlock: what is there is as good as gone.
-    UNLOCKING = "unlocking"
-    #: The sender may withdraw, and has perhaps: the contract keeps the round after a withdrawal.
-    UNLOCKED = "unlocked"
-
-
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """The protocol's clock. The hashes are those of the last initialised round and of the one before it; they are zero
-    for a round that was never initialised, and for some others on L2."""
-
-    current: int
-    last_initialized: int
-    last_hash: bytes
-    previous_hash: bytes
-    validity_rounds: int
-    unlock_period_rounds: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChainReading:
-    """Everything that was read at one block."""
-
-    block: Block
-    contracts: Contracts
-    rounds: Rounds
-    pool_size: int
-    deposit_wei: int
-    reserve_wei: int
-    claimed_in_round_wei: int
-    withdraw_round: int
-
-    @property
-    def lock(self) -> Lock:
-        if self.withdraw_round == 0:
-            return Lock.LOCKED
-        return Lock.UNLOCKED if self.withdraw_round <= self.rounds.current else Lock.UNLOCKING
-
-
 class EscrowReader:
-    """An EscrowView of `sender` (20 bytes) on a network. Belongs to the quorum's event loop.
+    """An EscrowView of `sender` (20 bytes) on a network, which reads other senders' escrows in the same request.
 
-    `stale_max_s`: how old the block of a reading may be, and how far ahead of our clock.
+    `stale_max_s`: how old the block of a reading may be, and how far ahead of our clock. Belongs to the quorum's event
+    loop.
     """
 
     def __init__(
@@ -87,32 +46,51 @@ class EscrowReader:
         stale_max_s: int,
         unix_s: Callable[[], int] = lambda: int(time.time()),
     ) -> None:
-        self._quorum, self._network, self._sender = quorum, network, sender
+        self._quorum, self._network, self.sender = quorum, network, sender
         self._stale_max_s = stale_max_s
         self._unix_s = unix_s
+        self._senders: tuple[bytes, ...] = (sender,)
+        self._claims = _Claims(quorum)
         self._contracts: Contracts | None = None
         self._newest: ChainReading | None = None
         self._view: EscrowReading | None = None
         #: Asked about in the same request as everything else; a new round costs one request more.
         self._expected_round = 1
 
-    async def poll(self) -> ChainReading:
-        """Reads the chain and remembers it. Raises NoDecision, after which the reading before stays the newest."""
-        block_hash = await self._quorum.newest_block_hash()
+    def follow(self, senders: Iterable[bytes]) -> None:
+        """Whose escrows are read besides `sender`'s, from the next poll on: these, and no others any more."""
+        self._senders = tuple(dict.fromkeys((self.sender, *senders)))
+
+    def want_claims(self, claimants: Mapping[bytes, Sequence[bytes]]) -> None:
+        """Of which claimants (recipients of tickets, 20 bytes) it is read what they claimed of a sender's reserve.
+
+        By sender, the most important first: of each sender the first CLAIMANTS_MAX_COUNT are asked about.
+        """
+        self._claims.wanted = {sender: tuple(some[:CLAIMANTS_MAX_COUNT]) for sender, some in claimants.items()}
+
+    def subject(self) -> tuple[Contracts, tuple[bytes, ...]] | None:
+        """The contracts and the senders that readings are of; None while the contracts are not known."""
+        return (self._contracts, self._senders) if self._contracts is not None else None
+
+    async def poll(self, *, of_now: bool = False) -> ChainReading:
+        """Reads the chain and remembers it. Raises NoDecision, after which the reading before stays the newest.
+
+        A steady poll reads the block that was the newest at the poll before; `of_now`, with a request more, the block
+        that is the newest now. What was seen of a block stays true of it: where one endpoint alone calls an older block
+        the newest, a reading that is fresh is not replaced by that older one.
+        """
+        senders = self._senders
+        block_hash = await self._quorum.newest_block_hash(of_now=of_now)
         if self._contracts is None:
             self._contracts = await resolve(self._quorum, block_hash, self._network)
-        contracts = self._contracts
-        agreed = await self._quorum.read(block_hash, _calls(contracts, self._sender, self._expected_round))
         try:
-            last_initialized = abi.uint(agreed.results[4])
-            if last_initialized != self._expected_round:
-                agreed = await self._quorum.read(block_hash, _calls(contracts, self._sender, last_initialized))
-            reading = _reading(agreed, contracts)
+            reading = await self._claims.added_to(await self._read(block_hash, self._contracts, senders))
         except abi.AbiError:
             self._contracts = None  # perhaps they moved
             raise ContractsUnknown(f"a contract of {self._network.name} gives no answer of its kind") from None
-        self._expected_round = last_initialized
-        self._newest, self._view = reading, _view(reading, self._sender)
+        if self._newest is not None and await self._is_overtaken(reading.block, self._newest.block):
+            return self._newest
+        self._newest, self._view = reading, _view(reading, self.sender)
         return reading
 
     def read(self) -> EscrowReading:
@@ -125,6 +103,18 @@ class EscrowReader:
             raise EscrowUnknown(f"the newest reading is {age_s} s old, and at most {self._stale_max_s} s are allowed")
         return view
 
+    async def _is_overtaken(self, block: Block, newest: Block) -> bool:
+        """Whether the newest reading is later and stands: not too old, and of a block that the chain still has."""
+        if block.number >= newest.number or abs(self._unix_s() - newest.time_unix_s) > self._stale_max_s:
+            return False
+        try:
+            await self._quorum.read(newest.hash, [])
+        except TooFewAnswers as reason:
+            return Failure.UNKNOWN_BLOCK not in reason.failures
+        except NoDecision:
+            return True
+        return True
+
     def newest(self) -> ChainReading:
         """All of the newest reading. Raises EscrowUnknown as `read` does."""
         self.read()
@@ -135,62 +125,85 @@ class EscrowReader:
         """Of the newest reading's block, fresh or not; None before the first."""
         return self._unix_s() - self._newest.block.time_unix_s if self._newest is not None else None
 
-
-def _calls(contracts: Contracts, sender: bytes, round_: int) -> list[Call]:
-    broker, rounds, bonding = contracts.ticket_broker, contracts.rounds_manager, contracts.bonding_manager
-    return [
-        Call(broker, abi.calldata(GET_SENDER_INFO, sender)),
-        Call(broker, TICKET_VALIDITY_PERIOD),
-        Call(broker, UNLOCK_PERIOD),
-        Call(rounds, CURRENT_ROUND),
-        Call(rounds, LAST_INITIALIZED_ROUND),
-        Call(rounds, abi.calldata(BLOCK_HASH_FOR_ROUND, round_)),
-        Call(rounds, abi.calldata(BLOCK_HASH_FOR_ROUND, max(round_ - 1, 0))),
-        Call(bonding, GET_TRANSCODER_POOL_SIZE),
-    ]
+    async def _read(self, block_hash: bytes, contracts: Contracts, senders: Sequence[bytes]) -> ChainReading:
+        """Raises NoDecision, AbiError."""
+        agreed = await self._quorum.read(block_hash, chain_reading.calls(contracts, senders, self._expected_round))
+        last_round = chain_reading.last_initialized_round(agreed)
+        if last_round != self._expected_round:
+            agreed = await self._quorum.read(block_hash, chain_reading.calls(contracts, senders, last_round))
+        reading = chain_reading.decode(agreed, contracts, senders)
+        self._expected_round = last_round
+        return reading
 
 
-def _reading(agreed: Agreed, contracts: Contracts) -> ChainReading:
-    """Of the answers to `_calls` for the round that is the last initialised one. Raises AbiError."""
-    sender_info, validity, unlock_period, current, last, last_hash, previous_hash, pool_size = agreed.results
-    deposit_wei, withdraw_round, reserve_wei, claimed_wei = abi.uints(sender_info, 4)
-    rounds = Rounds(
-        current=abi.uint(current),
-        last_initialized=abi.uint(last),
-        last_hash=_word(last_hash),
-        previous_hash=_word(previous_hash),
-        validity_rounds=abi.uint(validity),
-        unlock_period_rounds=abi.uint(unlock_period),
-    )
-    return ChainReading(
-        block=agreed.block,
-        contracts=contracts,
-        rounds=rounds,
-        pool_size=abi.uint(pool_size),
-        deposit_wei=deposit_wei,
-        reserve_wei=reserve_wei,
-        claimed_in_round_wei=claimed_wei,
-        withdraw_round=withdraw_round,
-    )
+class _Claims:
+    """Who has claimed how much of a sender's reserve in this round.
+
+    Asked again only when it can be another answer: claims of a round only ever add up, so that where their sum is the
+    same, so is each of them. Where nobody has claimed, as nearly always, nothing is asked.
+    """
+
+    def __init__(self, quorum: Quorum) -> None:
+        self._quorum = quorum
+        self.wanted: Mapping[bytes, tuple[bytes, ...]] = {}
+        #: By sender: the round, the sum, and the claims that were read with them.
+        self._known: dict[bytes, tuple[int, int, dict[bytes, int]]] = {}
+
+    async def added_to(self, reading: ChainReading) -> ChainReading:
+        """The same reading, with the claims as far as they can be had: without them all else is still true.
+
+        Raises AbiError.
+        """
+        claims = {sender: self._remembered(reading, sender) for sender in reading.escrows}
+        missing = [
+            (sender, claimant)
+            for sender, known in claims.items()
+            for claimant in self.wanted.get(sender, ())
+            if claimant not in known
+        ]
+        if missing:
+            broker = reading.contracts.ticket_broker
+            asked = [Call(broker, abi.calldata(CLAIMED_RESERVE, *pair)) for pair in missing]
+            try:
+                agreed = await self._quorum.read(reading.block.hash, asked)
+            except NoDecision as reason:
+                logger.warning("what was claimed of the reserve is not known: %s", reason)
+                return reading
+            for (sender, claimant), result in zip(missing, agreed.results, strict=True):
+                claims[sender][claimant] = abi.uint(result)
+        self._known = {
+            sender: (reading.rounds.current, escrow.claimed_in_round_wei, claims[sender])
+            for sender, escrow in reading.escrows.items()
+        }
+        return replace(reading, escrows=MappingProxyType(
+            {sender: _with_claims(escrow, claims[sender]) for sender, escrow in reading.escrows.items()}
+        ))  # fmt: skip
+
+    def _remembered(self, reading: ChainReading, sender: bytes) -> dict[bytes, int]:
+        """What is known already of this sender's claims."""
+        claimed_wei = reading.escrows[sender].claimed_in_round_wei
+        if claimed_wei == 0:
+            return dict.fromkeys(self.wanted.get(sender, ()), 0)
+        round_, then_wei, known = self._known.get(sender, (0, 0, {}))
+        return dict(known) if (round_, then_wei) == (reading.rounds.current, claimed_wei) else {}
 
 
-def _word(data: bytes) -> bytes:
-    abi.uint(data)
-    return data
+def _with_claims(escrow: SenderEscrow, claims: dict[bytes, int]) -> SenderEscrow:
+    return replace(escrow, claimed_by_wei=MappingProxyType(claims)) if claims else escrow
 
 
 def _view(reading: ChainReading, sender: bytes) -> EscrowReading:
     """What signing goes by."""
-    rounds = reading.rounds
+    rounds, escrow = reading.rounds, reading.escrows[sender]
     previous = rounds.last_initialized - 1
     is_redeemable = previous + rounds.validity_rounds > rounds.current
     has_previous = previous >= 0 and rounds.previous_hash != _ZERO_HASH and is_redeemable
     return EscrowReading(
         sender=sender,
-        deposit_wei=reading.deposit_wei,
-        reserve_wei=reading.reserve_wei,
-        claimed_in_round_wei=reading.claimed_in_round_wei,
-        withdraw_round=reading.withdraw_round,
+        deposit_wei=escrow.deposit_wei,
+        reserve_wei=escrow.reserve_wei,
+        claimed_in_round_wei=escrow.claimed_in_round_wei,
+        withdraw_round=escrow.withdraw_round,
         last_initialized_round=rounds.last_initialized,
         last_initialized_round_block_hash=rounds.last_hash,
         last_seen_l1_block=reading.block.l1_number,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import NamedTuple
 
@@ -50,6 +50,28 @@ class Exposure:
         """Standard deviation σ, rounded up."""
         return -(-_isqrt_up(self.variance_numerator) // WIN_PROB_CERTAIN)
 
+    def likely_wei(self, sigmas: int) -> int:
+        """What the tickets will hardly exceed: μ + z·σ."""
+        return self.expected_wei + sigmas * self.deviation_wei
+
+    def needed_wei(self, sigmas: int) -> int:
+        """What should cover them: that and one more of the largest winners."""
+        return self.likely_wei(sigmas) + self.face_value_max_wei
+
+    def needed_with_wei(self, ev_wei: int, *, face_value_wei: int, sigmas: int) -> int:
+        """The most that it can come to need by tickets worth `ev_wei` together, none larger than `face_value_wei`.
+
+        Whatever tickets these are, their variance Σ f²·p·(1 - p) is F·Σ f·p at most.
+        """
+        added = ev_wei * WIN_PROB_CERTAIN
+        with_them = replace(
+            self,
+            ev_numerator=self.ev_numerator + added,
+            variance_numerator=self.variance_numerator + added * face_value_wei * WIN_PROB_CERTAIN,
+            face_value_max_wei=max(self.face_value_max_wei, face_value_wei),
+        )
+        return with_them.needed_wei(sigmas)
+
 
 def exposure(tickets: Iterable[OpenTickets]) -> Exposure:
     """The sums of a book. Raises ValueError for a negative number or a probability above 1."""
@@ -68,9 +90,19 @@ def exposure(tickets: Iterable[OpenTickets]) -> Exposure:
     return Exposure(count, ev, variance, largest, worst_case)
 
 
+def merged(tickets: Iterable[OpenTickets]) -> list[OpenTickets]:
+    """The same book with what is alike counted together, and without what cannot win."""
+    counts: dict[tuple[int, int], int] = {}
+    for face_value_wei, win_prob, alike in tickets:
+        if face_value_wei and win_prob and alike:
+            key = face_value_wei, win_prob
+            counts[key] = counts.get(key, 0) + alike
+    return [OpenTickets(face_value_wei, win_prob, alike) for (face_value_wei, win_prob), alike in counts.items()]
+
+
 def coverage_bps(deposit_wei: int, book: Exposure, *, sigmas: int = 3) -> int | None:
     """κ = deposit / (μ + z·σ + F) in basis points, rounded down; None where nothing is open. Want 10,000 or more."""
-    needed_wei = book.expected_wei + sigmas * book.deviation_wei + book.face_value_max_wei
+    needed_wei = book.needed_wei(sigmas)
     return deposit_wei * 10_000 // needed_wei if needed_wei else None
 
 

@@ -18,7 +18,7 @@ from chain.simulation import (
     HORIZON_MAX_S,
     HORIZON_MIN_S,
     AfterRuin,
-    Amounts,
+    AmountEstimate,
     Estimate,
     Played,
     Progress,
@@ -26,7 +26,7 @@ from chain.simulation import (
     redeemed_share,
     waiting_s,
 )
-from chain.traffic import DAY_S, REDEEMED_AFTER_MIN_S, ROUND_S, Funds, Traffic
+from chain.traffic import DAY_S, REDEEMED_AFTER_MIN_S, ROUND_S, PlannedFunds, Traffic
 
 #: How probable it is that the deposit is empty by the pessimistic time.
 PESSIMISTIC: Final = 0.05
@@ -45,8 +45,8 @@ class AmountBeside(NamedTuple):
     """One amount three times."""
 
     computed_wei: int
-    steady: Amounts
-    played: Amounts
+    steady: AmountEstimate
+    played: AmountEstimate
 
 
 class Emptying(NamedTuple):
@@ -103,9 +103,9 @@ class Forecast:
     #: What `needed` would be for a book in which all open tickets may still win: `clearinghouse` counts so (8.6).
     needed_by_book_wei: int
     #: Keeps ruin below the wanted probability, by the upper end of the interval; signs to the end; full face values.
-    recommended: Funds
+    recommended: PlannedFunds
     #: What the rest is said of: as asked, or as recommended.
-    funds: Funds
+    funds: PlannedFunds
     ruin: Beside
     #: The deposit is too small for the next ticket, and the signer refuses.
     refusing: Beside
@@ -116,7 +116,7 @@ class Forecast:
     empty_median: Emptying
     empty_pessimistic: Emptying
     burn_per_day_wei: int
-    burn_per_day: Amounts
+    burn_per_day: AmountEstimate
     fees_per_day_wei: int
     winners_per_day: float
     open_tickets_count: int
@@ -125,7 +125,7 @@ class Forecast:
     expected_liability_wei: int
     #: Of winners that wait for their redemption: what is left of it, knowing how long redemption takes.
     waiting_wei: int
-    waiting: Amounts
+    waiting: AmountEstimate
     #: What orchestrators will make a ticket, at most; the plan's face value may be beyond it.
     quoted_face_value_max_wei: int
     #: What the signer lets through, at most.
@@ -225,7 +225,7 @@ def _waiting_wei(traffic: Traffic) -> int:
     return round(winners * 10**9) * traffic.face_value_wei // 10**9
 
 
-def _recommended(question: Question, needed_wei: int) -> Funds:
+def _recommended(question: Question, needed_wei: int) -> PlannedFunds:
     missing = top_up(
         deposit_wei=0,
         reserve_wei=0,
@@ -235,13 +235,13 @@ def _recommended(question: Question, needed_wei: int) -> Funds:
         face_value_wei=question.traffic.face_value_wei,
         divisor_count=question.divisor_count,
     )
-    return Funds(missing.deposit_wei, missing.reserve_wei, question.pool_size_count, question.divisor_count)
+    return PlannedFunds(missing.deposit_wei, missing.reserve_wei, question.pool_size_count, question.divisor_count)
 
 
-def _funds(question: Question, recommended: Funds) -> Funds:
+def _funds(question: Question, recommended: PlannedFunds) -> PlannedFunds:
     deposit_wei = recommended.deposit_wei if question.deposit_wei is None else question.deposit_wei
     reserve_wei = recommended.reserve_wei if question.reserve_wei is None else question.reserve_wei
-    return Funds(deposit_wei, reserve_wei, question.pool_size_count, question.divisor_count)
+    return PlannedFunds(deposit_wei, reserve_wei, question.pool_size_count, question.divisor_count)
 
 
 def _beside(amount_wei: int, computed: Payouts, steady: Played, varied: Played) -> Beside:
@@ -267,7 +267,7 @@ def _do_agree_amounts(beside: AmountBeside, face_value_wei: int) -> bool:
     return low_wei - width_wei <= beside.computed_wei <= high_wei + width_wei
 
 
-def _emptying(question: Question, funds: Funds, progress: Progress | None) -> tuple[Emptying, Emptying]:
+def _emptying(question: Question, funds: PlannedFunds, progress: Progress | None) -> tuple[Emptying, Emptying]:
     """Over as long as it is likely to take, which may be another time than the horizon."""
     traffic = question.traffic
     winners = funds.deposit_wei // traffic.face_value_wei + 1

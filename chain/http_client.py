@@ -33,7 +33,15 @@ class TimeIsUpError(ExchangeError):
 
 
 class TruncatedError(ExchangeError):
-    """The connection ended within the answer. An answer that only this would end is never known to be whole."""
+    """The connection ended within the answer. An answer that only this would end is never known to be whole.
+
+    `status` is that answer's, for whom its body does not matter; None where the head says how long the body is, or has
+    not come.
+    """
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__()
+        self.status = status
 
 
 class NotHttpError(ExchangeError):
@@ -57,7 +65,10 @@ class HttpAnswer(NamedTuple):
 
 
 class HttpClient:
-    """Keep-alive connections to one origin, each with one call at a time. Belongs to one event loop."""
+    """Keep-alive connections to one origin, each with one call at a time. Belongs to one event loop.
+
+    `server_hostname` is whose certificate is wanted where `host` is an address that was looked up for it.
+    """
 
     def __init__(
         self,
@@ -68,8 +79,10 @@ class HttpClient:
         connect_timeout_s: float,
         idle_timeout_s: float,
         body_max_bytes: int,
+        server_hostname: str | None = None,
     ) -> None:
         self._host, self._port, self._tls = host, port, tls
+        self._server_hostname = server_hostname or host
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._body_max_bytes = body_max_bytes
@@ -131,7 +144,7 @@ class HttpClient:
                     self._host,
                     self._port,
                     ssl=self._tls,
-                    server_hostname=self._host if self._tls is not None else None,
+                    server_hostname=self._server_hostname if self._tls is not None else None,
                 )
         except TimeoutError as error:
             raise TimeIsUpError from error
@@ -196,7 +209,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        self.fail(TruncatedError() if self._has_begun else ConnectError())
+        self.fail(TruncatedError(self._status_of_endless()) if self._has_begun else ConnectError())
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is None or self._waiting.done():
@@ -212,6 +225,11 @@ class _Connection(asyncio.Protocol):
             return
         if not self._has_head and self._head_bytes > HEAD_MAX_BYTES:
             self.fail(TooLargeError())
+
+    def _status_of_endless(self) -> int | None:
+        """Of an answer with a head that does not say where its body ends, as of servers that speak HTTP/1.0."""
+        is_endless = self._has_head and not self._headers.keys() & {b"content-length", b"transfer-encoding"}
+        return self._parser.get_status_code() if is_endless else None
 
     # --- what the parser does ---
 

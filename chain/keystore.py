@@ -20,6 +20,7 @@ from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json  # noqa
 # the process instead of raising RecursionError.
 sys.setrecursionlimit(_RECURSION_LIMIT)
 
+from chain import shallow_json  # noqa: E402
 from chain.signatures import SigningKey, checksum_address  # noqa: E402
 
 #: scrypt's cost N; r = 8 and p = 1 are eth-keyfile's. Opening takes 128 MiB and about a quarter of a second, so a start
@@ -79,8 +80,8 @@ def load_keystore(path: Path, password: str) -> SigningKey:
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content) if len(content) <= _FILE_BYTES_MAX else None
-    except (ValueError, RecursionError):
+        document = shallow_json.loads(content) if len(content) <= _FILE_BYTES_MAX else None
+    except ValueError:
         document = None
     if not isinstance(document, dict) or document.get("version") != 3:
         raise KeystoreError(f"keystore {path}: is not an Ethereum keystore of version 3")

@@ -119,7 +119,6 @@ class LogReader:
 
         Raises NoDecision: Disagreement, RangeRefused or TooFewAnswers.
         """
-        assert senders, "a topic that is not named would match everybody"
         contracts = await self._known_contracts()
         while True:
             upto_number = min(end_number, at_number + self.width.count)
@@ -171,21 +170,29 @@ class LogReader:
         return [Point(number, block.hash) for number, block in zip(numbers, first, strict=True)]
 
 
+def filters(contracts: Contracts, senders: Sequence[bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which logs matter, as nodes are told: those of the TicketBroker about our senders, and new rounds."""
+    assert senders, "a topic that is not named would match everybody"
+    about = [f"0x{sender.rjust(32, bytes(1)).hex()}" for sender in senders]
+    escrow_topics = [f"0x{topic.hex()}" for topic in ESCROW_TOPICS]
+    return (
+        {"address": f"0x{contracts.ticket_broker.hex()}", "topics": [escrow_topics, about]},
+        {"address": f"0x{contracts.rounds_manager.hex()}", "topics": [f"0x{NEW_ROUND.hex()}"]},
+    )
+
+
 def _lowest(heads: Sequence[Block]) -> Block:
     return min(heads, key=lambda head: head.number)
 
 
 def _calls(contracts: Contracts, at_number: int, end_number: int, senders: Sequence[bytes]) -> list[RpcCall]:
     span = {"fromBlock": hex(at_number + 1), "toBlock": hex(end_number)}
-    about = [f"0x{sender.rjust(32, bytes(1)).hex()}" for sender in senders]
-    escrow_topics = [f"0x{topic.hex()}" for topic in ESCROW_TOPICS]
-    broker = {**span, "address": f"0x{contracts.ticket_broker.hex()}", "topics": [escrow_topics, about]}
-    rounds = {**span, "address": f"0x{contracts.rounds_manager.hex()}", "topics": [f"0x{NEW_ROUND.hex()}"]}
+    broker, rounds = filters(contracts, senders)
     return [
         _block_call(at_number),
         _block_call(end_number),
-        RpcCall("eth_getLogs", [broker]),
-        RpcCall("eth_getLogs", [rounds]),
+        RpcCall("eth_getLogs", [{**span, **broker}]),
+        RpcCall("eth_getLogs", [{**span, **rounds}]),
         _block_call(end_number),
     ]
 

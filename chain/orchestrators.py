@@ -15,14 +15,9 @@ from typing import Final
 
 from chain import abi
 from chain.contracts import Contracts
+from chain.functions import CURRENT_ROUND, GET_FIRST, GET_NEXT, GET_SERVICE_URI, IS_ACTIVE, IS_REGISTERED
 from chain.quorum import Call, NoDecision, Quorum
 
-GET_FIRST: Final = abi.selector("getFirstTranscoderInPool()")
-GET_NEXT: Final = abi.selector("getNextTranscoderInPool(address)")
-IS_ACTIVE: Final = abi.selector("isActiveTranscoder(address)")
-IS_REGISTERED: Final = abi.selector("isRegisteredTranscoder(address)")
-GET_SERVICE_URI: Final = abi.selector("getServiceURI(address)")
-CURRENT_ROUND: Final = abi.selector("currentRound()")
 #: Ten times the pool of today: a chain that answers with more is not Livepeer's.
 POOL_MAX_COUNT: Final = 1000
 _NOBODY: Final = bytes(20)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,10 @@ Answer = TypeVar("Answer")
 CALLS_PER_BATCH_MAX: Final = 100
 _BACKOFF_FIRST_S: Final = 1
 _BACKOFF_MAX_S: Final = 15
-_UINT_DIGITS_MAX: Final = 64
-#: With another question the same endpoint may well answer: it is not left alone.
-_OF_THE_QUESTION: Final = frozenset({Failure.UNKNOWN_BLOCK, Failure.TOO_LARGE})
+_UINT: Final = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
+_BYTES: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
+#: With another question, or a moment later, the same endpoint may well answer: it is not left alone.
+_SAYS_NOTHING_OF_IT: Final = frozenset({Failure.UNKNOWN_BLOCK, Failure.TOO_LARGE, Failure.BUDGET_SPENT})
 
 
 class NoDecision(Exception):
@@ -81,7 +83,7 @@ class QuorumObserver(Protocol):
     """What metrics need to hear. Called from the event loop: it must not wait, and must not raise."""
 
     def rpc_ended(self, endpoint: str, outcome: str, elapsed_s: float) -> None:
-        """`outcome` is "ok" or a Failure value."""
+        """`outcome` is "ok" or a Failure value. The time has the wait for a turn in it."""
         ...
 
     def rpc_disagreed(self) -> None: ...
@@ -113,8 +115,8 @@ class _Member:
         if error.failure is not self.last_failure:
             logger.warning("rpc endpoint %s failed: %s", self.endpoint.name, error.failure.value)
         self.last_failure = error.failure
-        if error.failure in _OF_THE_QUESTION:
-            return  # a block that was never seen again, or not yet: the next one may be known
+        if error.failure in _SAYS_NOTHING_OF_IT:
+            return  # such as a block that was never seen again, or not yet: the next one may be known
         backoff_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(self.failures_in_a_row, 10))
         self.failures_in_a_row += 1
         self.asked_again_from_s = now_s + (error.retry_after_s or backoff_s)
@@ -155,13 +157,14 @@ class Quorum:
         self._turn = 0
         self._newest: bytes | None = None
 
-    async def newest_block_hash(self) -> bytes:
+    async def newest_block_hash(self, *, of_now: bool = False) -> bytes:
         """Of a block that was the newest of all endpoints a moment ago. Asks them only where that is not known.
 
-        A poll begins here, and with it another endpoint's turn to be asked first.
+        A poll begins here, and with it another endpoint's turn to be asked first. `of_now`: asks them in any case,
+        because what was the newest at the poll before is not new enough.
         """
         self._turn = (self._turn + 1) % len(self._members)
-        if self._newest is None:
+        if self._newest is None or of_now:
             answers = await self._ask([], lambda head, _: _Answer(head, None))
             self._newest = _lowest(answers)
         return self._newest
@@ -233,10 +236,11 @@ class Quorum:
         return answers
 
     def _askable(self) -> list[_Member]:
-        """All but those that are left alone, in the order of this poll."""
+        """All but those that are left alone, in the order of this poll; those last that may not be asked at once."""
         now_s = time.monotonic()
         in_turn = self._members[self._turn :] + self._members[: self._turn]
-        return [member for member in in_turn if member.asked_again_from_s <= now_s]
+        askable = [member for member in in_turn if member.asked_again_from_s <= now_s]
+        return sorted(askable, key=lambda member: member.endpoint.wait_s() > 0)
 
     def _complaints(self) -> str:
         failing = [f"{m.endpoint.name} {m.last_failure.value}" for m in self._members if m.last_failure is not None]
@@ -265,7 +269,7 @@ class Quorum:
     def _head(self, results: Sequence[Any]) -> Block:
         """The newest block, of the answers to _HEAD."""
         chain_id, newest = results[: len(_HEAD)]
-        if _uint(chain_id) != self._chain_id:
+        if read_uint(chain_id) != self._chain_id:
             raise RpcError(Failure.WRONG_CHAIN)
         head = read_block(newest)
         if self._unix_s() - head.time_unix_s > self._head_age_max_s:
@@ -292,7 +296,7 @@ def _read(head: Block, results: Sequence[Any], block_hash: bytes) -> _Answer:
     block = read_known_block(block_result)
     if block.hash != block_hash:
         raise RpcError(Failure.MALFORMED)
-    return _Answer(head, Agreed(block, tuple(_return_data(result) for result in call_results)))
+    return _Answer(head, Agreed(block, tuple(read_data(result) for result in call_results)))
 
 
 def _lowest(answers: dict[_Member, _Answer]) -> bytes:
@@ -316,35 +320,31 @@ def read_block(result: Any) -> Block:
         raise RpcError(Failure.CALL_FAILED)
     if not isinstance(result, dict):
         raise RpcError(Failure.MALFORMED)
-    number = _uint(result.get("number"))
-    l1_number = _uint(result["l1BlockNumber"]) if "l1BlockNumber" in result else number
+    number = read_uint(result.get("number"))
+    l1_number = read_uint(result["l1BlockNumber"]) if "l1BlockNumber" in result else number
     hash_ = _data(result.get("hash"))
     if len(hash_) != 32:
         raise RpcError(Failure.MALFORMED)
-    return Block(hash_, number, l1_number, _uint(result.get("timestamp")))
+    return Block(hash_, number, l1_number, read_uint(result.get("timestamp")))
 
 
-def _return_data(result: Any) -> bytes:
+def read_data(result: Any) -> bytes:
+    """A result as bytes. Raises RpcError."""
     if isinstance(result, MemberFailed):
         raise RpcError(Failure.CALL_FAILED)
     return _data(result)
 
 
-def _uint(result: Any) -> int:
+def read_uint(result: Any) -> int:
+    """A result as a number. Raises RpcError."""
     if isinstance(result, MemberFailed):
         raise RpcError(Failure.CALL_FAILED)
-    if not isinstance(result, str) or not result.startswith("0x") or len(result) > 2 + _UINT_DIGITS_MAX:
+    if not isinstance(result, str) or not _UINT.fullmatch(result):  # int() alone takes signs, spaces and underscores
         raise RpcError(Failure.MALFORMED)
-    try:
-        return int(result[2:], 16)
-    except ValueError:
-        raise RpcError(Failure.MALFORMED) from None
+    return int(result, 16)
 
 
 def _data(result: Any) -> bytes:
-    if not isinstance(result, str) or not result.startswith("0x"):
+    if not isinstance(result, str) or not _BYTES.fullmatch(result):  # fromhex() alone takes spaces
         raise RpcError(Failure.MALFORMED)
-    try:
-        return bytes.fromhex(result[2:])
-    except ValueError:
-        raise RpcError(Failure.MALFORMED) from None
+    return bytes.fromhex(result[2:])

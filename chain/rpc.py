@@ -10,12 +10,15 @@ with its first member, its errors quote URLs, and importing it takes a second th
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from chain import shallow_json
 from chain.http_client import ExchangeError, HttpAnswer, TimeIsUpError, TooLargeError
 from chain.http_target import parse_target
+from chain.rpc_budget import BudgetSpent, RequestBudget
 
 #: A batch of a hundred calls has some 30 KB.
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -44,6 +47,8 @@ class Failure(StrEnum):
     UNKNOWN_BLOCK = "unknown_block"
     #: Its newest block is too old.
     STALE_HEAD = "stale_head"
+    #: Nothing was sent: it was sent as much already as it may be, or asked for patience.
+    BUDGET_SPENT = "budget_spent"
 
 
 class RpcError(Exception):
@@ -71,11 +76,13 @@ class MemberFailed(NamedTuple):
 class RpcEndpoint:
     """A keep-alive client of one endpoint. Belongs to one event loop.
 
-    `name` is what logs and metrics call it. Raises ValueError, without quoting it, for a URL that cannot be used.
+    `name` is what logs and metrics call it; `budget` may be shared by several clients of the endpoint, and without one
+    there is no limit. Raises ValueError, without quoting it, for a URL that cannot be used.
     """
 
-    def __init__(self, url: str, *, name: str) -> None:
+    def __init__(self, url: str, *, name: str, budget: RequestBudget | None = None) -> None:
         self.name = name
+        self._budget = budget
         target = parse_target(url, name=name)
         self._head = target.head("POST")
         self._client = target.client(body_max_bytes=ANSWER_BYTES_MAX)
@@ -83,23 +90,42 @@ class RpcEndpoint:
     async def batch(self, calls: Sequence[RpcCall], *, timeout_s: float) -> list[Any]:
         """The results in the order of the calls; a member that failed is a MemberFailed. One HTTP request.
 
-        Raises RpcError. `timeout_s` covers everything from connecting to the last byte.
+        Raises RpcError. `timeout_s` covers everything from waiting for a turn and connecting to the last byte.
         """
+        give_up_at_s = time.monotonic() + timeout_s
+        await self._take_turn(timeout_s)
         body = json.dumps(
             [{"jsonrpc": "2.0", "id": number, "method": method, "params": params}
              for number, (method, params) in enumerate(calls)]
         ).encode()  # fmt: skip
         request = b"%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
         try:
-            answer = await self._client.exchange(request, timeout_s=timeout_s)
+            answer = await self._client.exchange(request, timeout_s=max(give_up_at_s - time.monotonic(), 0))
         except ExchangeError as error:  # not chained: its cause may quote an address
             raise RpcError(_failure_of(error)) from None
-        _require_ok(answer)
+        try:
+            _require_ok(answer)
+        except RpcError as error:
+            if self._budget is not None and error.retry_after_s is not None:
+                self._budget.be_patient(error.retry_after_s)
+            raise
         return _results(answer.body, len(calls))
+
+    def wait_s(self) -> float:
+        """How long a request would wait for its turn now."""
+        return self._budget.wait_s() if self._budget is not None else 0
 
     async def close(self) -> None:
         """May be called twice."""
         await self._client.close()
+
+    async def _take_turn(self, timeout_s: float) -> None:
+        if self._budget is None:
+            return
+        try:
+            await self._budget.take(timeout_s=timeout_s)
+        except BudgetSpent:
+            raise RpcError(Failure.BUDGET_SPENT) from None
 
     def __repr__(self) -> str:
         return f"RpcEndpoint({self.name})"
@@ -122,8 +148,8 @@ def _require_ok(answer: HttpAnswer) -> None:
 
 def _results(body: bytes, count: int) -> list[Any]:
     try:
-        answers = json.loads(body)
-    except (ValueError, RecursionError):
+        answers = shallow_json.loads(body)
+    except ValueError:
         raise RpcError(Failure.MALFORMED) from None
     if isinstance(answers, dict):  # one word for the whole batch: a limit, or a node that knows no batches
         raise RpcError(Failure.RATE_LIMITED if _error_code(answers) in _LIMIT_CODES else Failure.MALFORMED)

@@ -31,8 +31,8 @@ def require_shallow(text: str) -> None:
             raise TooDeep("nested too deeply")
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes | str) -> Any:
     """json.loads for UTF-8. Raises ValueError, of which TooDeep is one, and never RecursionError."""
-    text = data.decode()
+    text = data if isinstance(data, str) else data.decode()
     require_shallow(text)
     return json.loads(text)

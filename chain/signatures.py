@@ -74,6 +74,10 @@ class SigningKey:
         signature = self._sign(personal_hash(message), None)  # None: the digest is final, do not hash it again
         return signature[:64] + (b"\x1c" if signature[64] else b"\x1b")
 
+    def sign_digest(self, digest: bytes) -> bytes:
+        """65 bytes r|s|y over 32 bytes as they are, y the parity 0 or 1: what a transaction is signed with."""
+        return self._sign(digest, None)
+
     def bsign(self, message: bytes) -> bytes:
         """eth_sign over the keccak of the message, as a broadcaster signs."""
         return self.eth_sign(keccak(message))
@@ -98,9 +102,17 @@ def recover_eth_signer(message: bytes, signature: bytes) -> bytes:
     recovery_id = signature[64] - 27
     if recovery_id not in (0, 1):
         raise SignatureError("signature v value must be 27 or 28")
-    compact = signature[:64] + (b"\x01" if recovery_id else b"\x00")
+    return recover_digest_signer(personal_hash(message), signature[:64] + bytes([recovery_id]))
+
+
+def recover_digest_signer(digest: bytes, signature: bytes) -> bytes:
+    """The 20-byte address that made `signature` with `sign_digest(digest)`. Raises SignatureError as above."""
+    if len(signature) != SIGNATURE_BYTES or signature[64] > 1:
+        raise SignatureError("invalid signature length")
+    if int.from_bytes(signature[32:64], "big") > _HIGHEST_S:
+        raise SignatureError("signature s value too high")
     try:
-        public_key = PublicKey.from_signature_and_message(compact, personal_hash(message), hasher=None)
+        public_key = PublicKey.from_signature_and_message(signature, digest, hasher=None)
     except Exception as error:  # coincurve raises a bare Exception where no point fits
         raise SignatureError("invalid signature") from error
     return _address_of(public_key.format(compressed=False))

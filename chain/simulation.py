@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chain.traffic import DAY_S, REDEEMED_AFTER_MIN_S, ROUND_S, Funds, Traffic
+from chain.traffic import DAY_S, REDEEMED_AFTER_MIN_S, ROUND_S, PlannedFunds, Traffic
 
 RUNS_MAX: Final = 100_000
 HORIZON_MIN_S: Final = 3_600
@@ -52,8 +52,8 @@ class Estimate(NamedTuple):
         return self.low <= number <= self.high
 
 
-class Amounts(NamedTuple):
-    """The same of an amount."""
+class AmountEstimate(NamedTuple):
+    """An amount out of dice, and its interval."""
 
     wei: int
     low_wei: int
@@ -91,7 +91,7 @@ class Played:
         """The probability that more than `amount_wei` is drawn by the horizon."""
         return proportion(self._exceeding(amount_wei), self.runs_count)
 
-    def deposit_wei(self, probability: float) -> Amounts:
+    def deposit_wei(self, probability: float) -> AmountEstimate:
         """The deposit that is exhausted with this probability at most. Its interval needs no assumption on the tail:
         it is between two runs, counted from the most expensive. Raises ValueError for too few runs to tell."""
         exceeding = self.runs_count * probability
@@ -103,13 +103,14 @@ class Played:
         winners = np.sort(self.redeemed[:, -1])[::-1]
         error = _DEVIATIONS * sqrt(exceeding * (1 - probability))
         ranks = (int(exceeding), ceil(exceeding + error), int(exceeding - error))
-        return Amounts(*(int(winners[min(max(rank, 0), len(winners) - 1)]) * self.face_value_wei for rank in ranks))
+        drawn = (int(winners[min(max(rank, 0), len(winners) - 1)]) for rank in ranks)
+        return AmountEstimate(*(count * self.face_value_wei for count in drawn))
 
-    def per_day_wei(self) -> Amounts:
+    def per_day_wei(self) -> AmountEstimate:
         """What is drawn in a day."""
         return self._mean(self.redeemed[:, -1].astype(np.float64) / self._days)
 
-    def waiting_wei(self) -> Amounts:
+    def waiting_wei(self) -> AmountEstimate:
         """What open tickets will still cost: those that won and are not redeemed yet, at the horizon."""
         return self._mean(self.waiting[:, -1].astype(np.float64))
 
@@ -124,7 +125,7 @@ class Played:
         winners = np.quantile(self.redeemed, probability, axis=0, method="inverted_cdf")
         return [int(count) * self.face_value_wei for count in winners]
 
-    def after_ruin(self, funds: Funds, *, orchestrators_count: int, rng: np.random.Generator) -> AfterRuin:
+    def after_ruin(self, funds: PlannedFunds, *, orchestrators_count: int, rng: np.random.Generator) -> AfterRuin:
         """What becomes of the winners that an exhausted deposit leaves, `orchestrators_count` sharing the traffic.
 
         They are taken to come in one round, in which an orchestrator has one share of the reserve: the safe side.
@@ -166,12 +167,12 @@ class Played:
         exhausted: _Counts = np.where(exceeded[:, -1], exceeded.argmax(axis=1), self._steps + 1)
         return exhausted
 
-    def _mean(self, winners: _Reals) -> Amounts:
+    def _mean(self, winners: _Reals) -> AmountEstimate:
         """Of winners, as an amount."""
         mean = float(winners.mean())
         error = _DEVIATIONS * float(winners.std()) / sqrt(self.runs_count)
         billionths = (round(each * 10**9) for each in (mean, mean - error, mean + error))
-        return Amounts(*(each * self.face_value_wei // 10**9 for each in billionths))
+        return AmountEstimate(*(each * self.face_value_wei // 10**9 for each in billionths))
 
 
 def proportion(count: int, of: int) -> Estimate:

@@ -154,8 +154,8 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Funds:
-    """What the TicketBroker holds for a sender, and how it may be used."""
+class PlannedFunds:
+    """What a plan has the TicketBroker hold for a sender, and how it may be used; nothing was claimed yet."""
 
     deposit_wei: int
     reserve_wei: int

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from chain.payment_state import PaymentState, decode_state, encode_state
 from clearinghouse.derivation import DerivationError, Derived, TimeRanBackward, derive
 from clearinghouse.errors import StateConflict
+from clearinghouse.rates.usage import Work
 
 #: Of one sequence number: they are kept with the session. Honest callers lose an answer, not this many in a row.
 HEADS_MAX_COUNT: Final = 16
@@ -48,13 +49,19 @@ class Kind(StrEnum):
 
 
 class Step(NamedTuple):
-    """A state that may be approved. Of a repeat only the part of its tickets is `charged` that was not before."""
+    """A state that may be approved. Of a repeat only the part of its tickets is `charged` that was not before.
+
+    `work` is what it was for, by the base that its tickets are worth most from; `work_before` what of it a repeat was
+    charged for already.
+    """
 
     kind: Kind
     shown: Due
     charged: Due
     fee_wei: int
     approved: Approved
+    work: Work
+    work_before: Work | None = None
 
 
 def read_approved(data: bytes) -> Approved:
@@ -109,7 +116,7 @@ def _charged(
     possible = (derived for derived in found if derived.first_nonce in (1, first_nonce))
     dearest = max(possible, key=lambda derived: derived.ev_numerator)
     due = Due(first_nonce, num_tickets, dearest.ev_numerator)
-    return Step(kind, due, due, dearest.fee.wei, now_approved)
+    return Step(kind, due, due, dearest.fee.wei, now_approved, dearest.work)
 
 
 def _repeated(
@@ -130,7 +137,8 @@ def _repeated(
                 shown = Due(derived.first_nonce, derived.num_tickets, dearest)
                 ev_numerator = derived.ev_numerator // derived.num_tickets * num_tickets
                 fee_wei = max(derived.fee.wei - before.fee.wei, 0)
-                return Step(Kind.REPEAT, shown, Due(last_nonce + 1, num_tickets, ev_numerator), fee_wei, now_approved)
+                charged = Due(last_nonce + 1, num_tickets, ev_numerator)
+                return Step(Kind.REPEAT, shown, charged, fee_wei, now_approved, derived.work, before.work)
     raise StateConflict("These nonces were approved for other tickets.")
 
 

@@ -19,11 +19,12 @@ from chain.fees import PRICE_UNITS
 from chain.payment_state import PaymentState, encode_state
 from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.approved_states import Kind, Step, judge, read_approved, write_approved
-from clearinghouse.charging import CHAIN_CODES, LIMITS, Charging, Quote, session_after
+from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, Charging, Quote, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
 from clearinghouse.derivation import DerivationError, require_clock
 from clearinghouse.errors import (
+    DatabaseUnavailable,
     DeadlineExceeded,
     InvalidRequest,
     LimitReached,
@@ -31,7 +32,6 @@ from clearinghouse.errors import (
     SessionMismatch,
     SessionNotYours,
     StateConflict,
-    Unavailable,
 )
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
@@ -41,6 +41,7 @@ from clearinghouse.instants import rfc3339
 from clearinghouse.lookups import Lookups, SessionFinding, SessionLookup
 from clearinghouse.metrics import Metrics, Stages
 from clearinghouse.policy import Rule, require_type
+from clearinghouse.rates.usage import Usage, usage_beyond, usage_of_call
 from clearinghouse.requests import require_label
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.sessions import Pins, Session, auth_id, require_pins, session_of
@@ -159,7 +160,7 @@ class Approving:
         try:
             return await self._pay(shown, caller, decision, stages)
         except Refusal as refusal:
-            if isinstance(refusal, Unavailable) or not is_remembered:
+            if isinstance(refusal, DatabaseUnavailable) or not is_remembered:
                 raise
             # This very payment may have been approved elsewhere: then it is shown again, and that costs nothing.
             self._forget(decision.session)
@@ -176,21 +177,28 @@ class Approving:
         orchestrator, ev_wei = shown.state.orchestrator_address, _ev_wei(step)
         if step.charged.num_tickets:
             caller, quote = await self._charging.quote(
-                caller, judge, ev_wei=ev_wei, orchestrator=orchestrator, is_new_session=session is None
+                caller,
+                judge,
+                ev_wei=ev_wei,
+                usage=_usage(shown.state, step),
+                sender=shown.question.signer.sender,
+                face_value_wei=None,
+                orchestrator=orchestrator,
+                is_new_session=session is None,
             )
         else:
             quote = self._charging.nothing_due(caller, orchestrator=orchestrator)
         issuance = self._issuance(shown, caller, session, step, quote)
         stages.done("quote")
 
-        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price, judge)
+        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price, quote.usage, judge)
         stages.done("commit")
         if outcome.code is None:
             return self._given(caller, session, issuance, outcome, step)
         if outcome.code == "replayed":
             assert outcome.stored_answer is not None, "a replay comes with its answer"
             return Approval(outcome.stored_answer, 0, None)
-        if outcome.code not in LIMITS:
+        if outcome.code not in LEAVES_SESSION:
             self._sessions.forget(issuance.session_id)
         if outcome.code in CHAIN_CODES:
             return None
@@ -274,6 +282,8 @@ class Approving:
             approved=write_approved(step.approved),
             ev_numerator=step.charged.ev_numerator,
             repeats_max_count=self._repeats_max_count if step.kind is Kind.REPEAT else None,
+            rate_rule=quote.priced.rule_id,
+            quantity=quote.priced.quantity,
         )
 
     def _given(
@@ -331,3 +341,12 @@ def decide(shown: _Shown, gateway_id: UUID, found: SessionFinding) -> Session | 
 
 def _ev_wei(step: Step) -> int:
     return -(-step.charged.ev_numerator // WIN_PROB_CERTAIN)
+
+
+def _usage(state: PaymentState, step: Step) -> Usage:
+    """A signer shows neither pipeline nor model. Of a repeat it is what was not charged before."""
+    is_first = state.sequence_number == 0
+    usage = usage_of_call(state.type, step.work, is_first=is_first, application=state.app)
+    if step.work_before is None:
+        return usage
+    return usage_beyond(usage, usage_of_call(state.type, step.work_before, is_first=is_first, application=state.app))

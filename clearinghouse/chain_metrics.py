@@ -1,4 +1,4 @@
-"""What Prometheus is told of the chain: a chain_watch.ChainObserver and an indexer.IndexObserver."""
+"""What Prometheus is told of the chain: a chain_watch.ChainObserver, a chain_feed.FeedObserver, an IndexObserver."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class ChainMetrics:
         self._rpc_requests = counter("rpc_requests", "Requests to one endpoint of the chain.", ["endpoint", "outcome"])
         self._rpc_seconds = HotHistograms("rpc_request_seconds", "Time of one request.", "endpoint", LATENCY_BUCKETS_S)
         registry.register(self._rpc_seconds)
+        self._rpc_waited = counter(
+            "rpc_budget_wait_seconds", "Seconds waited for chain.rpc_requests_per_s.", ["endpoint"]
+        )
         self._chain_disagreements = counter("chain_disagreements", "Blocks that endpoints did not agree about.")
         polls = counter("chain_polls", "Readings of the chain.", ["outcome"])
         self._chain_polls = {outcome: polls.labels(outcome) for outcome in CHAIN_POLLS}
@@ -36,6 +39,9 @@ class ChainMetrics:
         self._active_orchestrators = gauge("active_orchestrators", "Orchestrators that are active in that round.")
         self._chain_age = Ages("chain_reading_age_seconds", "Age of the newest reading's block.", "network")
         registry.register(self._chain_age)
+        self._feed_listens = gauge("chain_feed_listens", "1 while an endpoint of chain.ws_urls is listened to.")
+        self._feed_endings = counter("chain_feed_endings", "Times that listening ended.", ["endpoint", "reason"])
+        self._feed_words = counter("chain_feed_words", "Logs heard of, each of which makes readings begin at once.")
         self._index_behind = gauge("chain_index_blocks_behind", "Blocks whose events are still to be read.")
         self._index_read_at = gauge("chain_index_read_at_seconds", "Unix time at which events were last read.")
         self._index_leads = gauge("chain_index_leads", "1 in the process that reads events, 0 in the others.")
@@ -49,6 +55,10 @@ class ChainMetrics:
         self._rpc_requests.labels(endpoint, outcome).inc()
         self._rpc_seconds.child(endpoint).observe(elapsed_s)
 
+    def rpc_waited(self, endpoint: str, wait_s: float) -> None:
+        """For the budget of this endpoint."""
+        self._rpc_waited.labels(endpoint).inc(wait_s)
+
     def rpc_disagreed(self) -> None:
         self._chain_disagreements.inc()
 
@@ -58,6 +68,16 @@ class ChainMetrics:
     def chain_read(self, *, round_: int, active_count: int) -> None:
         self._chain_round.set(round_)
         self._active_orchestrators.set(active_count)
+
+    def feed_listens(self, *, listens: bool) -> None:
+        self._feed_listens.set(listens)
+
+    def feed_ended(self, endpoint: str, reason: str) -> None:
+        """`endpoint` is a place in the configuration's list and `reason` comes from a closed set."""
+        self._feed_endings.labels(endpoint, reason).inc()
+
+    def feed_heard(self) -> None:
+        self._feed_words.inc()
 
     def index_read(self, *, behind_count: int) -> None:
         self._index_behind.set(behind_count)

@@ -16,12 +16,13 @@ import psycopg
 
 from chain.events import EscrowEvent, NewRound, Place, Redemption
 from chain.log_reader import Point, Range
+from clearinghouse.chain_senders import SENDERS
 from clearinghouse.database.connect import in_role
 
 #: Of a pg_advisory_lock: who holds it reads the chain.
 LOCK: Final = int.from_bytes(b"chainidx")
-#: Each looks through what its gateway was issued in a session: some ms, or a tenth of a second for the busiest.
-MATCHED_AT_ONCE_MAX: Final = 100
+#: Each looks through what its gateway was issued while one recipientRand lasted, which is for 600 tickets at most.
+MATCHED_AT_ONCE_MAX: Final = 20
 _STATEMENT_TIMEOUT: Final = "30s"
 
 
@@ -83,8 +84,7 @@ class ChainStore:
 
     async def senders(self) -> list[bytes]:
         """Whose events are wanted: who was followed, and the senders of the signers that ask at the webhook."""
-        query: LiteralString = "SELECT sender FROM chain_sender UNION SELECT sender FROM webhook_signer ORDER BY 1"
-        return [bytes(sender) for (sender,) in await (await self._connection.execute(query)).fetchall()]
+        return [bytes(sender) for (sender,) in await (await self._connection.execute(SENDERS)).fetchall()]
 
     async def record(self, at: Point, said: Range, *, confirmed_number: int) -> bool:
         """False where somebody else has moved on from `at`: then nothing was recorded."""

@@ -7,28 +7,43 @@ was not read for `chain.stale_max_s`, whatever the reason, tickets that depend o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from chain.chain_reading import ChainReading, Lock
 from chain.escrow import EscrowUnknown, EscrowView
-from chain.escrow_reader import ChainReading, EscrowReader, Lock
+from chain.escrow_reader import EscrowReader
 from chain.networks import NETWORKS
 from chain.orchestrators import OrchestratorReader
 from chain.quorum import Disagreement, NoDecision, Quorum, QuorumObserver
 from chain.rpc import RpcEndpoint
+from chain.rpc_budget import RequestBudget
+from chain.signatures import checksum_address
 from clearinghouse.background import Repeated
-from clearinghouse.config import ChainSettings
+from clearinghouse.config_chain import ChainSettings
+from clearinghouse.hint import Hint
 from clearinghouse.readiness import NotReady
 from clearinghouse.registry import ActiveOrchestrators
+
+if TYPE_CHECKING:
+    from clearinghouse.chain_feed import FeedObserver, Subject
 
 log = structlog.get_logger(__name__)
 
 #: How long a start waits for the first reading. Without one the service starts all the same, and refuses.
 FIRST_READING_TIMEOUT_S: Final = 8
+#: Endpoints that agree about one block and not about the next are still in disagreement.
+DISAGREED_S: Final = 20
+
+
+#: Of requests, by an endpoint's name.
+Budgets = Mapping[str, RequestBudget]
 
 
 class Poll(StrEnum):
@@ -65,12 +80,49 @@ class ChainWatch:
         self.recipients = ActiveOrchestrators(reader, stale_max_s=stale_max_s)
         #: Why there is nothing new, for whoever asks; None while all is well.
         self._trouble: str | None = None
-        self._lock = Lock.LOCKED
+        #: What was last disagreed about, and when, in monotonic seconds.
+        self._disagreed: tuple[str, float] | None = None
+        self._locks: dict[bytes, Lock] = {}
+        self._hint = Hint()
+        self._told: list[Callable[[int], None]] = []
         self._polling = Repeated("watch-chain", self._poll, every_s=poll_s)
 
     @property
     def escrow(self) -> EscrowView:
         return self._reader
+
+    def newest(self) -> ChainReading:
+        """Everything of the newest reading, the escrows of all senders among it. From memory.
+
+        Raises EscrowUnknown where there is none that is fresh.
+        """
+        return self._reader.newest()
+
+    def follow(self, senders: Iterable[bytes]) -> None:
+        """Whose escrows (addresses of 20 bytes) are read beside the signers' own, from the next poll on."""
+        self._reader.follow(senders)
+
+    def want_claims(self, claimants: Mapping[bytes, Sequence[bytes]]) -> None:
+        """By sender, recipients of whom it matters what they claimed of its reserve: see EscrowReader.want_claims."""
+        self._reader.want_claims(claimants)
+
+    def subject(self) -> Subject | None:
+        """What is read, for whoever listens for changes of it; None while that is not known."""
+        return self._reader.subject()
+
+    def wake(self, block_number: int) -> None:
+        """Somebody says that this block has something for us: it is read now, and so do those that `also_wake` named.
+
+        The word is not believed: it costs two requests to each endpoint, a few times at most.
+        """
+        self._hint.heard(block_number)
+        self._polling.wake()
+        for tell in self._told:
+            tell(block_number)
+
+    def also_wake(self, tell: Callable[[int], None]) -> None:
+        """`tell` is called with the blocks that `wake` is called with."""
+        self._told.append(tell)
 
     def age_s(self) -> int | None:
         """Of the newest reading, fresh or not; None before the first."""
@@ -98,21 +150,37 @@ class ChainWatch:
             raise NotReady(f"the orchestrators were not read yet{f': {self._trouble}' if self._trouble else ''}")
         return (
             f"block {reading.block.number}, {self._reader.age_s()} s old, round {reading.rounds.current}, "
-            f"{self.recipients.listed.active_count()} active orchestrators, escrow {reading.lock.value}"
+            f"{self.recipients.listed.active_count()} active orchestrators, escrow "
+            f"{reading.escrows[self._reader.sender].lock.value}"
         )
+
+    async def agreement_probe(self) -> str:
+        """Raises NotReady where endpoints said different things about a block a moment ago, whoever was right."""
+        if self._disagreed is not None and time.monotonic() - self._disagreed[1] < DISAGREED_S:
+            raise NotReady(self._disagreed[0])
+        return "the endpoints agree"
 
     async def _poll(self) -> None:
         try:
-            reading = await self._reader.poll()
+            reading = await self._reader.poll(of_now=self._hint.is_open)
+            self._look_again(reading.block.number)
             await self._refresh(reading)
         except NoDecision as reason:
-            outcome = Poll.DISAGREEMENT if isinstance(reason, Disagreement) else Poll.NO_DECISION
+            outcome = Poll.NO_DECISION
+            if isinstance(reason, Disagreement):
+                outcome, self._disagreed = Poll.DISAGREEMENT, (str(reason), time.monotonic())
             self._be_in_trouble(str(reason))
         else:
             outcome = Poll.READ
             self._be_well(reading)
         if self._observer is not None:
             self._observer.chain_polled(outcome)
+
+    def _look_again(self, at_number: int) -> None:
+        """Soon, where the block that was spoken of is not read yet."""
+        self._hint.looked(at_number)
+        if self._hint.is_open:
+            self._polling.wake()
 
     async def _refresh(self, reading: ChainReading) -> None:
         """The list of orchestrators, where it is not of this reading's round."""
@@ -133,17 +201,28 @@ class ChainWatch:
         if self._trouble is not None:
             log.info("chain_read_again", block_number=reading.block.number)
         self._trouble = None
-        if reading.lock is not self._lock:
-            log.warning("escrow_lock_changed", state=reading.lock.value, withdraw_round=reading.withdraw_round)
-        self._lock = reading.lock
+        for sender, escrow in reading.escrows.items():
+            if escrow.lock is not self._locks.get(sender, Lock.LOCKED):
+                log.warning(
+                    "escrow_lock_changed",
+                    sender=checksum_address(sender),
+                    state=escrow.lock.value,
+                    withdraw_round=escrow.withdraw_round,
+                )
+            self._locks[sender] = escrow.lock
 
 
 @asynccontextmanager
 async def chain_watched(
-    settings: ChainSettings, sender: bytes, *, observer: ChainObserver | None = None
+    settings: ChainSettings,
+    sender: bytes,
+    *,
+    observer: ChainObserver | None = None,
+    feed_observer: FeedObserver | None = None,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[ChainWatch]:
     """The watch over `sender`'s escrow, while the block lasts. `settings` name endpoints."""
-    quorum = quorum_of(settings, observer=observer)
+    quorum = quorum_of(settings, observer=observer, budgets=budgets)
     try:
         network, stale_max_s = NETWORKS[settings.network], settings.stale_max_s
         reader = EscrowReader(quorum, network, sender, stale_max_s=stale_max_s)
@@ -152,22 +231,65 @@ async def chain_watched(
         )
         await watch.start()
         try:
-            yield watch
+            async with _listening(settings, watch, feed_observer):
+                yield watch
         finally:
             await watch.stop()
     finally:
         await quorum.close()
 
 
-def endpoints_of(settings: ChainSettings) -> list[RpcEndpoint]:
-    """The configured endpoints, named by their place in the list: a URL holds a key and is shown to nobody."""
-    return [RpcEndpoint(url.get_secret_value(), name=f"rpc-{at}") for at, url in enumerate(settings.rpc_urls or (), 1)]
+@asynccontextmanager
+async def _listening(settings: ChainSettings, watch: ChainWatch, observer: FeedObserver | None) -> AsyncIterator[None]:
+    """Beside the polls, where there are endpoints to listen to."""
+    if settings.ws_urls is None:
+        yield
+        return
+    from clearinghouse.chain_feed import ChainFeed  # noqa: PLC0415 - a tenth of a second that few need
+
+    feed = ChainFeed(
+        [url.get_secret_value() for url in settings.ws_urls],
+        chain_id=NETWORKS[settings.network].chain_id,
+        subject=watch.subject,
+        wake=watch.wake,
+        silent_max_s=settings.ws_silent_max_s,
+        observer=observer,
+    )
+    feed.start()
+    try:
+        yield
+    finally:
+        await feed.stop()
 
 
-def quorum_of(settings: ChainSettings, *, observer: QuorumObserver | None = None) -> Quorum:
+def budgets_of(settings: ChainSettings, *, waited: Callable[[str, float], None] | None = None) -> Budgets:
+    """What each endpoint may be sent, by its name: one for all in this process that ask it."""
+
+    def budget(name: str) -> RequestBudget:
+        if waited is None:
+            return RequestBudget(settings.rpc_requests_per_s)
+        return RequestBudget(settings.rpc_requests_per_s, waited_s=partial(waited, name))
+
+    return {name: budget(name) for name, _ in _named_urls(settings)}
+
+
+def endpoints_of(settings: ChainSettings, budgets: Budgets | None = None) -> list[RpcEndpoint]:
+    """The configured endpoints. Without `budgets` they get some of their own."""
+    budgets = budgets_of(settings) if budgets is None else budgets
+    return [RpcEndpoint(url, name=name, budget=budgets[name]) for name, url in _named_urls(settings)]
+
+
+def _named_urls(settings: ChainSettings) -> list[tuple[str, str]]:
+    """Named by their place in the list: a URL holds a key and is shown to nobody."""
+    return [(f"rpc-{at}", url.get_secret_value()) for at, url in enumerate(settings.rpc_urls or (), 1)]
+
+
+def quorum_of(
+    settings: ChainSettings, *, observer: QuorumObserver | None = None, budgets: Budgets | None = None
+) -> Quorum:
     """All of them together."""
     return Quorum(
-        endpoints_of(settings),
+        endpoints_of(settings, budgets),
         chain_id=NETWORKS[settings.network].chain_id,
         count=settings.quorum_count,
         timeout_s=settings.timeout_s,

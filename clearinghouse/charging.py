@@ -9,42 +9,82 @@ limits and is debited before anything is released (promise 1) is decided here, i
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from chain.rates import EthPrice, PriceSource, PriceUnknown
-from clearinghouse import pricing
 from clearinghouse.commits import GroupCommit, Issuance, Outcome
+from clearinghouse.coverage.early import EarlyGate
 from clearinghouse.errors import (
     AccountBusy,
+    BillingHold,
+    CoverageCritical,
+    CoverageLow,
+    CoverageUnknown,
     IdempotencyConflict,
     OutOfCredit,
     PriceExceeded,
     PriceStale,
+    RateUnknown,
     Refusal,
     SessionMismatch,
     SessionNotYours,
     Suspended,
+    TicketNotAllowed,
     Unauthenticated,
 )
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Receipt
 from clearinghouse.open_ev import OpenEvCeiling
-from clearinghouse.policy import EVERYBODY
+from clearinghouse.policy import EVERYBODY, Rule
+from clearinghouse.rates.card import RateUnknown as NoRate
+from clearinghouse.rates.rules import Rules
+from clearinghouse.rates.usage import Cost, Usage
+from clearinghouse.rating import FREE, Priced, by_markup, by_rule
 from clearinghouse.sessions import Session
 from clearinghouse.usage import Limit, Reads, UsageLimits, Use
 
 LIMITS: Final = frozenset(map(str, Limit))
+#: What the commit says where the sender's deposit does not cover what is asked for (migrations/sql/0001_exposure.sql).
+UNCOVERED: Final = frozenset({"coverage_unknown", "coverage_low", "coverage_critical", "face_value"})
+#: After these the session is what it was.
+LEAVES_SESSION: Final = LIMITS | UNCOVERED
+#: Of coverage_unknown: whoever tells of the coverage does so every few seconds.
+COVERAGE_UNKNOWN_RETRY_S: Final = 5
+#: Of the other two: somebody has to send ETH, or tickets to expire.
+COVERAGE_RETRY_S: Final = 60
+#: An operator has to give the call a price first.
+RATE_RETRY_S: Final = 30
+#: Each is an operator's change in the moment between a look and the commit.
+TERMS_CHANGES_MAX_COUNT: Final = 10
+NO_CARDS: Final = Rules(())
+#: Of what costs nothing.
+NOTHING: Final = Usage("", "", "", requests=0)
 #: What the commit says where a session or its nonces went on meanwhile. What then helps, each way in says itself.
 CHAIN_CODES: Final = frozenset({"rand_of_other_session", "state_not_newest", "nonce_used"})
 
 
 class Quote(NamedTuple):
-    """What a call should cost, at a price that stays its own; `use` is what its limits are judged by."""
+    """What a call should cost, at a price that stays its own; `use` is what its limits are judged by.
+
+    `usage` is what it was priced for: what a rate card may sell by.
+    """
 
     price: EthPrice
     use: Use
+    usage: Usage
+    priced: Priced
+
+
+class Rates(Protocol):
+    """All rate cards, as this process knows them (clearinghouse.rate_watch)."""
+
+    @property
+    def rules(self) -> Rules: ...
+
+    async def newest(self) -> Rules: ...
 
 
 class Charging:
@@ -58,12 +98,17 @@ class Charging:
         commits: GroupCommit,
         usage: Reads,
         ceiling: OpenEvCeiling | None = None,
+        cover: EarlyGate | None = None,
+        rates: Rates | None = None,
     ) -> None:
+        """Without `rates` there are no rate cards, and whose calls are charged by one are refused."""
         self._authenticator = authenticator
         self._prices = prices
         self._commits = commits
         self._limits = UsageLimits(usage)
         self._ceiling = ceiling
+        self._cover = cover
+        self._rates = rates
 
     async def require_terms(self, caller: Caller, judge: Callable[[Caller], None]) -> Caller:
         """What `judge` makes of the caller's price ceilings; who would be refused by them is read again first.
@@ -86,37 +131,91 @@ class Charging:
         judge: Callable[[Caller], None],
         *,
         ev_wei: int,
+        usage: Usage,
+        sender: bytes,
+        face_value_wei: int | None,
         orchestrator: bytes,
         is_new_session: bool,
     ) -> tuple[Caller, Quote]:
-        """Refuses a caller without credit, or past a limit, before any work is done. The commit has the last word.
+        """Refuses what is not covered, a caller without credit, or one past a limit, before any work is done. The
+        commit has the last word.
 
-        Nothing due, `ev_wei` 0, costs nothing. Raises PriceStale, OutOfCredit, LimitReached or CeilingReached, and
-        what may have happened to the caller meanwhile: `judge` is asked of whatever is read anew.
+        Nothing due, `ev_wei` 0, costs nothing. `face_value_wei` is None where it is not shown. Raises BillingHold,
+        CoverageUnknown, CoverageLow, TicketNotAllowed, PriceStale, RateUnknown, OutOfCredit, LimitReached,
+        CeilingReached or CoverageCritical, and what may have happened to the caller meanwhile: `judge` is asked of
+        whatever is read anew.
         """
+        if is_new_session:
+            caller = await self._require_new_sessions(caller, judge)
+        if self._cover is not None:
+            _require_cover(self._cover.refusal(sender, is_new_session=is_new_session, face_value_wei=face_value_wei))
         price = self._price(caller)
-        caller, cost = await self._require_credit(caller, judge, ev_wei, price)
-        use = Use(caller.gateway_id, caller.key_id, orchestrator, is_new_session, cost, ev_wei)
+        caller, priced = await self._require_credit(caller, judge, ev_wei, usage, price)
+        use = Use(caller.gateway_id, caller.key_id, orchestrator, is_new_session, priced.charge, ev_wei)
         if self._limits.asks_again(use):
             # Refused by what is remembered of it, a caller could be told of a limit that its new terms keep it within.
-            caller, cost = await self._require_credit(await self._newest(caller, judge), judge, ev_wei, price)
-            use = use._replace(charge=cost)
+            caller = await self._newest(caller, judge)
+            caller, priced = await self._require_credit(caller, judge, ev_wei, usage, price)
+            use = use._replace(charge=priced.charge)
         await self._limits.require(use)
         if self._ceiling is not None:
             self._ceiling.require(ev_wei)
-        return caller, Quote(price, use)
+        if self._cover is not None:
+            _require_cover(self._cover.share_refusal(sender, caller.gateway_id, ev_wei))
+        return caller, Quote(price, use, usage, priced)
+
+    async def _require_new_sessions(self, caller: Caller, judge: Callable[[Caller], None]) -> Caller:
+        """Who would be refused is read again first, unless that was less than a second ago."""
+        if caller.hold_reason is not None:
+            caller = await self._authenticator.newer(caller)
+            judge(caller)
+            if caller.hold_reason is not None:
+                raise _no_new_session(caller.hold_reason)
+        return caller
 
     async def _require_credit(
-        self, caller: Caller, judge: Callable[[Caller], None], ev_wei: int, price: EthPrice
-    ) -> tuple[Caller, Decimal]:
-        """With what the call will cost. Who would be refused is read again first."""
-        cost = charge(ev_wei, caller, price)
-        if cost and caller.available < cost:
+        self, caller: Caller, judge: Callable[[Caller], None], ev_wei: int, usage: Usage, price: EthPrice
+    ) -> tuple[Caller, Priced]:
+        """With what the call will cost. Who would be refused is read again first, and so are rate cards."""
+        try:
+            priced = self.price(caller, ev_wei, usage, price)
+        except RateUnknown:
+            if self._rates is None:
+                raise
+            await self._rates.newest()
             caller = await self._newest(caller, judge)
-            cost = charge(ev_wei, caller, price)
-            if caller.available < cost:
-                raise _out_of_credit(caller, cost)
-        return caller, cost
+            priced = self.price(caller, ev_wei, usage, price)
+        if priced.charge and caller.available < priced.charge:
+            caller = await self._newest(caller, judge)
+            priced = self.price(caller, ev_wei, usage, price)
+            if caller.available < priced.charge:
+                raise _out_of_credit(caller, priced.charge)
+        return caller, priced
+
+    def price(
+        self, caller: Caller, ev_wei: int, usage: Usage, price: EthPrice, *, at: datetime | None = None
+    ) -> Priced:
+        """What tickets worth `ev_wei` cost the caller, exactly or at most (clearinghouse.rating); none cost nothing.
+
+        `at` is the database's time, where it is known: what the commit looks for a rate card's version by. Raises
+        RateUnknown.
+        """
+        if not ev_wei:
+            return FREE
+        if caller.rate_card is None:
+            return by_markup(ev_wei, price, markup_bps=caller.markup_bps, minimum_charge=caller.minimum_charge)
+        try:
+            rules = self._rates.rules if self._rates is not None else NO_CARDS
+            rule = rules.at(caller.rate_card, at or datetime.now(UTC), *usage[:3])
+            return by_rule(rule, usage, Cost(ev_wei, price), may_be_below_cost=caller.may_be_below_cost)
+        except NoRate as error:
+            raise RateUnknown(str(error), retry_after_s=RATE_RETRY_S) from error
+
+    def reprice(self, caller: Caller, quote: Quote, ev_wei: int, usage: Usage) -> Priced:
+        """The same of what was signed: mostly it is what was quoted."""
+        if ev_wei == quote.use.ev_wei and (quote.priced.rule_id is None or usage == quote.usage):
+            return quote.priced
+        return self.price(caller, ev_wei, usage, quote.price)
 
     async def _newest(self, caller: Caller, judge: Callable[[Caller], None]) -> Caller:
         caller = await self._authenticator.refresh(caller)
@@ -126,20 +225,29 @@ class Charging:
     def nothing_due(self, caller: Caller, *, orchestrator: bytes) -> Quote:
         """For what is recorded and costs nothing, whatever the caller has left. Raises PriceStale."""
         use = Use(caller.gateway_id, caller.key_id, orchestrator, False, Decimal(0), 0)
-        return Quote(self._price(caller), use)
+        return Quote(self._price(caller), use, NOTHING, FREE)
 
     async def commit(
-        self, caller: Caller, issuance: Issuance, price: EthPrice, judge: Callable[[Caller], None]
+        self, caller: Caller, issuance: Issuance, price: EthPrice, usage: Usage, judge: Callable[[Caller], None]
     ) -> tuple[Caller, Issuance, Outcome]:
         """The outcome, on the terms that hold at the commit, which may be newer than the caller's.
 
-        Raises PriceExceeded where `judge` finds that the ceilings, which it had accepted, were lowered since.
+        Raises PriceExceeded where `judge` finds that the ceilings, which it had accepted, were lowered since; and
+        RateUnknown where the call has no price any more, or another one each time that it is asked for.
         """
-        outcome = await self._commits.commit(issuance)
-        while outcome.code == "terms_changed":
-            caller = await self._newest(caller, judge)
-            issuance = _on_terms_of(caller, issuance, price)
+        for _ in range(TERMS_CHANGES_MAX_COUNT):
             outcome = await self._commits.commit(issuance)
+            if outcome.code != "terms_changed":
+                break
+            caller = await self._newest(caller, judge)
+            if caller.rate_card is not None and self._rates is not None:
+                await self._rates.newest()
+            priced = self.price(caller, issuance.ev_wei, usage, price, at=outcome.created_at)
+            issuance = _on_terms_of(caller, issuance, priced)
+        else:  # and the last one came to nothing: a refusal after a debit would break promise 1
+            raise RateUnknown("What this call costs changes faster than it can be said.", retry_after_s=RATE_RETRY_S)
+        if issuance.rate_rule is not None:
+            issuance = issuance._replace(charge=outcome.charge)
         return caller, issuance, outcome
 
     def settled(self, caller: Caller, issuance: Issuance, outcome: Outcome) -> None:
@@ -161,7 +269,7 @@ class Charging:
             charge=issuance.charge,
             currency=caller.currency,
             price=issuance.price,
-            markup_bps=issuance.markup_bps,
+            markup_bps=issuance.markup_bps if issuance.rate_rule is None else 0,
             balance=outcome.balance,
             created_at=outcome.created_at,
         )
@@ -171,7 +279,11 @@ class Charging:
         if outcome.code in LIMITS:
             use = quote.use._replace(charge=issuance.charge, ev_wei=issuance.ev_wei)
             return await self._limits.passed(outcome.code, use)
+        if outcome.code in UNCOVERED:
+            return uncovered_refusal(outcome.code)
         self._authenticator.forget(caller)
+        if outcome.code == "billing_hold":
+            return await self._held(caller)
         match outcome.code:
             case "unauthenticated":
                 return Unauthenticated("The API key was revoked or has expired.")
@@ -191,6 +303,16 @@ class Charging:
             case code:
                 raise AssertionError(f"commit_issuances gave an unknown code: {code}")
 
+    async def _held(self, caller: Caller) -> Refusal:
+        """With the reason, which the commit does not tell."""
+        try:
+            newest = await self._authenticator.refresh(caller)
+        except Refusal as refusal:
+            return refusal
+        if newest.hold_reason is not None:
+            return _no_new_session(newest.hold_reason)
+        return BillingHold("Something was held against the gateway, and is not any more.", hold="signing")
+
     def _price(self, caller: Caller) -> EthPrice:
         try:
             return self._prices.price(caller.currency)
@@ -198,16 +320,40 @@ class Charging:
             raise price_stale(error) from error
 
 
+def uncovered_refusal(code: str) -> Refusal:
+    """For one of UNCOVERED, wherever it is found."""
+    match code:
+        case "coverage_unknown":
+            return CoverageUnknown(
+                "What the clearinghouse's deposit covers is not known at present.",
+                retry_after_s=COVERAGE_UNKNOWN_RETRY_S,
+            )
+        case "coverage_low":
+            return CoverageLow(
+                "The clearinghouse's deposit is low: no new session is begun, those that have begun go on.",
+                retry_after_s=COVERAGE_RETRY_S,
+            )
+        case "coverage_critical":
+            return CoverageCritical(
+                "The gateway has used its share of what the clearinghouse's deposit still covers.",
+                retry_after_s=COVERAGE_RETRY_S,
+            )
+        case "face_value":
+            return TicketNotAllowed(
+                "The face value is more than the clearinghouse's deposit allows at present.", rule=Rule.FACE_VALUE
+            )
+    raise AssertionError(f"{code} is not about the deposit")
+
+
+def _require_cover(code: str | None) -> None:
+    """Raises what the commit would refuse with."""
+    if code is not None:
+        raise uncovered_refusal(code)
+
+
 def price_stale(reason: PriceUnknown) -> PriceStale:
     """Fail closed: what is not known is not charged at."""
     return PriceStale(str(reason), retry_after_s=30)
-
-
-def charge(ev_wei: int, caller: Caller, price: EthPrice) -> Decimal:
-    """What tickets worth `ev_wei` cost the caller, exactly; none cost nothing."""
-    if not ev_wei:
-        return Decimal(0)
-    return pricing.charge(ev_wei, price=price, markup_bps=caller.markup_bps, minimum_charge=caller.minimum_charge)
 
 
 def session_after(issuance: Issuance) -> Session:
@@ -226,16 +372,25 @@ def session_after(issuance: Issuance) -> Session:
         issuance_id=issuance.id,
         answer=issuance.answer,
         approved=issuance.approved,
+        pipeline=issuance.pipeline,
+        model=issuance.model,
     )
 
 
-def _on_terms_of(caller: Caller, issuance: Issuance, price: EthPrice) -> Issuance:
+def _on_terms_of(caller: Caller, issuance: Issuance, priced: Priced) -> Issuance:
     return issuance._replace(
         ceilings_version=caller.ceilings_version,
         markup_bps=caller.markup_bps,
         minimum_charge=caller.minimum_charge,
-        charge=charge(issuance.ev_wei, caller, price),
+        charge=priced.charge,
+        rate_rule=priced.rule_id,
+        quantity=priced.quantity,
     )
+
+
+def _no_new_session(reason: str) -> BillingHold:
+    text = f"No new session is opened for the gateway, those that it has go on: {reason}"
+    return BillingHold(text, hold="new_sessions")
 
 
 def _out_of_credit(caller: Caller, wanted: Decimal) -> OutOfCredit:

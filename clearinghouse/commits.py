@@ -19,7 +19,7 @@ import psycopg
 import structlog
 
 from clearinghouse.database.arrays import optional_array_literal
-from clearinghouse.database.batching import RECONNECT_PAUSE_S, HotConnection, NaturalBatcher
+from clearinghouse.database.batching import RECONNECT_PAUSE_S, HotConnection, NaturalBatcher, is_of_the_statement
 from clearinghouse.errors import DatabaseUnavailable
 from clearinghouse.metrics import Metrics
 
@@ -80,6 +80,9 @@ class Issuance(NamedTuple):
     ev_numerator: int | None = None
     #: Of a payment that was approved before, shown again: how many such repeats a gateway has in an hour.
     repeats_max_count: int | None = None
+    #: The rule that the charge follows from, None: the markup; and what it is applied to (clearinghouse.rating).
+    rate_rule: int | None = None
+    quantity: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -93,6 +96,8 @@ class Outcome(NamedTuple):
     #: With code "replayed": the answer that was recorded for this request, and its issuance.
     stored_issuance_id: UUID | None = None
     stored_answer: bytes | None = None
+    #: What was debited, or would be. By a rule that counts, the issuance only says how much that is at most.
+    charge: Decimal = Decimal(0)
 
 
 #: The types of commit_issuances' parameters: one array per field of Issuance.
@@ -101,14 +106,15 @@ _TYPES = (
     "uuid", "boolean", "bytea", "bytea", "bigint", "bytea", "text", "bytea", "bigint", "integer",
     "numeric", "numeric", "bigint", "bytea", "bytea", "bytea", "numeric", "numeric", "numeric", "numeric", "text",
     "timestamptz", "integer", "numeric", "text", "text", "text", "text", "text", "text", "text", "uuid", "bytea",
-    "bytea", "numeric", "integer",
+    "bytea", "numeric", "integer", "bigint", "numeric",
 )  # fmt: skip
 assert len(_TYPES) == len(Issuance._fields)
 
 _COMMIT: LiteralString = (
-    "SELECT o_ord, o_code, o_balance, o_credit_limit, o_created_at, o_issuance_id, o_answer FROM commit_issuances("  # noqa: S608
+    "SELECT o_ord, o_code, o_balance, o_credit_limit, o_created_at, o_issuance_id, o_answer, o_charge "
+    + "FROM commit_issuances("
     + ", ".join([f"%s::{kind}[]" for kind in _TYPES])
-    + ", %s::boolean)"
+    + ", %s::boolean, %s::boolean)"
 )
 
 
@@ -120,7 +126,17 @@ class GroupCommit:
     where a batch is of one gateway and waits its turn.
     """
 
-    def __init__(self, conninfo: str, *, batch_rows_max_count: int, deadline_s: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        batch_rows_max_count: int,
+        deadline_s: float,
+        metrics: Metrics,
+        is_coverage_enforced: bool = False,
+    ) -> None:
+        """`is_coverage_enforced`: refuse what the sender's deposit does not cover (clearinghouse.exposure_book)."""
+        self._flags = {waits: ["t" if waits else "f", "t" if is_coverage_enforced else "f"] for waits in (True, False)}
         self._connection, self._waiting_connection = HotConnection(conninfo), HotConnection(conninfo)
         self._deadline_s = deadline_s
         self._metrics = metrics
@@ -170,14 +186,16 @@ class GroupCommit:
         started = time.perf_counter()
         try:
             outcomes: Sequence[Outcome | Exception] = await self._until_known(lambda: self._call(batch, waits=waits))
-        except psycopg.OperationalError as error:  # the server's trouble, and everybody's
-            log.exception("commit_failed", rows=len(batch), sqlstate=error.sqlstate)
-            raise DatabaseUnavailable("The database did not carry out the commit.", retry_after_s=1) from error
         except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError) and not is_of_the_statement(error):  # everybody's trouble
+                log.exception("commit_failed", rows=len(batch), sqlstate=error.sqlstate)
+                raise DatabaseUnavailable("The database did not carry out the commit.", retry_after_s=1) from error
             if len(batch) == 1:
                 log.exception("commit_failed", issuance_id=str(batch[0].id), sqlstate=error.sqlstate)
                 return [error]
-            outcomes = [(await self._execute([issuance], waits=waits))[0] for issuance in batch]  # one bad row, not all
+            middle = len(batch) // 2  # one bad row, not all: it is found by halves
+            halves = batch[:middle], batch[middle:]
+            return [outcome for half in halves for outcome in await self._execute(half, waits=waits)]
         self._metrics.commit(rows=len(batch), elapsed_s=time.perf_counter() - started)
         return outcomes
 
@@ -194,15 +212,15 @@ class GroupCommit:
                     raise
                 self._metrics.commit_retried()
                 await asyncio.sleep(RECONNECT_PAUSE_S)
-            except psycopg.OperationalError:
-                if attempts >= RETRIES_MAX_COUNT or time.monotonic() > give_up_at:
+            except psycopg.OperationalError as error:
+                if is_of_the_statement(error) or attempts >= RETRIES_MAX_COUNT or time.monotonic() > give_up_at:
                     raise
                 self._metrics.commit_retried()
 
     async def _call(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
         columns = list(map(optional_array_literal, _TYPES, zip(*batch, strict=True)))
         connection = self._waiting_connection if waits else self._connection
-        rows = await connection.fetch(_COMMIT, [*columns, "t" if waits else "f"])
+        rows = await connection.fetch(_COMMIT, [*columns, *self._flags[waits]])
         outcomes: list[Outcome | None] = [None] * len(batch)
         for ordinal, *judgement in rows:
             outcomes[ordinal - 1] = Outcome(*judgement)

@@ -1,8 +1,8 @@
 """Every setting of the clearinghouse: its name, unit, default, what is allowed, and what it is for.
 
 The models are frozen and read nothing by themselves; `clearinghouse.config_sources.load_settings` fills them from
-flags, environment, file and defaults. How values are written is in config_values.py. docs/configuration.md is made from
-this file.
+flags, environment, file and defaults. How values are written is in config_values.py; of some sections the models are in
+modules of their own. docs/configuration.md is made from all of them.
 A secret `x` has a twin `x_file` that names a file to read it from; only one of the two may be given.
 """
 
@@ -12,24 +12,30 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from chain.chainlink import BASE
 from chain.networks import NETWORKS
+from clearinghouse.config_alerts import AlertSettings, NoticeSettings
+from clearinghouse.config_chain import ChainSettings, CoverageSettings, EscrowSettings
+from clearinghouse.config_dunning import DunningSettings
+from clearinghouse.config_invoices import InvoiceSettings
+from clearinghouse.config_payments import PaymentSettings
 from clearinghouse.config_prices import FeedsByCurrency, OpinionUrls, PricesByCurrency
+from clearinghouse.config_section import Section
+from clearinghouse.config_statements import StatementSettings
+from clearinghouse.config_stripe import StripeSettings
+from clearinghouse.config_topups import TopupSettings
 from clearinghouse.config_values import (
     COMMA_LIST,
     Address,
-    BlockHash,
     DatabaseUrl,
     File,
     HostAndPort,
-    Ordinal,
     Password,
     Pepper,
     Port,
     PriceCeiling,
-    RpcUrls,
     Seconds,
     SignerHeaders,
     SignerUrl,
@@ -39,14 +45,6 @@ from clearinghouse.config_values import (
     Wei,
     Whole,
 )
-
-ETH_WEI: Final = 10**18
-
-
-class Section(BaseModel):
-    """Frozen; unknown names are errors; no error repeats what was given, because it may be a secret."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
 
 class ListenSettings(Section):
@@ -170,103 +168,6 @@ class SignerSettings(Section):
     )
     native: NativeSignerSettings = NativeSignerSettings()
     go_livepeer: GoLivepeerSettings = GoLivepeerSettings()
-
-
-class ChainSettings(Section):
-    """The chain that the sender's deposit is on. Without `rpc_urls` no chain is read."""
-
-    network: Literal["arbitrum-one", "dev"] = Field(
-        default="arbitrum-one", description="Where the protocol's contracts are; dev is a chain on this machine."
-    )
-    rpc_urls: RpcUrls | None = Field(
-        default=None,
-        description="JSON-RPC endpoints, separated by commas in the environment: two or more, of different providers. "
-        "Secret, because providers put keys into them; logs and metrics say rpc-1, rpc-2 by their place in the list.",
-    )
-    rpc_urls_file: File | None = Field(default=None, description="File with one endpoint a line.")
-    quorum_count: Annotated[Whole, Field(ge=1, le=16)] = Field(
-        default=2,
-        description="How many endpoints must say the same about a block. If they do not, nothing is known.",
-    )
-    poll_s: Annotated[Seconds, Field(ge=0.05, le=30)] = Field(
-        default=5, description="How often the chain is read: one request to each endpoint of the quorum."
-    )
-    timeout_s: Annotated[Seconds, Field(le=30)] = Field(
-        default=3, description="How long an endpoint may take before another is asked."
-    )
-    stale_max_s: Annotated[Whole, Field(ge=2, le=3600)] = Field(
-        default=60,
-        description="A reading whose block is older is not used: calls get 503 until there is a fresh one.",
-    )
-
-    index_enabled: bool = Field(
-        default=True,
-        description="Whether `serve` reads redeemed tickets and the other events of the sender's escrow into the "
-        "database. One process at a time does, of all that may.",
-    )
-    index_from_block: Annotated[Ordinal, Field(ge=1)] | None = Field(
-        default=None,
-        description="First block whose events are read, where none was read yet; without it the newest block then. "
-        "Later `clearinghouse chain index --from-block` is the way back.",
-    )
-    index_range_max_count: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
-        default=10_000,
-        description="Most blocks whose events are asked for at once; fewer are where an endpoint refuses so many.",
-    )
-    confirmations_count: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
-        default=240,
-        description="Blocks above one that settle it. Events of blocks with fewer are undone if the chain is "
-        "reorganised; below them it must not be.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        given = self.rpc_urls or ()
-        urls = {url.get_secret_value() for url in given}
-        if len(urls) != len(given):
-            raise ValueError("rpc_urls names one endpoint twice: it would always agree with itself")
-        if urls and len(urls) < self.quorum_count:
-            raise ValueError(
-                f"quorum_count is {self.quorum_count} and rpc_urls names {len(urls)}: name more endpoints, of other "
-                "providers, or trust one alone with quorum_count = 1"
-            )
-        if self.stale_max_s < 3 * self.poll_s:
-            raise ValueError("stale_max_s must be at least three times poll_s: one lost poll is nothing unusual")
-        return self
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether there is a chain to read."""
-        return self.rpc_urls is not None
-
-
-class EscrowSettings(Section):
-    """The escrow the native signer works with where no chain is read, by declaration: simulated, no such ticket can be
-    redeemed."""
-
-    deposit_wei: Wei = Field(default=10 * ETH_WEI, description="Deposit of the sender.")
-    reserve_wei: Wei = Field(default=5 * ETH_WEI, description="Reserve of the sender.")
-    claimed_in_round_wei: Wei = Field(default=0, description="Part of the reserve already claimed in this round.")
-    withdraw_round: Ordinal = Field(default=0, description="Round from which the sender may withdraw; 0 while locked.")
-    last_initialized_round: Ordinal = Field(default=3500, description="Round that tickets are created in.")
-    last_initialized_round_block_hash: BlockHash = Field(
-        default="0x" + "51" * 32, description="Block hash of that round."
-    )
-    previous_initialized_round: Ordinal | None = Field(
-        default=None, description="Round before it, of which ticket parameters are accepted too; without it, none."
-    )
-    previous_initialized_round_block_hash: BlockHash | None = Field(
-        default=None, description="Block hash of that round; the two need each other."
-    )
-    last_seen_l1_block: Ordinal = Field(
-        default=1, description="L1 block; ticket parameters whose expiration block it has reached are refused."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.previous_initialized_round is None) != (self.previous_initialized_round_block_hash is None):
-            raise ValueError("previous_initialized_round and its block hash need each other")
-        return self
 
 
 class PolicySettings(Section):
@@ -492,6 +393,18 @@ class SignerEventSettings(Section):
         return self
 
 
+class WorkSettings(Section):
+    """`clearinghouse work`, which does what is due by time: checks of the books, alerts, top-ups."""
+
+    metrics_port: Port = Field(
+        default=8081,
+        description="Port of its /healthz, /readyz and /metrics, at listen.host, without TLS; 0 takes a free one.",
+    )
+    runs_kept_days: Annotated[Whole, Field(ge=1, le=3650)] = Field(
+        default=30, description="How long the record of a run is kept; the last ones of each job always are."
+    )
+
+
 class LogSettings(Section):
     """What is written to standard error."""
 
@@ -511,7 +424,8 @@ class Settings(Section):
     )
     database_url: DatabaseUrl | None = Field(
         default=None,
-        description="PostgreSQL to use, with the rights of clearinghouse_serve. Without it, an embedded one.",
+        description="PostgreSQL to use, with the rights of clearinghouse_serve, for `clearinghouse work` with those of "
+        "clearinghouse_work. Without it, an embedded one.",
     )
     database_url_file: File | None = Field(default=None, description="File with the database URL.")
     admin_database_url: DatabaseUrl | None = Field(
@@ -533,10 +447,20 @@ class Settings(Section):
     chain: ChainSettings = ChainSettings()
     escrow: EscrowSettings = EscrowSettings()
     policy: PolicySettings = PolicySettings()
+    coverage: CoverageSettings = CoverageSettings()
     price: PriceSettings = PriceSettings()
     limits: LimitSettings = LimitSettings()
     webhook: WebhookSettings = WebhookSettings()
     signer_events: SignerEventSettings = SignerEventSettings()
+    alerts: AlertSettings = AlertSettings()
+    notices: NoticeSettings = NoticeSettings()
+    dunning: DunningSettings = DunningSettings()
+    topups: TopupSettings = TopupSettings()
+    statements: StatementSettings = StatementSettings()
+    stripe: StripeSettings = StripeSettings()
+    invoices: InvoiceSettings = InvoiceSettings()
+    payments: PaymentSettings = PaymentSettings()
+    work: WorkSettings = WorkSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -577,6 +501,12 @@ def missing_for_serving(settings: Settings) -> list[str]:
                 "signer.go_livepeer.expected_address is needed with signer.kind = go_livepeer: without it, a signer "
                 "with another key would spend another deposit."
             )
+    if (
+        settings.coverage.enforced == "yes"
+        and settings.signer.kind == "go_livepeer"
+        and not settings.chain.is_configured
+    ):
+        missing.append("chain.rpc_urls is needed with coverage.enforced = yes: nothing tells of the signers' deposit.")
     missing += missing_for_prices(settings)
     native = settings.signer.native
     if settings.signer.kind == "native" and native.keystore_file is not None and native.keystore_password is None:

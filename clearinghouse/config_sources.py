@@ -153,7 +153,8 @@ def warnings_about(settings: Settings, *, config_file: Path | None = None) -> li
 
 def _warnings_about_chain(settings: Settings) -> list[str]:
     if settings.chain.rpc_urls is None:
-        return []
+        is_idle = settings.chain.ws_urls is not None
+        return ["chain.ws_urls does nothing without chain.rpc_urls: what is heard is not believed"] if is_idle else []
     found = []
     if settings.chain.quorum_count == 1:
         found.append(
@@ -162,6 +163,8 @@ def _warnings_about_chain(settings: Settings) -> list[str]:
         )
     if any(_is_overheard(url.get_secret_value()) for url in settings.chain.rpc_urls):
         found.append("chain.rpc_urls has plain http: whoever is on the way can change what is read; use https")
+    if any(_is_overheard(url.get_secret_value()) for url in settings.chain.ws_urls or ()):
+        found.append("chain.ws_urls has plain ws: whoever is on the way can read the key in it; use wss")
     return found
 
 
@@ -382,9 +385,9 @@ def _has_inline_secrets(config_file: Path) -> bool:
 
 
 def _is_overheard(url: str | None) -> bool:
-    """Plain HTTP to a host that is not this one. A name other than localhost may be any host."""
+    """Plain HTTP or WebSocket to a host that is not this one. A name other than localhost may be any host."""
     parts = urlsplit(url or "")
-    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+    return parts.scheme in {"http", "ws"} and not _is_loopback(parts.hostname or "")
 
 
 def _is_loopback(host: str) -> bool:

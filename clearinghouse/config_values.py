@@ -21,6 +21,8 @@ from chain.signatures import parse_address
 
 PEPPER_CHARS_MIN: Final = 32
 TOKEN_CHARS_MIN: Final = 16
+ETH_WEI: Final = 10**18
+GWEI: Final = 10**9
 
 
 def _whole_number(value: Any) -> Any:
@@ -89,7 +91,7 @@ def _host_and_port(text: str) -> str:
     return text
 
 
-def _http_url(text: str) -> SplitResult | None:
+def http_url(text: str) -> SplitResult | None:
     """Its parts; None for what is not the http or https URL of a host."""
     try:
         parts = urlsplit(text)
@@ -100,7 +102,7 @@ def _http_url(text: str) -> SplitResult | None:
 
 
 def _signer_url(text: str) -> str:
-    if (parts := _http_url(text)) is None:
+    if (parts := http_url(text)) is None:
         raise ValueError("http://host:port or https://host:port is needed")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError("go-livepeer answers at the root of its host: leave path, query and fragment out")
@@ -109,7 +111,7 @@ def _signer_url(text: str) -> str:
 
 
 def _webhook_url(text: str) -> str:
-    parts = _http_url(text)
+    parts = http_url(text)
     if parts is None or parts.fragment or not re.fullmatch("[!-~]+", text):
         raise ValueError("http://host/path or https://host/path is needed, in ASCII and without a fragment")
     _require_no_credentials(parts, "signer.native.webhook_headers_file")
@@ -125,7 +127,7 @@ def _rpc_url_list(value: Any) -> Any:
     """In the environment separated by commas, in a file one a line. An empty list would quietly turn the chain off."""
     items = [item for item in re.split(r"[,\s]+", value) if item] if isinstance(value, str) else value
     if items is not None and not items:
-        raise ValueError("it is empty: leave it out to read no chain")
+        raise ValueError("it is empty: leave it out, or name one")
     return items
 
 
@@ -134,6 +136,18 @@ def _rpc_url(secret: SecretStr) -> SecretStr:
         RpcEndpoint(secret.get_secret_value(), name="an endpoint")  # connects to nothing
     except ValueError:
         raise ValueError("https://host/path is needed for each endpoint") from None
+    return secret
+
+
+def _ws_url(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in {"ws", "wss"} and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+    except ValueError:
+        is_one = False
+    if not is_one or not re.fullmatch("[!-~]+", text):
+        raise ValueError("wss://host/path is needed for each endpoint")
     return secret
 
 
@@ -224,7 +238,9 @@ HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 WebhookUrl = Annotated[str, AfterValidator(_webhook_url)]
 #: Validator for a tuple: in the environment its items are separated by commas.
 COMMA_LIST: Final = BeforeValidator(_comma_list)
-RpcUrls = Annotated[tuple[Annotated[SecretStr, AfterValidator(_rpc_url)], ...], BeforeValidator(_rpc_url_list)]
+RpcUrl = Annotated[SecretStr, AfterValidator(_rpc_url)]
+RpcUrls = Annotated[tuple[RpcUrl, ...], BeforeValidator(_rpc_url_list)]
+WsUrls = Annotated[tuple[Annotated[SecretStr, AfterValidator(_ws_url)], ...], BeforeValidator(_rpc_url_list)]
 SignerHeaders = Annotated[dict[str, SecretStr], BeforeValidator(name_value_lines), AfterValidator(_header_names)]
 WebhookHeaders = Annotated[
     dict[str, SecretStr], BeforeValidator(name_value_lines), AfterValidator(_webhook_header_names)

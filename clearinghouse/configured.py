@@ -11,13 +11,13 @@ from chain.fees import FIXED, LIVE, LV2V, UNTYPED
 from chain.signatures import SigningKey, parse_address
 from clearinghouse.chain_watch import ChainWatch
 from clearinghouse.config import (
-    EscrowSettings,
     GoLivepeerSettings,
     NativeSignerSettings,
     PolicySettings,
     Settings,
     SignerEventSettings,
 )
+from clearinghouse.config_chain import EscrowSettings
 from clearinghouse.policy import Policy
 from clearinghouse.registry import DeclaredRecipients, EveryRegistry, Recipients
 from clearinghouse.signer_events.kafka import KafkaSource
@@ -108,6 +108,12 @@ def recipients_of(policy: PolicySettings, watch: ChainWatch | None) -> Recipient
     """The operator's list, and where the chain is read its active orchestrators."""
     declared = DeclaredRecipients(map(parse_address, policy.recipients))
     return declared if watch is None else EveryRegistry(declared, watch.recipients)
+
+
+def is_coverage_enforced(settings: Settings) -> bool:
+    """Whether commits refuse what is not covered. Where nothing is read, and so nothing expires, only on demand."""
+    enforced = settings.coverage.enforced
+    return enforced == "yes" or (enforced == "auto" and settings.chain.is_configured)
 
 
 def kafka_source(settings: SignerEventSettings) -> KafkaSource | None:

@@ -42,6 +42,22 @@ def for_development(settings: Settings) -> Settings:
     return settings.model_copy(update={"api": settings.api.model_copy(update={"admin_token": SecretStr(token)})})
 
 
+def with_local_stripe(settings: Settings) -> Settings:
+    """The settings with the local Stripe that the floor above starts beside the service. None of it is a secret."""
+    stripe = {
+        "api_key": SecretStr("sk_test_local_clearinghouse"),
+        "api_url": "http://127.0.0.1:12111",
+        "webhook_secrets": (SecretStr("whsec_local_clearinghouse"),),
+    }
+    payments = {"return_url": f"http://{settings.listen.host}:{settings.listen.http_port}/docs"}
+    return settings.model_copy(
+        update={
+            "stripe": settings.stripe.model_copy(update=stripe),
+            "payments": settings.payments.model_copy(update=payments),
+        }
+    )
+
+
 async def ensure_demo(conninfo: str, settings: Settings, pepper: bytes) -> Demo:
     """The demo gateway with an active key; a new one gets CREDIT. Credit that was used up is not given again."""
     engine = async_engine(in_role(conninfo, ADMIN_ROLE, application_name="clearinghouse-demo"), pool_size=1)

@@ -17,6 +17,7 @@ from chain.fees import LIVE, LV2V, UNTYPED, JobTypeError, billable_units
 from chain.messages import Price
 from chain.payment_state import PaymentState
 from chain.tickets import WIN_PROB_CERTAIN
+from clearinghouse.rates.usage import Work
 
 #: Most tickets a signer puts into one payment (section 1.2, step 21).
 TICKETS_MAX_COUNT: Final = 100
@@ -52,6 +53,7 @@ class Derived(NamedTuple):
 
     first_nonce: int
     num_tickets: int
+    work: Work
     fee: Fee
     #: n·EV·WIN_PROB_CERTAIN = n · face value · win probability: a whole number, though neither factor is known.
     ev_numerator: int
@@ -62,22 +64,28 @@ class Derived(NamedTuple):
         return -(-self.ev_numerator // WIN_PROB_CERTAIN)
 
 
-def fee_of(state: PaymentState, base: PaymentState | None, *, in_pixels: int) -> Fee:
-    """The fee of the call that led from `base`, or from nothing, to `state`; `in_pixels` is an untyped job's request.
+def work_of(state: PaymentState, base: PaymentState | None, *, in_pixels: int) -> Work:
+    """What the call was for that led from `base`, or from nothing, to `state`; `in_pixels` is an untyped job's request.
 
-    The time is what the signer's clock says went by; ours is not asked. Raises DerivationError where that time, its
-    units or the price cannot be billed.
+    The time is what the signer's clock says went by; ours is not asked. Raises DerivationError where that time or its
+    units cannot be billed.
     """
-    price = state.initial_price
-    if price.price_per_unit <= 0 or price.pixels_per_unit <= 0:
-        raise DerivationError("has an InitialPrice that is not positive.")
+    elapsed_ns = _elapsed_ns(state, base)
     try:
-        units = billable_units(state.type, _elapsed_ns(state, base), in_pixels)
+        units = billable_units(state.type, elapsed_ns, in_pixels)
     except JobTypeError:
         raise DerivationError("is of a type that no job has.") from None
     if units <= 0:
         raise DerivationError("bills no unit, so that nothing was due.")
-    return Fee(units * price.price_per_unit, price.pixels_per_unit)
+    return Work(units, elapsed_ns)
+
+
+def fee_of(state: PaymentState, work: Work) -> Fee:
+    """At the price that the session began with. Raises DerivationError where that cannot be one."""
+    price = state.initial_price
+    if price.price_per_unit <= 0 or price.pixels_per_unit <= 0:
+        raise DerivationError("has an InitialPrice that is not positive.")
+    return Fee(work.units * price.price_per_unit, price.pixels_per_unit)
 
 
 def require_clock(state: PaymentState, *, now_unix_ns: int, clock_skew_max_ns: int = CLOCK_SKEW_MAX_NS) -> None:
@@ -121,7 +129,8 @@ def derive(state: PaymentState, base: PaymentState | None) -> Derived:
         raise DerivationError("is of an untyped job, whose pixels it does not show.")
     _require_continuity(state, base)
     first_nonce, num_tickets = _nonces(state, base)
-    fee = fee_of(state, base, in_pixels=0)
+    work = work_of(state, base, in_pixels=0)
+    fee = fee_of(state, work)
     base_n, base_d = _balance(base)
     paid_n, paid_d = _paid(state, fee)
     value_n = paid_n * base_d - base_n * paid_d
@@ -131,7 +140,7 @@ def derive(state: PaymentState, base: PaymentState | None) -> Derived:
     if rest or ev_n > WIN_PROB_CERTAIN * WIN_PROB_CERTAIN:
         raise DerivationError(f"has a Balance that no {num_tickets} equal tickets leave.")
     _require_due(state, paid_n, paid_d, ev_n)
-    return Derived(first_nonce, num_tickets, fee, ev_n * num_tickets)
+    return Derived(first_nonce, num_tickets, work, fee, ev_n * num_tickets)
 
 
 def _elapsed_ns(state: PaymentState, base: PaymentState | None) -> int:

@@ -16,7 +16,10 @@ from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chain.rates import EthPrice
+    from clearinghouse.balance_bounds import BalanceBounds
     from clearinghouse.config import PriceSettings
     from clearinghouse.identity.gateways import Gateway
     from clearinghouse.identity.keys import ApiKey, NewApiKey
@@ -41,13 +44,14 @@ def gateway_document(gateway: Gateway) -> Document:
         "currency": gateway.currency,
         "markup_bps": gateway.markup_bps,
         "minimum_charge": show_amount(gateway.minimum_charge),
+        "rate_card": gateway.rate_card,
         "plan": gateway.plan,
         "created_at": rfc3339(gateway.created_at),
     }
 
 
 def balance_document(standing: Standing) -> Document:
-    """What GET /v1/balance answers. `credit_lots` are the grants that expire, in the order usage takes from them."""
+    """`credit_lots` are the grants that expire, in the order usage takes from them."""
     return {
         "gateway_id": show("gw", standing.gateway_id),
         "currency": standing.currency,
@@ -63,6 +67,29 @@ def balance_document(standing: Standing) -> Document:
                 "expires_at": rfc3339(lot.expires_at),
             }
             for lot in standing.lots
+        ],
+    }
+
+
+def balance_status_document(
+    standing: Standing, bounds: BalanceBounds, gateway: Gateway, expiring: Sequence[ApiKey]
+) -> Document:
+    """What GET /v1/balance answers: the above, and all that the gateway is sent notices about."""
+    return balance_document(standing) | {
+        "status": bounds.status(standing.available),
+        "low_balance": show_amount(bounds.low_balance) if bounds.low_balance is not None else None,
+        "depleted_below": show_amount(bounds.depleted_below),
+        "gateway_status": gateway.status,
+        "gateway_status_reason": gateway.status_reason,
+        "keys_expiring": [
+            {
+                "key_id": show("key", key.id),
+                "public_id": key.public_id,
+                "name": key.name,
+                "expires_at": rfc3339(key.expires_at),
+            }
+            for key in expiring
+            if key.expires_at is not None
         ],
     }
 

@@ -52,6 +52,16 @@ class OutOfCredit(Refusal):
     what_next = "Top up the account, then send the same request again: its state is still the newest."
 
 
+class BillingHold(Refusal):
+    """Something is owed, or what was free has ended. The fact `hold` says what is not signed: signing, new_sessions."""
+
+    code, http_status = "billing_hold", 402
+    what_next = (
+        "See GET /v1/billing for what holds the gateway back, and pay what is open; within a second of that, send the "
+        "same request again: its state is still the newest."
+    )
+
+
 class NotAllowed(Refusal):
     code, http_status = "not_allowed", 403
     what_next = "Ask the operator of the clearinghouse."
@@ -170,6 +180,13 @@ class PriceStale(Unavailable):
     code = "price_stale"
 
 
+class RateUnknown(Unavailable):
+    """The gateway's rate card has no price for such a call, or none that holds now."""
+
+    code = "rate_unknown"
+    what_next = "Ask the operator of the clearinghouse for a price of such calls. Nothing was charged."
+
+
 class RegistryUnknown(Unavailable):
     """Whether a recipient may be paid cannot be told at present."""
 
@@ -180,6 +197,33 @@ class CeilingReached(Unavailable):
     """All gateways together have used up what the clearinghouse allows itself. The fact `rule` says of what."""
 
     code = "ceiling_reached"
+
+
+class CoverageUnknown(Unavailable):
+    """Nobody has told lately how far the deposit covers the tickets that are open: nothing is signed blindly."""
+
+    code = "coverage_unknown"
+    what_next = "Try again in a few seconds; if it lasts, the operator must look at the coverage. Nothing was charged."
+
+
+class CoverageLow(Unavailable):
+    """The deposit covers too little of what is open to begin new sessions. Those that have begun go on."""
+
+    code = "coverage_low"
+    what_next = (
+        "Sessions that have begun go on; begin new ones when the operator of the clearinghouse has added to the "
+        "deposit or open tickets have expired. Nothing was charged."
+    )
+
+
+class CoverageCritical(Unavailable):
+    """The gateway has used up its share of what the deposit still covers."""
+
+    code = "coverage_critical"
+    what_next = (
+        "Try again when the operator of the clearinghouse has added to the deposit or open tickets have expired. "
+        "Nothing was charged."
+    )
 
 
 class OrchestratorUnknown(Unavailable):

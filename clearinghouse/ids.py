@@ -11,14 +11,16 @@ import os
 import re
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 from uuid import UUID
 
-Kind = Literal["gw", "key", "ses", "iss", "tr", "whs"]
+Kind = Literal["gw", "key", "ses", "iss", "tr", "whs", "alr", "sil", "ntc", "inv", "pay", "rfd", "crn", "rrt"]
 
 _THINGS: Final[dict[Kind, str]] = {
     "gw": "a gateway", "key": "an API key", "ses": "a session", "iss": "an issuance", "tr": "a transfer",
-    "whs": "a webhook signer",
+    "whs": "a webhook signer", "alr": "an alert", "sil": "a silence", "ntc": "a notice", "inv": "an invoice",
+    "pay": "a payment", "rfd": "a refund", "crn": "a credit note", "rrt": "a re-rating",
 }  # fmt: skip
 _SHOWN: Final = re.compile(r"([a-z]{2,3})_([0-9a-f]{32})", re.ASCII)
 
@@ -52,6 +54,21 @@ class _MonotonicUuid7:
 
 
 uuid7: Final = _MonotonicUuid7()
+
+
+#: Clocks that make ids differ from the database's by less than this; a service that is further off answers to nobody.
+CLOCKS_DIFFER_MAX: Final = timedelta(days=1)
+
+
+def uuid7_from(at: datetime) -> UUID:
+    """The smallest identifier of the millisecond."""
+    milliseconds = (at - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    return UUID(int=milliseconds << 80 | _VERSION_7 | _VARIANT_RFC)
+
+
+def made_between(begin: datetime, end: datetime) -> tuple[UUID, UUID]:
+    """What the identifiers of all that the database gives a time in [begin, end) lie between: by index, near enough."""
+    return uuid7_from(begin - CLOCKS_DIFFER_MAX), uuid7_from(end + CLOCKS_DIFFER_MAX)
 
 
 def show(kind: Kind, id: UUID) -> str:  # noqa: A002 (what it is)

@@ -22,9 +22,10 @@ from chain.quorum import NoDecision, QuorumObserver
 from chain.signatures import checksum_address
 from clearinghouse.background import Repeated
 from clearinghouse.chain_store import MATCHED_AT_ONCE_MAX, ChainStore, Match, Stand
-from clearinghouse.chain_watch import quorum_of
-from clearinghouse.config import ChainSettings
+from clearinghouse.chain_watch import Budgets, quorum_of
+from clearinghouse.config_chain import ChainSettings
 from clearinghouse.database.connect import SERVE_ROLE
+from clearinghouse.hint import Hint
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +109,8 @@ class Indexer:
         self._head_number = -1
         #: Blocks whose events are still to be read, as far as is known.
         self.behind_count = 0
+        #: Everything up to this block was read, by this process or another; -1 before the first turn.
+        self.at_number = -1
 
     async def turn(self) -> Turn:
         """One range at most. Raises NoDecision, or psycopg.OperationalError; after either it may be called again."""
@@ -168,7 +171,7 @@ class Indexer:
         return self._stands_at(said.end.number)
 
     def _stands_at(self, number: int) -> Turn:
-        self.behind_count = max(self._head_number - number, 0)
+        self.behind_count, self.at_number = max(self._head_number - number, 0), number
         self._observer.index_read(behind_count=self.behind_count)
         return Turn.BEHIND if self.behind_count > self._confirmations_count else Turn.CAUGHT_UP
 
@@ -228,6 +231,7 @@ class IndexWatch:
     def __init__(self, indexer: Indexer, *, poll_s: float) -> None:
         self._indexer = indexer
         self._trouble: str | None = None
+        self._hint = Hint()
         self._repeated = Repeated("index-chain", self._catch_up, every_s=poll_s)
 
     def start(self) -> None:
@@ -237,10 +241,16 @@ class IndexWatch:
         await self._repeated.stop()
         await self._indexer.close()
 
+    def wake(self, block_number: int) -> None:
+        """Somebody says that this block has something for us: it is read now. The word is not believed."""
+        self._hint.heard(block_number)
+        self._repeated.wake()
+
     async def _catch_up(self) -> None:
         try:
-            while await self._indexer.turn() is Turn.BEHIND:
-                pass
+            await self._read_on()
+            if self._hint.is_open:
+                await self._look_at_hint()
         except (NoDecision, psycopg.OperationalError) as error:
             trouble = str(error) if isinstance(error, NoDecision) else "the database does not answer"
             if trouble != self._trouble:
@@ -249,6 +259,17 @@ class IndexWatch:
             self._trouble = trouble
         else:
             self._trouble = None
+
+    async def _read_on(self) -> None:
+        while await self._indexer.turn() is Turn.BEHIND:
+            pass
+
+    async def _look_at_hint(self) -> None:
+        """The range that was just read ends at a block that was the newest before it; what came with it is newer."""
+        await self._read_on()
+        self._hint.looked(self._indexer.at_number)
+        if self._hint.is_open:
+            self._repeated.wake()
 
 
 @asynccontextmanager
@@ -259,10 +280,11 @@ async def indexer_of(
     *,
     role: str = SERVE_ROLE,
     observer: IndexObserver | None = None,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[Indexer]:
     """An indexer over connections of its own, while the block lasts. `settings` name endpoints."""
     network = NETWORKS[settings.network]
-    quorum = quorum_of(settings, observer=observer)
+    quorum = quorum_of(settings, observer=observer, budgets=budgets)
     try:
         indexer = Indexer(
             conninfo,

@@ -20,13 +20,24 @@ from clearinghouse import ids
 from clearinghouse.errors import InvalidRequest, NotFound
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
+from clearinghouse.rates.units import Per, from_base, show_fraction
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sqlalchemy.engine import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
+
+#: Rows that are read at a time where all of them are.
+STREAM_BATCH_ROWS: Final = 1000
+#: A condition on issuances of one gateway: no index has created_at, so their ids say where to look.
+BETWEEN: Final = """
+    AND issuance.id >= :first_id AND issuance.id < :end_id
+    AND issuance.created_at >= :begin AND issuance.created_at < :end
+"""
 
 #: Says what the 16 bytes after it mean, so that a later kind of cursor can be told from this one.
 _CURSOR_VERSION: Final = b"\x01"
@@ -65,6 +76,19 @@ class Issuance:
     first_nonce: int
     face_value_wei: int | None
     win_prob: int | None
+    #: What its charge follows from, None where that is the markup: a version of a rate card, what its rate is per, and
+    #: how much of that was charged, in the base of the unit. The latter is None where the rate is per cost.
+    rate_card: str | None
+    rate_version: int | None
+    rate_per: str | None
+    quantity: int | None
+
+    @property
+    def rate_quantity(self) -> str | None:
+        """In the unit, exactly: a third of a minute is 1/3."""
+        if self.rate_per is None or self.quantity is None:
+            return None
+        return show_fraction(from_base(self.quantity, Per(self.rate_per)))
 
     @property
     def way(self) -> str:
@@ -86,8 +110,10 @@ _SELECT: Final = """
            issuance.markup_bps, issuance.balance_after, issuance.created_at, issuance.end_user, issuance.first_nonce,
            issuance.face_value_wei, issuance.win_prob, coalesce(session.manifest_id, '') AS manifest_id, session.app,
            session.job_type, session.pipeline, session.model, session.orchestrator, session.recipient,
-           session.transcoder
+           session.transcoder, rule.card AS rate_card, rule.version AS rate_version, rule.per AS rate_per,
+           issuance.quantity
       FROM issuance JOIN session ON session.id = issuance.session_id
+                    LEFT JOIN rate_rule AS rule ON rule.id = issuance.rate_rule
      WHERE issuance.gateway_id = :gateway_id
 """
 
@@ -131,6 +157,31 @@ async def get_issuance(connection: AsyncConnection, gateway_id: UUID, issuance_i
     return _issuance(row)
 
 
+async def count_issuances(connection: AsyncConnection, gateway_id: UUID, begin: datetime, end: datetime) -> int:
+    """How many there are with begin <= created_at < end."""
+    query = text(f"SELECT count(*) FROM issuance WHERE gateway_id = :gateway_id {BETWEEN}")  # noqa: S608
+    return int((await connection.execute(query, between(gateway_id, begin, end))).scalar_one())
+
+
+async def stream_issuances(
+    connection: AsyncConnection, gateway_id: UUID, begin: datetime, end: datetime
+) -> AsyncIterator[list[Issuance]]:
+    """All issuances with begin <= created_at < end in the order of their ids, which is nearly that of their times.
+
+    In batches, by a cursor of the server: however many they are, a batch is held. Always in the same order.
+    """
+    query = text(f"{_SELECT} {BETWEEN} ORDER BY issuance.id")
+    async with connection.stream(query, between(gateway_id, begin, end)) as result:
+        async for rows in result.mappings().partitions(STREAM_BATCH_ROWS):
+            yield [_issuance(row) for row in rows]
+
+
+def between(gateway_id: UUID, begin: datetime, end: datetime) -> dict[str, Any]:
+    """The parameters of BETWEEN, and the gateway's."""
+    first_id, end_id = ids.made_between(begin, end)
+    return {"gateway_id": gateway_id, "begin": begin, "end": end, "first_id": first_id, "end_id": end_id}
+
+
 def parse_issuance_id(issuance: str) -> UUID:
     """NotFound for what cannot be the id of an issuance: to a caller it is the same as one that does not exist."""
     try:
@@ -169,6 +220,10 @@ def issuance_json(issuance: Issuance) -> dict[str, Any]:
         "face_value_wei": str(issuance.face_value_wei) if issuance.face_value_wei is not None else None,
         "win_prob": str(issuance.win_prob) if issuance.win_prob is not None else None,
         "way": issuance.way,
+        "rate_card": issuance.rate_card,
+        "rate_version": issuance.rate_version,
+        "rate_per": issuance.rate_per,
+        "rate_quantity": issuance.rate_quantity,
     }
 
 
@@ -180,7 +235,7 @@ def page_json(page: Page) -> dict[str, Any]:
 def _issuance(row: RowMapping) -> Issuance:
     whole = {
         name: int(row[name]) if row[name] is not None else None
-        for name in ("ev_wei", "fee_wei", "face_value_wei", "win_prob")
+        for name in ("ev_wei", "fee_wei", "face_value_wei", "win_prob", "quantity")
     }
     raw = {name: bytes(row[name]) if row[name] is not None else None for name in ("orchestrator", "recipient")}
     return Issuance(**{**row, **whole, **raw})

@@ -28,6 +28,8 @@ _SHOWN_NAME: Final = re.compile(r"_(id|count|file|name)$", re.IGNORECASE)
 _SECRET_TEXTS: Final = (
     # The public part stays, of an API key and of a webhook secret.
     (re.compile(r"\b((?:lpch|lpws)_[0-9A-Za-z]+_)[0-9A-Za-z_-]+"), rf"\1{REDACTED}"),
+    # Stripe's, of its API and of its webhooks.
+    (re.compile(r"\b((?:sk|rk)_(?:live|test)_|whsec_)[0-9A-Za-z_-]{6,}"), rf"\1{REDACTED}"),
     (re.compile(r"//[^/@\s]+@"), f"//{REDACTED}@"),
     (re.compile(r"\b(Bearer|Basic)\s+[^\s\"',]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\b(password\s*=\s*)('[^']*'|[^\s'\"]+)", re.IGNORECASE), rf"\1{REDACTED}"),
@@ -72,6 +74,8 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
         logger.handlers = []
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
+    for name in ("stripe", "httpx"):  # at info they tell of every request
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # at info it tells every start which dialect it speaks
     # A line per call would cost more than the call, and say less than the issuance table.
     logging.getLogger("uvicorn.access").disabled = True

@@ -28,6 +28,11 @@ class KeyRecord:
     revoked_at: datetime | None
     status: str
     status_reason: str
+    #: What may not be signed because of what is owed: "none", "new_sessions", "signing"; and why.
+    billing_hold: str
+    billing_hold_reason: str
+    #: The end of free terms: nothing is signed from then on.
+    signs_until: datetime | None
     markup_bps: int
     minimum_charge: Decimal
     currency: str
@@ -45,8 +50,11 @@ class KeyRecord:
     price_untyped_max: Decimal | None
     #: Which of them are the gateway's own, by name.
     own_ceilings: list[str]
-    #: Counts their changes.
+    #: Counts their changes, and those of the next two.
     ceilings_version: int
+    #: What its calls are charged by; None is its markup. And whether the card may charge less than tickets cost.
+    rate_card: str | None
+    below_cost: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,31 +164,31 @@ class Lookups:
         await self._connection.close()
 
     async def _read_keys(self, public_ids: list[str]) -> list[KeyRecord | None]:
-        rows = await self._connection.fetch(_KEYS, [array_literal("text", public_ids)])
+        rows = await self._connection.read(_KEYS, [array_literal("text", public_ids)])
         return _in_order(len(public_ids), rows, lambda row: KeyRecord(*row))
 
     async def _read_webhook_secrets(self, public_ids: list[str]) -> list[WebhookSecretRecord | None]:
-        rows = await self._connection.fetch(_WEBHOOK_SECRETS, [array_literal("text", public_ids)])
+        rows = await self._connection.read(_WEBHOOK_SECRETS, [array_literal("text", public_ids)])
         return _in_order(len(public_ids), rows, _webhook_secret)
 
     async def _read_sessions(self, lookups: list[SessionLookup]) -> list[SessionFinding]:
         sessions, rands = zip(*lookups, strict=True)
-        rows = await self._connection.fetch(_SESSIONS, [array_literal("uuid", sessions), array_literal("bytea", rands)])
+        rows = await self._connection.read(_SESSIONS, [array_literal("uuid", sessions), array_literal("bytea", rands)])
         found = _in_order(len(lookups), rows, _finding)
         return [finding or SessionFinding(None, None, None) for finding in found]
 
     async def _read_answers(self, keys: list[tuple[UUID, str]]) -> list[KeyedAnswer | None]:
-        rows = await self._connection.fetch(_ANSWERS, _pairs(keys, "text"))
+        rows = await self._connection.read(_ANSWERS, _pairs(keys, "text"))
         return _in_order(len(keys), rows, lambda row: KeyedAnswer(*row))
 
     async def _read_receipts(self, keys: list[tuple[UUID, UUID]]) -> list[Receipt | None]:
-        rows = await self._connection.fetch(_RECEIPTS, _pairs(keys, "uuid"))
+        rows = await self._connection.read(_RECEIPTS, _pairs(keys, "uuid"))
         return _in_order(len(keys), rows, lambda row: Receipt(*row)._replace(ev_wei=int(row[3]), fee_wei=int(row[4])))
 
     async def _read_usages(self, wanted: list[tuple[UUID, UUID, bytes]]) -> list[Usage | None]:
         gateways, keys, orchestrators = zip(*wanted, strict=True)
         columns = [array_literal("uuid", gateways), array_literal("uuid", keys), array_literal("bytea", orchestrators)]
-        return _in_order(len(wanted), await self._connection.fetch(_USAGES, columns), _usage)
+        return _in_order(len(wanted), await self._connection.read(_USAGES, columns), _usage)
 
 
 # Every look-up is LATERAL with OFFSET 0, so that it goes by its key: planned while a table was small, a join may read
@@ -188,11 +196,13 @@ class Lookups:
 
 _KEYS: LiteralString = """
     SELECT wanted.ord, api_key.id, api_key.gateway_id, api_key.secret_hmac, api_key.expires_at, api_key.revoked_at,
-           gateway.status, gateway.status_reason, gateway.markup_bps, gateway.minimum_charge::numeric, account.currency,
+           gateway.status, gateway.status_reason, gateway.billing_hold, gateway.billing_hold_reason,
+           account.signs_until, gateway.markup_bps, gateway.minimum_charge::numeric, account.currency,
            account.balance::numeric, account.credit_limit::numeric, gateway.requests_per_s::integer,
            gateway.burst_count::integer, api_key.requests_per_s::integer, api_key.burst_count::integer, gateway.plan,
            gateway.price_live_max::numeric, gateway.price_lv2v_max::numeric, gateway.price_fixed_max::numeric,
-           gateway.price_untyped_max::numeric, gateway.own_ceilings, gateway.ceilings_version
+           gateway.price_untyped_max::numeric, gateway.own_ceilings, gateway.ceilings_version,
+           gateway.rate_card, gateway.below_cost
       FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
      CROSS JOIN LATERAL (SELECT * FROM api_key WHERE public_id = wanted.public_id OFFSET 0) AS api_key
      CROSS JOIN LATERAL (SELECT * FROM gateway WHERE id = api_key.gateway_id OFFSET 0) AS gateway
@@ -209,7 +219,7 @@ _WEBHOOK_SECRETS: LiteralString = """
 
 _SESSION_FIELDS = (
     "id", "gateway_id", "orchestrator", "recipient", "job_type", "manifest_id", "app", "transcoder",
-    "head_state_hash", "request_hash", "issuance_id", "answer", "approved",
+    "head_state_hash", "request_hash", "issuance_id", "answer", "approved", "pipeline", "model",
 )  # fmt: skip
 
 _SESSIONS: LiteralString = (
@@ -248,7 +258,8 @@ _USAGES: LiteralString = """
            gateway.spend_month_max::numeric, gateway.spent_month, gateway.ev_open_max_wei::numeric,
            gateway.ev_open_wei, gateway.sessions_open_max::bigint, gateway.sessions_open,
            key.calls_day_max::bigint, key.calls_day, key.spend_day_max::numeric, key.spent_day,
-           key.spend_month_max::numeric, key.spent_month,
+           key.spend_month_max::numeric, key.spent_month, key.ev_open_max_wei::numeric, key.ev_open_wei,
+           key.sessions_open_max::bigint, key.sessions_open,
            gateway.sessions_open_per_orchestrator_max::bigint, opened.sessions
       FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (gateway_id, key_id, orchestrator, ord)
      CROSS JOIN LATERAL (SELECT * FROM gateway_usage WHERE gateway_id = wanted.gateway_id OFFSET 0) AS gateway

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from clearinghouse.approved_states import Kind
 from clearinghouse.chain_metrics import ChainMetrics
 from clearinghouse.connections import Connections
+from clearinghouse.coverage.metrics import CoverageMetrics
 from clearinghouse.errors import Refusal
 from clearinghouse.hot_metrics import (
     LATENCY_BUCKETS_S,
@@ -48,6 +49,7 @@ class Route(StrEnum):
     DISCOVER_ORCHESTRATORS = "discover_orchestrators"
     SIGN_TICKET = "sign_ticket"
     WEBHOOK = "webhook"
+    STRIPE_WEBHOOK = "stripe_webhook"
     MANAGEMENT = "management"
     GRPC_SIGN_TICKET = "grpc_sign_ticket"
     GRPC_SIGN_TICKETS = "grpc_sign_tickets"
@@ -158,6 +160,7 @@ class Metrics:
         self.chain = ChainMetrics(registry)
         self._database_restarts = counter("embedded_database_restarts", "Restarts of the embedded PostgreSQL.")
         self.prices = PriceMetrics(registry)
+        self.coverage = CoverageMetrics(registry)
         self._ports = PortMetrics(registry)
         Info("build", "What is running.", namespace=NAMESPACE, registry=registry).info({"version": version})
 
@@ -274,7 +277,7 @@ def refusal_codes() -> tuple[str, ...]:
     waiting: list[type[Refusal]] = Refusal.__subclasses__()
     while waiting:
         refusal = waiting.pop()
-        if not refusal.__module__.startswith("clearinghouse.cli"):
+        if "cli" not in refusal.__module__.split("."):
             codes.add(refusal.code)
         waiting += refusal.__subclasses__()
     return tuple(sorted(codes))

@@ -15,11 +15,10 @@ from typing import Final
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.background import Repeated
+from clearinghouse.database.connect import DATABASE_FAILED
 from clearinghouse.errors import CeilingReached, Unavailable
 from clearinghouse.policy import Rule
 
@@ -75,7 +74,7 @@ class OpenEvCeiling:
         self._released_wei += ev_wei
 
     async def read(self) -> None:
-        """Adds up anew. Raises DBAPIError or the pool's TimeoutError."""
+        """Adds up anew. Raises one of DATABASE_FAILED."""
         began_at_s, released_before_wei = self._now_s(), self._released_wei
         async with self._engine.connect() as connection:
             read_wei = int((await connection.execute(text(_SUM))).scalar_one())
@@ -86,5 +85,5 @@ class OpenEvCeiling:
         try:
             async with asyncio.timeout(STALE_AFTER_S):
                 await self.read()
-        except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
+        except (*DATABASE_FAILED, TimeoutError) as error:
             log.warning("open_ev_not_read", reason=type(error).__name__, retry_in_s=READ_INTERVAL_S)

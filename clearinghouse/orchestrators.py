@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from uuid import UUID
 
 import structlog
 
+from chain import shallow_json
 from chain.fees import LV2V, UNTYPED
 from chain.messages import MessageError, OrchestratorInfo, Price, decode_orchestrator_info
 from chain.pb import lp_rpc_pb2 as pb
@@ -240,7 +240,7 @@ class CrossCheck:
             return
         answer = await self._signer.sign_orchestrator_info()
         try:
-            self._signature = bytes.fromhex(json.loads(answer.body)["signature"].removeprefix("0x"))
+            self._signature = bytes.fromhex(shallow_json.loads(answer.body)["signature"].removeprefix("0x"))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SignersUnavailable("The signer has no signature to show to orchestrators.", retry_after_s=1) from None
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.rates import ETH, EthPrice
+from clearinghouse.database.batches import to_its_end
 from clearinghouse.errors import InvalidRequest, NotFound
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.money import parse_amount, parse_currency
@@ -20,8 +21,6 @@ from clearinghouse.prices import Override
 #: Who sets a price by hand looks at it again within this time: it does not follow the market.
 OVERRIDE_MAX: Final = timedelta(days=7)
 REASON_CHARS_MAX: Final = 1000
-#: As many as the database function takes: fewer means that there are no more.
-FORGOTTEN_AT_ONCE_COUNT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +51,7 @@ async def record(engine: AsyncEngine, observations: Iterable[Observation]) -> No
 
 async def forget_observations(engine: AsyncEngine, *, older_than: timedelta) -> int:
     """Forgets what was recorded longer ago, in transactions of a bounded size. Returns how many."""
-    forgotten = 0
-    while True:
-        async with engine.begin() as connection:
-            query = text("SELECT forget_price_observations(:older_than)")
-            count: int = (await connection.execute(query, {"older_than": older_than})).scalar_one()
-        forgotten += count
-        if count < FORGOTTEN_AT_ONCE_COUNT:
-            return forgotten
+    return await to_its_end(engine, "SELECT forget_price_observations(:older_than)", {"older_than": older_than})
 
 
 async def overrides_in_force(connection: AsyncConnection) -> list[Override]:

@@ -19,8 +19,6 @@ from decimal import Decimal
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.chainlink import BASE, SOURCE, ChainlinkReader, Feed, FeedReading, Feeds
@@ -31,8 +29,9 @@ from chain.rates import DeclaredPrices, EthPrice, FreshPrices, PriceSource, Pric
 from chain.signatures import parse_address
 from clearinghouse import price_store
 from clearinghouse.background import Repeated
-from clearinghouse.chain_watch import quorum_of
+from clearinghouse.chain_watch import Budgets, quorum_of
 from clearinghouse.config import PriceSettings, Settings
+from clearinghouse.database.connect import DATABASE_FAILED
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.price_metrics import Check, FeedPoll, PriceMetrics
 from clearinghouse.price_store import Observation
@@ -210,7 +209,7 @@ class PriceWatch:
         try:
             async with self._engine.connect() as connection:
                 found = await price_store.overrides_in_force(connection)
-        except (DBAPIError, PoolTimeoutError) as error:
+        except DATABASE_FAILED as error:
             self._log.warning("price_overrides_not_read", reason=type(error).__name__, retry_in_s=OVERRIDES_POLL_S)
             return
         self.layers.overridden.learn(found)
@@ -285,7 +284,7 @@ class PriceWatch:
         writing = list(self._unrecorded)
         try:
             await price_store.record(self._engine, writing)
-        except (DBAPIError, PoolTimeoutError) as error:
+        except DATABASE_FAILED as error:
             self._log.warning("prices_not_recorded", reason=type(error).__name__, count=len(writing))
             return
         for observation in writing:
@@ -305,13 +304,14 @@ async def prices_of(
     *,
     metrics: PriceMetrics | None = None,
     quorum_observer: QuorumObserver | None = None,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[PriceWatch]:
     """The watch that the settings describe, not started."""
     async with AsyncExitStack() as stack:
         feeds: ChainlinkReader | None = None
         opinions: dict[str, HttpPrice] = {}
         if settings.price.source == SOURCE:
-            quorum = quorum_of(settings.chain, observer=quorum_observer)
+            quorum = quorum_of(settings.chain, observer=quorum_observer, budgets=budgets)
             stack.push_async_callback(quorum.close)
             feeds = ChainlinkReader(quorum, feeds_of(settings))
             for currency, url in (settings.price.second_opinions or {}).items():
@@ -322,10 +322,15 @@ async def prices_of(
 
 @asynccontextmanager
 async def prices_watched(
-    settings: Settings, engine: AsyncEngine, *, metrics: PriceMetrics, quorum_observer: QuorumObserver
+    settings: Settings,
+    engine: AsyncEngine,
+    *,
+    metrics: PriceMetrics,
+    quorum_observer: QuorumObserver,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[PriceWatch]:
     """The same, kept up to date while the block lasts."""
-    async with prices_of(settings, engine, metrics=metrics, quorum_observer=quorum_observer) as watch:
+    async with prices_of(settings, engine, metrics=metrics, quorum_observer=quorum_observer, budgets=budgets) as watch:
         try:
             await watch.start()
             yield watch

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Protocol
 
+from chain.chain_reading import ChainReading
 from chain.escrow import EscrowUnknown
-from chain.escrow_reader import ChainReading, EscrowReader
+from chain.escrow_reader import EscrowReader
 from chain.orchestrators import Orchestrators
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
 
 from chain.keystore import create_keystore, load_keystore
 from chain.signatures import SigningKey
+from clearinghouse.api.wiring import Routes
 from clearinghouse.config import NativeSignerSettings, Settings
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
@@ -22,11 +23,14 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def service_of(
-    settings: Settings, *, prepare: Callable[[str], Awaitable[None]] | None = None
+    settings: Settings,
+    *,
+    prepare: Callable[[str], Awaitable[None]] | None = None,
+    routes: Sequence[Routes] = (),
 ) -> AsyncIterator[RunningService]:
     """The service that the settings describe, with its embedded database where there is no other.
 
-    `prepare` is called with the admin conninfo before anything is served.
+    `prepare` is called with the admin conninfo before anything is served; `routes` are further ones for operators.
     """
     embedded = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
     try:
@@ -38,8 +42,9 @@ async def service_of(
             native_key=await asyncio.to_thread(native_key, settings) if settings.signer.kind == "native" else None,
         )
         async with running_service(
-            settings, conninfo=conninfo, admin_conninfo=admin_conninfo, secrets=secrets_, embedded=embedded
-        ) as service:
+            settings, conninfo=conninfo, admin_conninfo=admin_conninfo, secrets=secrets_, embedded=embedded,
+            routes=routes,
+        ) as service:  # fmt: skip
             yield service
     finally:
         if embedded is not None:

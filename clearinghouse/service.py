@@ -1,25 +1,22 @@
 """The one place where everything is put together: settings in, a running clearinghouse out.
 
 Whoever wants to know how the parts depend on one another reads `running_service` from top to bottom. configured.py
-makes what the settings speak of, ports.py opens what listens. What is started is stopped in reverse, also when a start
-fails.
+makes what the settings speak of, beside.py starts what goes on beside the calls, ports.py opens what listens. What is
+started is stopped in reverse, also when a start fails.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.escrow import EscrowView
@@ -29,18 +26,20 @@ from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi
 from clearinghouse.api.management import management_app
+from clearinghouse.api.stripe_webhook import StripeWebhook, stripe_webhook_of
 from clearinghouse.api.webhook import Webhook
+from clearinghouse.api.wiring import Routes
 from clearinghouse.approving import Approving
-from clearinghouse.chain_watch import ChainWatch, chain_watched
+from clearinghouse.beside import beat, follow_senders, index_chain, keep_house, watch_signer_events
+from clearinghouse.chain_watch import ChainWatch, budgets_of, chain_watched
 from clearinghouse.charging import Charging
 from clearinghouse.commits import GroupCommit
-from clearinghouse.config import WEBHOOK_NOT_IN_PROCESS, ChainSettings, PolicySettings, Settings, missing_for_prices
+from clearinghouse.config import WEBHOOK_NOT_IN_PROCESS, Settings, missing_for_prices
 from clearinghouse.configured import (
     ServiceError,
     endpoints,
     escrow_of,
-    expected_payments,
-    kafka_source,
+    is_coverage_enforced,
     maybe_address,
     native_signer,
     payment_budget,
@@ -48,28 +47,26 @@ from clearinghouse.configured import (
     recipients_of,
     revealed,
 )
-from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
+from clearinghouse.coverage.early import EarlyGate
+from clearinghouse.coverage.running import coverage_watched
+from clearinghouse.database.connect import ADMIN_ROLE
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import current_revision, newest_revision
-from clearinghouse.fee_watch import FeeWatch
 from clearinghouse.gates import Gates
-from clearinghouse.housekeeping import Housekeeping
+from clearinghouse.ground import Ground
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.identity.webhook_signers import SignerAuthenticator
-from clearinghouse.indexer import IndexWatch, indexer_of
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
 from clearinghouse.open_ev import OpenEvCeiling
 from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.ports import open_ports
 from clearinghouse.price_watch import prices_watched
-from clearinghouse.readiness import NotReady, Probe, Readiness
+from clearinghouse.probes import probe_database, probe_native, probe_pool
+from clearinghouse.rate_watch import RateWatch
+from clearinghouse.readiness import Probe, Readiness
 from clearinghouse.session_cache import SessionCache
-from clearinghouse.signer_events.kafka import KafkaIntake, KafkaNotInstalled
-from clearinghouse.signer_events.store import Intake, log_bad_event
-from clearinghouse.signer_events.watch import SignerEventWatch
 from clearinghouse.signers.base import Signer
-from clearinghouse.signers.native import NativeSigner
 from clearinghouse.signers.pool import SignerPool
 from clearinghouse.signing import Signing
 from clearinghouse.unreleased import UnreleasedLog
@@ -80,6 +77,8 @@ CALLERS_REMEMBER_S = 30
 #: About 3 KiB each.
 SESSIONS_REMEMBERED_MAX_COUNT = 20_000
 LOOKUP_BATCH_ROWS = 512
+#: Of their own: a burst of Stripe's events takes none from whoever pays.
+STRIPE_CONNECTIONS_COUNT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,103 +112,223 @@ async def running_service(
     admin_conninfo: str | None,
     secrets: Secrets,
     embedded: EmbeddedPostgres | None = None,
+    routes: Sequence[Routes] = (),
 ) -> AsyncIterator[RunningService]:
     """A clearinghouse that answers until the block ends.
 
     `conninfo` needs the rights of clearinghouse_serve, `admin_conninfo` those of clearinghouse_admin (None: no
-    management API). Raises ServiceError, SignerPoolError or OSError (an address that is taken).
+    management API); `routes` are further ones of that. Raises ServiceError, SignerPoolError or OSError (an address
+    that is taken).
     """
     async with AsyncExitStack() as stack:
-        registry = CollectorRegistry()
-        metrics = Metrics(registry, version=version("livepeer-clearinghouse"))
-        engine = _engine(stack, conninfo, SERVE_ROLE)
+        metrics = Metrics(CollectorRegistry(), version=version("livepeer-clearinghouse"))
+        budgets = budgets_of(settings.chain, waited=metrics.chain.rpc_waited)
+        ground = Ground(stack, settings, conninfo, metrics, budgets)
+        engine = ground.engine()
         # What gateways read has connections of its own: whoever takes all of them keeps nobody from being paid for.
-        reads = _engine(stack, conninfo, SERVE_ROLE)
-        admin_engine = _engine(stack, admin_conninfo, ADMIN_ROLE) if admin_conninfo is not None else None
+        reads = ground.engine()
+        admin_engine = ground.engine(admin_conninfo, ADMIN_ROLE) if admin_conninfo is not None else None
         await _require_schema(engine)
 
-        lookups = Lookups(conninfo, batch_rows_max_count=LOOKUP_BATCH_ROWS)
-        stack.push_async_callback(lookups.close)
-        commits = GroupCommit(
-            conninfo,
-            batch_rows_max_count=settings.limits.commit_batch_rows,
-            deadline_s=settings.limits.request_deadline_s,
-            metrics=metrics,
+        books = _books(ground, secrets)
+        keys = await _keys(ground, secrets)
+        follow_senders(ground, engine, keys.watch)
+        sender = keys.signer.address
+        watched = coverage_watched(
+            settings, conninfo, sender, chain=keys.watch, declared=keys.escrow, metrics=metrics.coverage
         )
-        stack.push_async_callback(commits.close)
-        authenticator = Authenticator(
-            lookups,
-            pepper=secrets.api_key_pepper,
-            remember_s=CALLERS_REMEMBER_S,
-            processes_count=settings.limits.processes_count,
-        )
-        signer, signer_probe, escrow, watch = await _signer(stack, settings, secrets, metrics)
+        cover = await stack.enter_async_context(watched)
         if missing := missing_for_prices(settings):
             raise ServiceError(" ".join(missing))
-        watched = prices_watched(settings, engine, metrics=metrics.prices, quorum_observer=metrics.chain)
-        prices = await stack.enter_async_context(watched)
-        charging = Charging(
-            authenticator=authenticator,
-            prices=prices.prices,
-            commits=commits,
-            usage=lookups,
-            ceiling=await _ceiling(stack, settings.policy, conninfo),
+        prices = await stack.enter_async_context(
+            prices_watched(settings, engine, metrics=metrics.prices, quorum_observer=metrics.chain, budgets=budgets)
         )
-        unreleased = UnreleasedLog(engine, metrics.signer_events)
-        unreleased.start()
-        stack.push_async_callback(unreleased.stop)
-        gates = Gates(policy_of(settings.policy), recipients=recipients_of(settings.policy, watch), escrow=escrow)
-        sessions = SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT)
-        signing = Signing(
-            authenticator=authenticator,
-            lookups=lookups,
-            sessions=sessions,
-            gates=gates,
-            charging=charging,
-            signer=signer,
-            metrics=metrics,
-            deadline_s=settings.limits.request_deadline_s,
-            crosscheck=_crosscheck(stack, settings.policy, signer, metrics),
-            # In process nothing is reported, so nothing has to be explained.
-            keep_unreleased=unreleased.keep if isinstance(signer, SignerPool) else None,
-        )
-        approving = Approving(
-            authenticator=authenticator,
-            lookups=lookups,
-            sessions=sessions,
-            gates=gates,
-            charging=charging,
-            metrics=metrics,
-            deadline_s=settings.webhook.deadline_s,
-            repeats_max_count=settings.webhook.repeats_per_hour_count,
-        )
-        probes: dict[str, Probe] = {
-            "database": partial(_probe_database, engine),
-            "signer": signer_probe,
-            "price": prices.probe,
-        }
-        readiness = Readiness(probes if watch is None else {**probes, "chain": watch.probe})
-        housekeeping = Housekeeping(
-            engine,
-            keyed_answers_kept=timedelta(hours=settings.limits.keyed_answer_hours),
-            price_observations_kept=timedelta(days=settings.price.observations_kept_days),
-            fee_watch=FeeWatch(settings.policy.fee_watch_ratio_min_bps, settings.policy.fee_watch_ev_min_wei),
-            embedded=embedded,
-            metrics=metrics,
-        )
-        await housekeeping.start()
-        stack.push_async_callback(housekeeping.stop)
+        rates = await _rates(ground, engine)
+        judged = await _judged(ground, books, keys, prices=prices.prices, cover=cover, rates=rates)
+        signing = _signing(ground, engine, books, keys, judged)
 
-        _watch_signer_events(stack, settings, conninfo, metrics)
-        await _index_chain(stack, settings.chain, conninfo, signer.address, metrics)
-        core = _Core(signing, authenticator, signer, reads, readiness, metrics)
-        signers = SignerAuthenticator(lookups, pepper=secrets.api_key_pepper)
-        webhook = Webhook(approving, signers, metrics=metrics) if settings.webhook.enabled else None
-        http = _http_api(settings, secrets, core, prices=prices.prices, admin_engine=admin_engine, webhook=webhook)
+        probes: dict[str, Probe] = {
+            "database": partial(probe_database, engine),
+            "signer": keys.probe,
+            "price": prices.probe,
+            "coverage": cover.probe,
+        }
+        readiness = Readiness(probes if keys.watch is None else {**probes, "chain": keys.watch.probe})
+        await keep_house(ground, engine, embedded)
+        beat(ground, readiness, keys.signer, keys.watch)
+        watch_signer_events(ground)
+        await index_chain(ground, sender, keys.watch)
+
+        core = _Core(signing, books.authenticator, keys.signer, reads, readiness, metrics)
+        webhook = _webhook(ground, secrets, books, judged) if settings.webhook.enabled else None
+        stripe = stripe_webhook_of(settings.stripe, ground.engine(pool_size=STRIPE_CONNECTIONS_COUNT))
+        http = _http_api(
+            settings, secrets, core, prices=prices.prices, cover=cover, admin_engine=admin_engine, webhook=webhook,
+            stripe=stripe, routes=routes,
+        )  # fmt: skip
         grpc_api = GrpcApi(**core._asdict(), bounds=CallBounds(read_timeout_s=settings.listen.read_timeout_s))
         http_port, grpc_port = await open_ports(stack, settings, http, grpc_api, metrics)
         _settle_memory()
-        yield RunningService(http_port, grpc_port, checksum_address(signer.address), readiness)
+        yield RunningService(http_port, grpc_port, checksum_address(sender), readiness)
+
+
+class _Books(NamedTuple):
+    """What a call reads from the database, and how it is written there."""
+
+    lookups: Lookups
+    commits: GroupCommit
+    authenticator: Authenticator
+
+
+def _books(ground: Ground, secrets: Secrets) -> _Books:
+    limits = ground.settings.limits
+    lookups = Lookups(ground.conninfo, batch_rows_max_count=LOOKUP_BATCH_ROWS)
+    ground.stack.push_async_callback(lookups.close)
+    commits = GroupCommit(
+        ground.conninfo,
+        batch_rows_max_count=limits.commit_batch_rows,
+        deadline_s=limits.request_deadline_s,
+        metrics=ground.metrics,
+        is_coverage_enforced=is_coverage_enforced(ground.settings),
+    )
+    ground.stack.push_async_callback(commits.close)
+    authenticator = Authenticator(
+        lookups,
+        pepper=secrets.api_key_pepper,
+        remember_s=CALLERS_REMEMBER_S,
+        processes_count=limits.processes_count,
+    )
+    return _Books(lookups, commits, authenticator)
+
+
+class _Keys(NamedTuple):
+    """Who signs, and what is known of the escrow that stands behind it."""
+
+    signer: Signer
+    probe: Probe
+    #: None: nobody has said what is in it.
+    escrow: EscrowView | None
+    #: None: the chain is not read.
+    watch: ChainWatch | None
+
+
+async def _keys(ground: Ground, secrets: Secrets) -> _Keys:
+    settings = ground.settings
+    if settings.signer.kind == "native":
+        if secrets.native_key is None:
+            raise ServiceError("signer.kind is native, but there is no key to sign with.")
+        if settings.signer.native.webhook_url is not None:
+            raise ServiceError(WEBHOOK_NOT_IN_PROCESS)
+        watch = await _watch(ground, secrets.native_key.address)
+        escrow = escrow_of(secrets.native_key.address, settings.escrow, watch)
+        native = native_signer(secrets.native_key, settings.signer.native, escrow)
+        return _Keys(native, partial(probe_native, native, is_simulated=watch is None), escrow, watch)
+    pool = SignerPool(
+        endpoints(settings.signer.go_livepeer),
+        expected_address=maybe_address(settings.signer.go_livepeer.expected_address),
+        payment_budget=payment_budget(settings.signer.go_livepeer.timeout_s),
+        observer=ground.metrics,
+    )
+    await pool.start()
+    ground.stack.push_async_callback(pool.close)
+    watch = await _watch(ground, pool.address)
+    return _Keys(pool, partial(probe_pool, pool), watch.escrow if watch is not None else None, watch)
+
+
+async def _watch(ground: Ground, sender: bytes) -> ChainWatch | None:
+    chain, observer = ground.settings.chain, ground.metrics.chain
+    if not chain.is_configured:
+        return None
+    watch = await ground.stack.enter_async_context(
+        chain_watched(chain, sender, observer=observer, feed_observer=observer, budgets=ground.budgets)
+    )
+    observer.watch(chain.network, watch.age_s)
+    return watch
+
+
+class _Judged(NamedTuple):
+    """What both ways in share: policy, money and the sessions that are remembered."""
+
+    gates: Gates
+    charging: Charging
+    sessions: SessionCache
+
+
+async def _judged(
+    ground: Ground, books: _Books, keys: _Keys, *, prices: PriceSource, cover: EarlyGate, rates: RateWatch
+) -> _Judged:
+    policy = ground.settings.policy
+    gates = Gates(policy_of(policy), recipients=recipients_of(policy, keys.watch), escrow=keys.escrow)
+    charging = Charging(
+        authenticator=books.authenticator,
+        prices=prices,
+        commits=books.commits,
+        usage=books.lookups,
+        ceiling=await _ceiling(ground),
+        cover=cover,
+        rates=rates,
+    )
+    return _Judged(gates, charging, SessionCache(sessions_max_count=SESSIONS_REMEMBERED_MAX_COUNT))
+
+
+async def _rates(ground: Ground, engine: AsyncEngine) -> RateWatch:
+    watch = RateWatch(engine)
+    await watch.start()
+    return ground.stops(watch)
+
+
+async def _ceiling(ground: Ground) -> OpenEvCeiling | None:
+    """With a connection of its own: without its readings nothing is signed."""
+    if (max_wei := ground.settings.policy.ev_open_max_wei) is None:
+        return None
+    ceiling = OpenEvCeiling(ground.engine(pool_size=1), max_wei=max_wei)
+    await ceiling.start()
+    return ground.stops(ceiling)
+
+
+def _signing(ground: Ground, engine: AsyncEngine, books: _Books, keys: _Keys, judged: _Judged) -> Signing:
+    unreleased = ground.stops(UnreleasedLog(engine, ground.metrics.signer_events))
+    unreleased.start()
+    return Signing(
+        authenticator=books.authenticator,
+        lookups=books.lookups,
+        **judged._asdict(),
+        signer=keys.signer,
+        metrics=ground.metrics,
+        deadline_s=ground.settings.limits.request_deadline_s,
+        crosscheck=_crosscheck(ground, keys.signer),
+        # In process nothing is reported, so nothing has to be explained.
+        keep_unreleased=unreleased.keep if isinstance(keys.signer, SignerPool) else None,
+    )
+
+
+def _crosscheck(ground: Ground, signer: Signer) -> CrossCheck | None:
+    policy = ground.settings.policy
+    if policy.crosscheck == "off":
+        return None
+    crosscheck = CrossCheck(
+        signer,
+        mode=policy.crosscheck,
+        timeout_s=policy.crosscheck_timeout_s,
+        remember_s=policy.crosscheck_remember_s,
+        private_hosts_allowed=policy.crosscheck_private_hosts_allowed,
+        metrics=ground.metrics,
+    )
+    ground.stack.callback(crosscheck.close)
+    return crosscheck
+
+
+def _webhook(ground: Ground, secrets: Secrets, books: _Books, judged: _Judged) -> Webhook:
+    approving = Approving(
+        authenticator=books.authenticator,
+        lookups=books.lookups,
+        **judged._asdict(),
+        metrics=ground.metrics,
+        deadline_s=ground.settings.webhook.deadline_s,
+        repeats_max_count=ground.settings.webhook.repeats_per_hour_count,
+    )
+    signers = SignerAuthenticator(books.lookups, pepper=secrets.api_key_pepper)
+    return Webhook(approving, signers, metrics=ground.metrics)
 
 
 class _Core(NamedTuple):
@@ -229,8 +348,11 @@ def _http_api(
     core: _Core,
     *,
     prices: PriceSource,
+    cover: EarlyGate,
     admin_engine: AsyncEngine | None,
     webhook: Webhook | None,
+    stripe: StripeWebhook | None,
+    routes: Sequence[Routes],
 ) -> HttpApi:
     body_max_bytes, read_timeout_s = settings.listen.body_max_bytes, settings.listen.read_timeout_s
     management = management_app(
@@ -246,6 +368,9 @@ def _http_api(
         docs_enabled=settings.api.docs_enabled,
         body_max_bytes=body_max_bytes,
         read_timeout_s=read_timeout_s,
+        cover=cover,
+        notices=settings.notices,
+        above=routes,
     )
     return HttpApi(
         signing=core.signing,
@@ -256,106 +381,8 @@ def _http_api(
         body_max_bytes=body_max_bytes,
         read_timeout_s=read_timeout_s,
         webhook=webhook,
+        stripe=stripe,
     )
-
-
-def _watch_signer_events(stack: AsyncExitStack, settings: Settings, conninfo: str, metrics: Metrics) -> None:
-    """Beside the calls, over connections of its own."""
-    engine = _engine(stack, conninfo, SERVE_ROLE)
-    watch = SignerEventWatch(
-        engine,
-        expected=expected_payments(settings),
-        grace=timedelta(seconds=settings.signer_events.grace_s),
-        kept=timedelta(days=settings.signer_events.keep_days),
-        shown=metrics.signer_events,
-    )
-    watch.start()
-    stack.push_async_callback(watch.stop)
-    if (source := kafka_source(settings.signer_events)) is None:
-        return
-    try:
-        intake = Intake(engine, on_kinds=metrics.signer_events.read, on_bad=log_bad_event)
-        consumer = KafkaIntake(source, intake, on_lag=metrics.signer_events.lag)
-    except KafkaNotInstalled as error:
-        raise ServiceError(str(error)) from error
-    consumer.start()
-    stack.push_async_callback(consumer.stop)
-
-
-async def _ceiling(stack: AsyncExitStack, policy: PolicySettings, conninfo: str) -> OpenEvCeiling | None:
-    """With a connection of its own: without its readings nothing is signed."""
-    if policy.ev_open_max_wei is None:
-        return None
-    ceiling = OpenEvCeiling(_engine(stack, conninfo, SERVE_ROLE, pool_size=1), max_wei=policy.ev_open_max_wei)
-    await ceiling.start()
-    stack.push_async_callback(ceiling.stop)
-    return ceiling
-
-
-def _crosscheck(stack: AsyncExitStack, policy: PolicySettings, signer: Signer, metrics: Metrics) -> CrossCheck | None:
-    if policy.crosscheck == "off":
-        return None
-    crosscheck = CrossCheck(
-        signer,
-        mode=policy.crosscheck,
-        timeout_s=policy.crosscheck_timeout_s,
-        remember_s=policy.crosscheck_remember_s,
-        private_hosts_allowed=policy.crosscheck_private_hosts_allowed,
-        metrics=metrics,
-    )
-    stack.callback(crosscheck.close)
-    return crosscheck
-
-
-async def _signer(
-    stack: AsyncExitStack, settings: Settings, secrets: Secrets, metrics: Metrics
-) -> tuple[Signer, Probe, EscrowView | None, ChainWatch | None]:
-    """With the escrow of its sender, where it can be read, and the watch over the chain, where there is one."""
-    if settings.signer.kind == "native":
-        if secrets.native_key is None:
-            raise ServiceError("signer.kind is native, but there is no key to sign with.")
-        if settings.signer.native.webhook_url is not None:
-            raise ServiceError(WEBHOOK_NOT_IN_PROCESS)
-        watch = await _watch(stack, settings.chain, secrets.native_key.address, metrics)
-        escrow = escrow_of(secrets.native_key.address, settings.escrow, watch)
-        native = native_signer(secrets.native_key, settings.signer.native, escrow)
-        return native, partial(_probe_native, native, is_simulated=watch is None), escrow, watch
-    pool = SignerPool(
-        endpoints(settings.signer.go_livepeer),
-        expected_address=maybe_address(settings.signer.go_livepeer.expected_address),
-        payment_budget=payment_budget(settings.signer.go_livepeer.timeout_s),
-        observer=metrics,
-    )
-    await pool.start()
-    stack.push_async_callback(pool.close)
-    watch = await _watch(stack, settings.chain, pool.address, metrics)
-    return pool, partial(_probe_pool, pool), watch.escrow if watch is not None else None, watch
-
-
-async def _watch(stack: AsyncExitStack, chain: ChainSettings, sender: bytes, metrics: Metrics) -> ChainWatch | None:
-    if not chain.is_configured:
-        return None
-    watch = await stack.enter_async_context(chain_watched(chain, sender, observer=metrics.chain))
-    metrics.chain.watch(chain.network, watch.age_s)
-    return watch
-
-
-async def _index_chain(
-    stack: AsyncExitStack, chain: ChainSettings, conninfo: str, sender: bytes, metrics: Metrics
-) -> None:
-    """Beside the calls, over connections of its own."""
-    if not (chain.is_configured and chain.index_enabled):
-        return
-    indexer = await stack.enter_async_context(indexer_of(chain, conninfo, [sender], observer=metrics.chain))
-    watch = IndexWatch(indexer, poll_s=chain.poll_s)
-    watch.start()
-    stack.push_async_callback(watch.stop)
-
-
-def _engine(stack: AsyncExitStack, conninfo: str, role: str, *, pool_size: int = 4) -> AsyncEngine:
-    engine = async_engine(in_role(conninfo, role), pool_size=pool_size)
-    stack.push_async_callback(engine.dispose)
-    return engine
 
 
 async def _require_schema(engine: AsyncEngine) -> None:
@@ -370,28 +397,6 @@ async def _require_schema(engine: AsyncEngine) -> None:
             f"The database is at revision {revision or 'none'}, this release needs {newest_revision()}: "
             "run `clearinghouse migrate`."
         )
-
-
-async def _probe_database(engine: AsyncEngine) -> str:
-    try:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-    except (DBAPIError, PoolTimeoutError):
-        raise NotReady("the database does not answer: check that it runs and that database_url is right") from None
-    return "answers"
-
-
-async def _probe_native(signer: NativeSigner, *, is_simulated: bool) -> str:
-    escrow = "a simulated escrow" if is_simulated else "the escrow that is read from the chain"
-    return f"native, signs as {checksum_address(signer.address)} over {escrow}"
-
-
-async def _probe_pool(pool: SignerPool) -> str:
-    members = pool.members()
-    healthy = [member for member in members if member.healthy]
-    if not healthy:
-        raise NotReady("no signer is healthy: " + ", ".join(f"{member.name} {member.last_error}" for member in members))
-    return f"{len(healthy)} of {len(members)} signers healthy"
 
 
 def _settle_memory() -> None:

@@ -40,6 +40,9 @@ class Session(NamedTuple):
     answer: bytes
     #: Of the webhook: the states that the next one can go on from (clearinghouse.approved_states).
     approved: bytes | None = None
+    #: As its first payment named them: what all of it is charged as.
+    pipeline: str = ""
+    model: str = ""
 
 
 class RandUse(NamedTuple):
@@ -75,6 +78,8 @@ class Proceed(NamedTuple):
     """
 
     first_nonce: int
+    #: The one that it goes on with; None begins one.
+    session: Session | None = None
     is_remembered: bool = False
 
 
@@ -134,7 +139,7 @@ def decide(
         raise refresh(request, "This state is not the newest of its session, and these ticket parameters were used.")
     if first_nonce(request, base) != used + 1:
         raise refresh(request, "Tickets with these parameters and nonces were issued before.")
-    return Proceed(used + 1)
+    return Proceed(used + 1, session if base is not None else None)
 
 
 def first_nonce(request: PaymentRequest, base: PaymentState | None) -> int:

@@ -20,19 +20,21 @@ from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
 from chain.payment_state import PaymentState, StateError, decode_state
 from chain.tickets import batch_ev_wei, ticket_ev
-from clearinghouse.charging import CHAIN_CODES, LIMITS, Charging, Quote, charge, session_after
+from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
-from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal, Unavailable
+from clearinghouse.errors import DatabaseUnavailable, DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
 from clearinghouse.lookups import Lookups, Receipt, SessionFinding, SessionLookup
 from clearinghouse.metrics import Metrics, Stages
 from clearinghouse.orchestrators import CrossCheck
+from clearinghouse.rates.usage import Usage, Work, usage_of_call
+from clearinghouse.rating import Priced
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.session_cache import SessionCache
-from clearinghouse.sessions import Proceed, Replay, auth_id, decide, refresh, session_of, ticket_params
+from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
@@ -86,11 +88,19 @@ class _Base(NamedTuple):
     session_id: UUID
 
 
+class _Labels(NamedTuple):
+    """What the work of a session is, as it is attributed and sold."""
+
+    pipeline: str
+    model: str
+
+
 class _Due(NamedTuple):
     """What a call should take to pay for."""
 
     num_tickets: int
     ev_wei: int
+    usage: Usage
 
 
 class Signing:
@@ -168,12 +178,12 @@ class Signing:
                         caller,
                         request_hash,
                         base,
-                        first_nonce=decision.first_nonce,
+                        going=decision,
                         asking=asking,
                         stages=stages,
                     )
             except Refusal as refusal:
-                if isinstance(refusal, Unavailable) or not decision.is_remembered:
+                if isinstance(refusal, DatabaseUnavailable) or not decision.is_remembered:
                     raise
                 # Another process knows a newer state, perhaps made by this very request: then it is paid for.
                 confirmed = await self._decide_anew(asked, caller, request_hash, base)
@@ -194,20 +204,28 @@ class Signing:
         request_hash: bytes,
         base: _Base | None,
         *,
-        first_nonce: int,
+        going: Proceed,
         asking: Asking,
         stages: Stages,
     ) -> SignedAnswer:
         """Policy, quote, sign, verify, commit, release."""
-        request = asked.request
+        request, first_nonce = asked.request, going.first_nonce
         self._gates.require_offer(request)
         judge = self._judge(request, base)
         caller = await self._charging.require_terms(caller, judge)
-        due = self._due(request, base)
+        labels = _labels(request, going.session)
+        due = self._due(request, base, labels)
         self._gates.require_call(request, ev_wei=due.ev_wei, first_nonce=first_nonce, num_tickets=due.num_tickets)
         stages.done("gates")
         caller, quote = await self._charging.quote(
-            caller, judge, ev_wei=due.ev_wei, orchestrator=request.info.address, is_new_session=base is None
+            caller,
+            judge,
+            ev_wei=due.ev_wei,
+            usage=due.usage,
+            sender=self._signer.address,
+            face_value_wei=ticket_params(request).face_value_wei,
+            orchestrator=request.info.address,
+            is_new_session=base is None,
         )
         stages.done("quote")
 
@@ -215,28 +233,14 @@ class Signing:
             await self._crosscheck.require(request, caller.gateway_id)
             stages.done("crosscheck")
         session_id = base.session_id if base is not None else uuid7()
-        identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
-        asking.begins(
-            caller.gateway_id,
-            session_id,
-            sequence=base.state.sequence_number + 1 if base is not None else 0,
-            recipient_rand_hash=ticket_params(request).recipient_rand_hash,
-        )
-        body = await self._ask_signer(request, identity, asking, stages)
-        signed = verify_answer(
-            body,
-            request,
-            sender=self._signer.address,
-            auth_id=identity,
-            base=base.state if base is not None else None,
-            first_nonce=first_nonce,
-            recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
-            now_unix_ns=self._unix_ns(),
+        body, signed = await self._sign(
+            request, caller, base, session_id, first_nonce=first_nonce, asking=asking, stages=stages
         )
         if signed.num_tickets != due.num_tickets:
             self._gates.require_call(
                 request, ev_wei=signed.ev_wei, first_nonce=first_nonce, num_tickets=signed.num_tickets
             )
+        usage = _usage(request, signed.work, labels, is_first=base is None)
         issuance = _issuance(
             asked,
             caller,
@@ -245,11 +249,13 @@ class Signing:
             session_id=session_id,
             signed=signed,
             quote=quote,
+            priced=self._charging.reprice(caller, quote, signed.ev_wei, usage),
+            labels=labels,
             body=body,
         )
         stages.done("verify")
 
-        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price, judge)
+        caller, issuance, outcome = await self._charging.commit(caller, issuance, quote.price, usage, judge)
         stages.done("commit")
         if outcome.code is None or outcome.stored_issuance_id == issuance.id:
             asking.released()
@@ -264,20 +270,47 @@ class Signing:
         prices = [request.info.price, base.state.initial_price if base is not None else None]
         return partial(self._gates.require_price, request.type, [price for price in prices if price is not None])
 
-    async def _ask_signer(self, request: PaymentRequest, identity: str, asking: Asking, stages: Stages) -> bytes:
-        """The body of a 200. Raises the refusal that any other answer stands for."""
+    async def _sign(
+        self,
+        request: PaymentRequest,
+        caller: Caller,
+        base: _Base | None,
+        session_id: UUID,
+        *,
+        first_nonce: int,
+        asking: Asking,
+        stages: Stages,
+    ) -> tuple[bytes, SignedPayment]:
+        """The signer's body, and what it was found to say. Raises the refusal that any other answer stands for."""
+        identity = base.state.auth_id if base is not None else auth_id(caller.gateway_id, session_id)
+        asking.begins(
+            caller.gateway_id,
+            session_id,
+            sequence=base.state.sequence_number + 1 if base is not None else 0,
+            recipient_rand_hash=ticket_params(request).recipient_rand_hash,
+        )
         answer = await self._signer.generate_payment(request, auth_id=identity)
         asking.answered(answer)
         stages.signed()
         self._metrics.signer_answered(answer.status)
         if answer.status != 200:
             raise refusal_of(answer, request)
-        return answer.body
+        signed = verify_answer(
+            answer.body,
+            request,
+            sender=self._signer.address,
+            auth_id=identity,
+            base=base.state if base is not None else None,
+            first_nonce=first_nonce,
+            recover_signatures=base is None or random.randrange(SIGNATURE_SAMPLE) == 0,  # noqa: S311 - a sample
+            now_unix_ns=self._unix_ns(),
+        )
+        return answer.body, signed
 
     async def _refusal(
         self, caller: Caller, issuance: Issuance, outcome: Outcome, quote: Quote, request: PaymentRequest
     ) -> Refusal:
-        if outcome.code not in LIMITS:
+        if outcome.code not in LEAVES_SESSION:
             self._sessions.forget(issuance.session_id)
         if outcome.code in CHAIN_CODES:
             return refresh(request, "Tickets with these parameters were issued meanwhile.")
@@ -309,7 +342,7 @@ class Signing:
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
                 decision = judge(remembered)
-                return Proceed(decision.first_nonce, True) if isinstance(decision, Proceed) else decision
+                return decision._replace(is_remembered=True) if isinstance(decision, Proceed) else decision
             except Refusal:
                 if base is not None:
                     self._sessions.forget(base.session_id)  # another process may know better
@@ -323,7 +356,7 @@ class Signing:
             self._sessions.forget(base.session_id)
         return await self._decide(asked, caller, request_hash, base)
 
-    def _due(self, request: PaymentRequest, base: _Base | None) -> _Due:
+    def _due(self, request: PaymentRequest, base: _Base | None, labels: _Labels) -> _Due:
         """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
         params, price = ticket_params(request), request.info.price
         assert price is not None, "requests without a price are refused when decoded"
@@ -332,15 +365,16 @@ class Signing:
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
         initial_price = base.state.initial_price if base is not None else price
         if initial_price.price_per_unit <= 0 or initial_price.pixels_per_unit <= 0:
-            return _Due(0, 0)  # no signer wrote this state, and the signer says so
+            return _Due(0, 0, NOTHING)  # no signer wrote this state, and the signer says so
         try:
             units = billable_units(request.type, elapsed_ns, request.in_pixels)
         except JobTypeError:
-            return _Due(0, 0)  # the signer refuses it, in its own words
+            return _Due(0, 0, NOTHING)  # the signer refuses it, in its own words
         fee = fee_wei(units, initial_price)
         ev = ticket_ev(params.face_value_wei, params.win_prob)
         count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
-        return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count))
+        usage = _usage(request, Work(max(units, 0), elapsed_ns), labels, is_first=base is None)
+        return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count), usage)
 
     async def _stored(self, caller: Caller, outcome: Outcome, overhead_s: float) -> SignedAnswer:
         assert outcome.stored_issuance_id is not None, "a replay comes with its issuance"
@@ -386,10 +420,11 @@ def _issuance(
     session_id: UUID,
     signed: SignedPayment,
     quote: Quote,
+    priced: Priced,
+    labels: _Labels,
     body: bytes,
 ) -> Issuance:
-    request, payment, price, use = asked.request, signed.payment, quote.price, quote.use
-    pipeline, model = _attribution(request)
+    request, payment, price = asked.request, signed.payment, quote.price
     return Issuance(
         gateway_id=caller.gateway_id,
         key_id=caller.key_id,
@@ -412,7 +447,7 @@ def _issuance(
         orchestrator=request.info.address,
         ev_wei=signed.ev_wei,
         fee_wei=signed.fee_wei,
-        charge=use.charge if use.ev_wei == signed.ev_wei else charge(signed.ev_wei, caller, price),
+        charge=priced.charge,
         price=price.value,
         price_source=price.source,
         price_observed_at=price.observed_at,
@@ -422,20 +457,28 @@ def _issuance(
         manifest_id=request.manifest_id or None,
         app=request.app,
         transcoder=request.info.transcoder,
-        pipeline=pipeline,
-        model=model,
+        pipeline=labels.pipeline,
+        model=labels.model,
         end_user=asked.end_user,
         id=uuid7(),
         answer=body,
+        rate_rule=priced.rule_id,
+        quantity=priced.quantity,
     )
 
 
-def _attribution(request: PaymentRequest) -> tuple[str, str]:
-    """Pipeline and model, where the capabilities name exactly one and its name can be recorded."""
+def _labels(request: PaymentRequest, session: Session | None) -> _Labels:
+    """As the session began. At first: where the capabilities name exactly one pipeline, whose name can be recorded."""
+    if session is not None:
+        return _Labels(session.pipeline, session.model)
     if not request.capabilities:
-        return "", ""
+        return _Labels("", "")
     try:
         pipeline, model = capability_names(request.capabilities)
     except MessageError:
-        return "", ""
-    return (pipeline, model) if len(model) <= LABEL_MAX_CHARS and model.isprintable() else (pipeline, "")
+        return _Labels("", "")
+    return _Labels(pipeline, model if len(model) <= LABEL_MAX_CHARS and model.isprintable() else "")
+
+
+def _usage(request: PaymentRequest, work: Work, labels: _Labels, *, is_first: bool) -> Usage:
+    return usage_of_call(request.type, work, is_first=is_first, application=request.app, **labels._asdict())

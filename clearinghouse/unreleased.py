@@ -19,12 +19,11 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.background import Repeated
 from clearinghouse.database.arrays import array_literal
+from clearinghouse.database.connect import DATABASE_FAILED
 from clearinghouse.errors import Refusal
 from clearinghouse.ids import uuid7
 from clearinghouse.signer_events.metrics import SignerEventMetrics
@@ -135,8 +134,9 @@ class UnreleasedLog:
                 await self.write()
         except TimeoutError:
             self._is_behind = True
-        if self._waiting:
-            log.warning("unreleased_lost", count=len(self._waiting))
+        finally:
+            if self._waiting:
+                log.warning("unreleased_lost", count=len(self._waiting))
 
     async def write(self) -> None:
         """Everything that waits, in batches; what the database does not take now waits on."""
@@ -144,7 +144,7 @@ class UnreleasedLog:
             try:
                 async with self._engine.begin() as connection:
                     await connection.execute(text(_RECORD), _columns(batch))
-            except (DBAPIError, PoolTimeoutError) as error:
+            except DATABASE_FAILED as error:
                 if not self._is_behind:
                     log.warning("unreleased_postponed", reason=type(error).__name__, waiting=len(self._waiting))
                 self._is_behind = True

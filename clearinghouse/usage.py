@@ -39,6 +39,8 @@ class Limit(StrEnum):
     KEY_CALLS_PER_DAY = "key_calls_per_day"
     KEY_SPEND_PER_DAY = "key_spend_per_day"
     KEY_SPEND_PER_MONTH = "key_spend_per_month"
+    KEY_EV_OPEN = "key_ev_open"
+    KEY_SESSIONS_OPEN = "key_sessions_open"
     SESSIONS_OPEN_PER_ORCHESTRATOR = "sessions_open_per_orchestrator"
 
 
@@ -47,7 +49,8 @@ SPEND: Final = frozenset(
 )
 CALLS: Final = frozenset({Limit.CALLS_PER_DAY, Limit.KEY_CALLS_PER_DAY})
 MONTHLY: Final = frozenset({Limit.SPEND_PER_MONTH, Limit.KEY_SPEND_PER_MONTH})
-SESSIONS: Final = frozenset({Limit.SESSIONS_OPEN, Limit.SESSIONS_OPEN_PER_ORCHESTRATOR})
+EV_OPEN: Final = frozenset({Limit.EV_OPEN, Limit.KEY_EV_OPEN})
+SESSIONS: Final = frozenset({Limit.SESSIONS_OPEN, Limit.KEY_SESSIONS_OPEN, Limit.SESSIONS_OPEN_PER_ORCHESTRATOR})
 
 
 class Use(NamedTuple):
@@ -141,7 +144,7 @@ def _is_covered(use: Use, refused: _Refused) -> bool:
         return use.orchestrator == refused.use.orchestrator
     if refused.limit in SPEND:
         return use.charge >= refused.use.charge
-    return refused.limit is not Limit.EV_OPEN or use.ev_wei >= refused.use.ev_wei
+    return refused.limit not in EV_OPEN or use.ev_wei >= refused.use.ev_wei
 
 
 def is_passed(limit: Limit, allowance: Allowance, use: Use) -> bool:
@@ -159,7 +162,7 @@ def first_passed(usage: Usage, use: Use) -> Limit | None:
 def _needed(limit: Limit, use: Use) -> Decimal | int:
     if limit in SPEND:
         return use.charge
-    return use.ev_wei if limit is Limit.EV_OPEN else 1
+    return use.ev_wei if limit in EV_OPEN else 1
 
 
 def resets_at(limit: Limit, usage: Usage) -> datetime:
@@ -199,7 +202,7 @@ def limit_reached(limit: Limit, usage: Usage, use: Use) -> LimitReached:
 def _way_out(limit: Limit, until: datetime) -> str:
     if limit in SESSIONS:
         return f"A session is closed when nothing was paid in it for {SESSION_IDLE_S} seconds."
-    if limit is Limit.EV_OPEN:
+    if limit in EV_OPEN:
         return f"The tickets released longest ago no longer count after {rfc3339(until)}."
     return f"It begins anew at {rfc3339(until)}."
 
@@ -207,7 +210,7 @@ def _way_out(limit: Limit, until: datetime) -> str:
 def unit_of(limit: Limit, currency: str) -> str:
     if limit in SPEND:
         return currency
-    if limit is Limit.EV_OPEN:
+    if limit in EV_OPEN:
         return "wei"
     return "calls" if limit in CALLS else "sessions"
 

@@ -20,8 +20,10 @@ from clearinghouse.derivation import (
     fee_of,
     require_clock,
     require_follows,
+    work_of,
 )
 from clearinghouse.errors import SignerAnswerInvalid
+from clearinghouse.rates.usage import Work
 from clearinghouse.requests import PaymentRequest
 from clearinghouse.sessions import ticket_params
 
@@ -41,6 +43,7 @@ class SignedPayment(NamedTuple):
     ev_wei: int
     #: What the work costs by the signer's clock and the session's first price, rounded as the signer's own reports do.
     fee_wei: int
+    work: Work
 
 
 def verify_answer(
@@ -84,7 +87,8 @@ def verify_answer(
         raise SignerAnswerInvalid("The signer issued tickets without value.")
     try:
         require_clock(state, now_unix_ns=now_unix_ns, clock_skew_max_ns=clock_skew_max_ns)
-        fee = fee_of(state, base, in_pixels=request.in_pixels)
+        work = work_of(state, base, in_pixels=request.in_pixels)
+        fee = fee_of(state, work)
         require_follows(
             state,
             base,
@@ -105,6 +109,7 @@ def verify_answer(
         num_tickets=count,
         ev_wei=ev_wei,
         fee_wei=fee.wei,
+        work=work,
     )
 
 

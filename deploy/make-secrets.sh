@@ -24,9 +24,10 @@ random() { openssl rand -hex 32; }
 url() { printf 'postgresql://clearinghouse_%s:%s@postgres:5432/clearinghouse' "$1" "$(cat "db_$1_password")"; }
 
 for name in api_key_pepper admin_token metrics_token db_superuser_password db_owner_password db_service_password \
-  db_manager_password; do
+  db_manager_password db_worker_password; do
   write "$name" "$(random)"
 done
 write database_url "$(url service)"
 write admin_database_url "$(url manager)"
+write worker_database_url "$(url worker)"
 write owner_database_url "$(url owner)"

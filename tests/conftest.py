@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import structlog
@@ -18,13 +20,37 @@ from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
 from tests.parts.devnet import DEV_CHAIN_ID, AnvilMissing, Devnet, anvil_program, running_anvil
 
+# No test is judged by the time it takes: machines are busy.
+hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("house")
+
 TEMPLATE_NAME = "test_template"
+#: Four services in one test have up to twenty each. What is not used costs nothing.
+CONNECTIONS_MAX_COUNT = 200
 
 # The library's usual traces draw every local variable of every frame, which takes seconds.
 *_usual, _ = structlog.get_config()["processors"]
 structlog.configure(
     processors=[*_usual, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
 )
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_as_before() -> Iterator[None]:
+    """A command that runs in this process sets up logging for it, over the standard error that its test captures: what
+    later tests log would go to a stream that is closed, at a level of somebody else's choice."""
+    root, how = logging.getLogger(), structlog.get_config()
+    handlers, level = list(root.handlers), root.level
+    loggers = [each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    levels = [(each, each.level, each.disabled) for each in loggers]
+    yield
+    structlog.configure(**how)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    for each, its_level, is_disabled in levels:
+        each.setLevel(its_level)
+        each.disabled = is_disabled
 
 
 def prepare_template(conninfo: str) -> None:
@@ -37,10 +63,15 @@ def prepare_template(conninfo: str) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedDatabase]:
-    """One server for the run, in a short path so that its socket lies inside. Durable, as in production."""
+    """One server for the run, in a short path so that its socket lies inside.
+
+    Nothing waits for the disk: no machine loses its power here, and tests would be judged by what other programs write
+    to it. What outlives `kill -9` of a server is seen on servers of those tests' own, which do wait.
+    """
+    settings = {"max_connections": f"{CONNECTIONS_MAX_COUNT}", "fsync": "off"}
     with (
         tempfile.TemporaryDirectory(prefix="clearinghouse-test-") as folder,
-        EmbeddedPostgres(Path(folder) / "data") as database,
+        EmbeddedPostgres(Path(folder) / "data", settings=settings) as database,
     ):
         yield database
 
@@ -70,21 +101,33 @@ def database(postgres: EmbeddedDatabase, database_template: str, _database_numbe
 
 
 @pytest.fixture(scope="session")
-def _devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    """One node for the run, with the contracts on it."""
+def anvil_is_there() -> None:
+    """Whoever starts a node of its own needs it: without one a test is skipped, aloud."""
     try:
         anvil_program()
     except AnvilMissing as reason:
         pytest.skip(f"THE CHAIN IS NOT TESTED: {reason}")
+
+
+@pytest.fixture(scope="session")
+def _devnet(anvil_is_there: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """One node for the run, with the contracts on it."""
     with running_anvil(tmp_path_factory.mktemp("anvil"), chain_id=DEV_CHAIN_ID) as anvil:
-        yield Devnet.deployed_on(anvil.url)
+        deployed = Devnet.deployed_on(anvil.url)
+        deployed.pause()
+        yield deployed
 
 
 @pytest.fixture
 def devnet(_devnet: Devnet) -> Iterator[Devnet]:
-    """A chain on which nothing has happened yet: what a test does to it is undone."""
+    """A chain on which nothing has happened yet: what a test does to it is undone.
+
+    While no test uses it, it stands still: otherwise a late test's chain would be as long as the run has taken so far.
+    """
     with _devnet.undone():
+        _devnet.mine()  # its newest block may be minutes old
         yield _devnet
+    _devnet.pause()
 
 
 @contextmanager

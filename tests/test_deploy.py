@@ -20,14 +20,14 @@ import yaml
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from clearinghouse.cli import app
 from clearinghouse.config import ListenSettings, Settings, missing_for_serving
 from clearinghouse.config_sources import all_settings, load_settings
-from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, in_role
+from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, WORK_ROLE, in_role
 from clearinghouse.database.embedded import EmbeddedDatabase
 from clearinghouse.database.migrate import migrate, newest_revision
 from clearinghouse.database.postgres_programs import find_programs
 from clearinghouse.identity.webhook_signers import WEBHOOK_PATH
+from settlement.cli import app
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -37,7 +37,11 @@ OPERATORS_VARIABLES = {
     "ETH_PRICE_USD": "3120.5",
     "GO_LIVEPEER_IMAGE": "signer@sha256:" + "0" * 64,
     "ARBITRUM_RPC_URL": "http://rpc.test",
+    "STRIPE_LIVEMODE": "true",
+    "BILLING_RETURN_URL": "https://console.test/billing",
 }
+#: What Stripe gives: an operator writes it beside the secrets that make-secrets.sh makes.
+STRIPE_SECRETS = {"stripe_api_key": "rk_live_" + "a" * 24, "stripe_webhook_secrets": "whsec_" + "a" * 32}
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +95,13 @@ def test_the_example_works_with_every_setting_turned_on(tmp_path: Path) -> None:
         "database_url": "host=db",
         "admin_database_url": "host=db",
         "rpc_urls": "https://a.example/v2/key\nhttps://b.example/key",
+        "ws_urls": "wss://a.example/v2/key",
+        "wallet_signer_url": "https://clef.example/key",
         "second_opinions": "USD: https://a.example/spot?key=k#/data/amount",
+        "alert_channels": "team: webhook+https://hooks.example/team",
+        "notice_mail": "mailtos://user:password@mail.example?from=billing@mail.example",
     } | dict.fromkeys(("signer_headers", "webhook_headers"), "X-Tenant: a")
+    contents |= {"stripe_api_key": "rk_test_" + "a" * 24, "stripe_webhook_secrets": "whsec_" + "a" * 24}
     text = EXAMPLE_IN_FULL.replace('kind = "native"', 'kind = "go_livepeer"')  # in process there is no webhook
     for name in re.findall(r'"/etc/clearinghouse/secrets/(\w+)"', text):
         (tmp_path / name).write_text(contents.get(name, "s" * 64), encoding="utf-8")
@@ -127,7 +136,7 @@ def test_a_page_names_only_settings_commands_and_files_that_exist(page: Path) ->
     for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
         assert (page.parent / target).exists(), target
     for path in re.findall(r"`(deploy/[\w./-]+[\w])`", text):
-        assert (ROOT / path).exists() or path in {"deploy/secrets", "deploy/.env"}, path
+        assert (ROOT / path).exists() or path.split("/")[1] in {"secrets", ".env"}, path
 
 
 # --- Docker ---------------------------------------------------------------------------------------------------------
@@ -207,6 +216,17 @@ def test_the_service_can_serve_with_what_compose_gives_it(secrets: Path) -> None
     assert settings.api.metrics_token is not None
 
 
+def test_the_worker_has_its_own_login_and_no_secret_that_it_does_not_need(secrets: Path) -> None:
+    settings = load_settings(environment=environment_of("worker", secrets))
+    assert settings.database_url is not None
+    assert conninfo_to_dict(settings.database_url.get_secret_value())["user"] == "clearinghouse_worker"
+    assert settings.api.metrics_token is not None
+    assert (settings.admin_database_url, settings.api_key_pepper) == (None, None)
+    assert f"http://127.0.0.1:{settings.work.metrics_port}/healthz" in str(COMPOSE["services"]["worker"]["healthcheck"])
+    holders = [name for name, each in COMPOSE["services"].items() if "worker_database_url" in each.get("secrets", [])]
+    assert holders == ["worker"]
+
+
 def test_the_signers_of_compose_are_the_ones_the_service_asks(secrets: Path) -> None:
     urls = load_settings(environment=environment_of("clearinghouse", secrets)).signer.go_livepeer.urls
     signers = {
@@ -252,7 +272,7 @@ def test_the_owners_login_is_for_migrating_alone(secrets: Path) -> None:
 
 
 def test_commands_of_compose_exist() -> None:
-    named = {COMPOSE["services"][name]["command"][0] for name in ("clearinghouse", "migrate")}
+    named = {COMPOSE["services"][name]["command"][0] for name in ("clearinghouse", "worker", "migrate")}
     assert named <= set(commands())
 
 
@@ -263,7 +283,8 @@ def test_compose_holds_no_secret_and_uses_all_that_it_declares() -> None:
 
 
 def test_the_example_environment_has_every_variable_that_compose_asks_for() -> None:
-    asked = {re.split(r":[-?]", name)[0] for name in re.findall(r"\$\{([^}]+)\}", COMPOSE_TEXT)}
+    texts = "".join(path.read_text(encoding="utf-8") for path in DEPLOY.glob("compose*.yaml"))
+    asked = {re.split(r":[-?]", name)[0] for name in re.findall(r"\$\{([^}]+)\}", texts)}
     offered = re.findall(r"^(\w+)=", (DEPLOY / "compose.env.example").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(offered) == asked
 
@@ -299,10 +320,59 @@ def test_an_asking_signer_has_a_secret_of_its_own_and_is_otherwise_the_same(name
     assert all(port.startswith("127.0.0.1:") for port in ASKING["services"][name]["ports"])
 
 
+# --- Docker, with Stripe --------------------------------------------------------------------------------------------
+
+BILLING = interpolated(yaml.safe_load((DEPLOY / "compose.stripe.yaml").read_text(encoding="utf-8")))
+
+
+def with_stripe(service: str, secrets: Path) -> Settings:
+    """The settings of a service of compose.yaml with compose.stripe.yaml over it."""
+    added = dict(BILLING["services"][service]["environment"])
+    for name, value in added.items():
+        if value.startswith("/run/secrets/"):
+            secret = value.removeprefix("/run/secrets/")
+            assert secret in BILLING["services"][service]["secrets"]
+            assert BILLING["secrets"][secret]["file"] == f"./secrets/{secret}"
+            added[name] = str(stripe_secret(secrets, secret))
+    return load_settings(environment=environment_of(service, secrets) | added)
+
+
+def stripe_secret(secrets: Path, name: str) -> Path:
+    """Beside the secrets that are made, and not among them."""
+    path = secrets.with_name(name)
+    path.write_text(STRIPE_SECRETS[name] + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_worker_has_stripes_key_and_the_service_what_events_are_signed_with(secrets: Path) -> None:
+    worker, service = with_stripe("worker", secrets), with_stripe("clearinghouse", secrets)
+    assert worker.stripe.api_key is not None
+    assert worker.stripe.api_key.get_secret_value() == STRIPE_SECRETS["stripe_api_key"]
+    assert worker.payments.return_url == OPERATORS_VARIABLES["BILLING_RETURN_URL"]
+    assert service.stripe.webhook_secrets is not None
+    assert (worker.stripe.livemode, service.stripe.livemode) == (True, True)
+    assert (worker.stripe.webhook_secrets, service.stripe.api_key) == (None, None)
+    assert missing_for_serving(service) == []
+
+
+def test_with_stripe_nobody_has_a_secret_that_is_not_theirs() -> None:
+    granted = {name: each.get("secrets", []) for name, each in BILLING["services"].items()}
+    assert granted == {"clearinghouse": ["stripe_webhook_secrets"], "worker": ["stripe_api_key"]}
+    assert set(BILLING["secrets"]) == set(STRIPE_SECRETS)
+    for name, each in BILLING["services"].items():
+        assert set(each) == {"environment", "secrets"}, "all else is as without Stripe"
+        assert name in COMPOSE["services"]
+        values = str(each["environment"].values())
+        assert not re.search(r"rk_|sk_|whsec_", values)
+    assert COMPOSE["networks"]["edge"] == {}, "the worker reaches Stripe"
+    assert "edge" in COMPOSE["services"]["worker"]["networks"]
+
+
 def test_a_stopping_service_is_given_the_time_it_may_take() -> None:
-    grace_s = int(COMPOSE["services"]["clearinghouse"]["stop_grace_period"].removesuffix("s"))
-    unit_s = int(unit("clearinghouse")["TimeoutStopSec"][0])
-    assert min(grace_s, unit_s) > Settings().limits.shutdown_timeout_s
+    for service, name in (("clearinghouse", "clearinghouse"), ("worker", "clearinghouse-work")):
+        grace_s = int(COMPOSE["services"][service]["stop_grace_period"].removesuffix("s"))
+        unit_s = int(unit(name)["TimeoutStopSec"][0])
+        assert min(grace_s, unit_s) > Settings().limits.shutdown_timeout_s
 
 
 # --- secrets --------------------------------------------------------------------------------------------------------
@@ -320,28 +390,29 @@ def test_secrets_are_made_once_random_and_closed_to_others(secrets: Path) -> Non
 # --- systemd --------------------------------------------------------------------------------------------------------
 
 
-def unit(name: str) -> dict[str, list[str]]:
-    """Every `Name=value` of the unit; systemd allows a name several times."""
+def unit(name: str, *drop_ins: str) -> dict[str, list[str]]:
+    """Every `Name=value` of the unit and of these drop-ins; systemd allows a name several times."""
+    files = [DEPLOY / f"{name}.service", *(DEPLOY / f"{name}.service.d" / f"{each}.conf" for each in drop_ins)]
     entries: dict[str, list[str]] = {}
-    for line in (DEPLOY / f"{name}.service").read_text(encoding="utf-8").splitlines():
+    for line in "".join(file.read_text(encoding="utf-8") for file in files).splitlines():
         if line and line[0] not in "#[":
             key, _, value = line.partition("=")
             entries.setdefault(key, []).append(value)
     return entries
 
 
-def environment_of_unit(name: str, secrets: Path) -> dict[str, str]:
-    entries = unit(name)
+def environment_of_unit(name: str, secrets: Path, *drop_ins: str) -> dict[str, str]:
+    entries = unit(name, *drop_ins)
     credentials = dict(entry.split(":", 1) for entry in entries["LoadCredential"])
     environment = dict(entry.split("=", 1) for entry in entries["Environment"])
     for variable, value in environment.items():
         if value.startswith("%d/"):
-            assert value.removeprefix("%d/") in credentials
-            environment[variable] = str(secrets / Path(credentials[value.removeprefix("%d/")]).name)
+            file = Path(credentials[value.removeprefix("%d/")]).name
+            environment[variable] = str(stripe_secret(secrets, file) if file in STRIPE_SECRETS else secrets / file)
     return environment
 
 
-@pytest.mark.parametrize("name", ["clearinghouse", "clearinghouse-migrate"])
+@pytest.mark.parametrize("name", ["clearinghouse", "clearinghouse-work", "clearinghouse-migrate"])
 def test_a_unit_runs_a_command_that_exists_with_settings_that_exist(name: str, secrets: Path) -> None:
     (command_line,) = unit(name)["ExecStart"]
     program, command, *options = shlex.split(command_line)
@@ -358,8 +429,28 @@ def test_the_unit_and_the_example_together_can_serve(secrets: Path) -> None:
     assert missing_for_serving(settings) == []
 
 
+def test_with_stripe_each_unit_is_handed_what_it_needs_and_not_what_the_other_does(
+    secrets: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "clearinghouse.toml"
+    file.write_text(EXAMPLE.replace("livemode = false", "livemode = true"), encoding="utf-8")
+    service, worker = (
+        load_settings(environment=environment_of_unit(name, secrets, "stripe"), config_file=file).stripe
+        for name in ("clearinghouse", "clearinghouse-work")
+    )
+    assert (service.api_key, worker.webhook_secrets) == (None, None)
+    assert service.webhook_secrets is not None
+    assert worker.api_key is not None
+    assert worker.api_key.get_secret_value() == STRIPE_SECRETS["stripe_api_key"]
+    for name in ("clearinghouse", "clearinghouse-work"):
+        (drop_in,) = (DEPLOY / f"{name}.service.d").iterdir()
+        assert f"/etc/systemd/system/{name}.service.d/{drop_in.name}" in drop_in.read_text(encoding="utf-8")
+        changed = {key for key, values in unit(name, "stripe").items() if values != unit(name).get(key)}
+        assert changed == {"LoadCredential", "Environment"}, "a drop-in loosens nothing"
+
+
 def test_units_run_without_rights() -> None:
-    for name in ("clearinghouse", "clearinghouse-migrate"):
+    for name in ("clearinghouse", "clearinghouse-work", "clearinghouse-migrate"):
         entries = unit(name)
         assert entries["User"] == ["clearinghouse"]
         assert entries["NoNewPrivileges"] == ["true"]
@@ -406,17 +497,22 @@ def test_roles_are_refused_without_passwords(database: str, tmp_path: Path) -> N
 
 
 def test_logins_take_on_their_role_and_no_other(deployed: str) -> None:
-    allowed = {"clearinghouse_service": SERVE_ROLE, "clearinghouse_manager": ADMIN_ROLE}
-    for login, role in allowed.items():
-        with psycopg.connect(in_role(as_login(deployed, login), role)) as connection:
-            row = connection.execute("SELECT current_user, session_user").fetchone()
-            assert row == (role, login)
-        for other in {SERVE_ROLE, ADMIN_ROLE, "clearinghouse_owner"} - {role}:
+    allowed = {
+        "clearinghouse_service": {SERVE_ROLE},
+        "clearinghouse_manager": {ADMIN_ROLE, WORK_ROLE},
+        "clearinghouse_worker": {WORK_ROLE},
+    }
+    for login, roles in allowed.items():
+        for role in roles:
+            with psycopg.connect(in_role(as_login(deployed, login), role)) as connection:
+                row = connection.execute("SELECT current_user, session_user").fetchone()
+                assert row == (role, login)
+        for other in {SERVE_ROLE, ADMIN_ROLE, WORK_ROLE, "clearinghouse_owner"} - roles:
             with pytest.raises(psycopg.Error, match=r"permission denied to set role|role"):
                 psycopg.connect(in_role(as_login(deployed, login), other))
 
 
-@pytest.mark.parametrize("login", ["clearinghouse_service", "clearinghouse_manager"])
+@pytest.mark.parametrize("login", ["clearinghouse_service", "clearinghouse_manager", "clearinghouse_worker"])
 @pytest.mark.parametrize(
     "statement",
     [

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from datetime import timedelta
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 
 from chain.rates import PriceUnknown
 from clearinghouse.api.bodies import PATH_PATTERN
 from clearinghouse.api.described import described
+from clearinghouse.api.queries import only_query
 from clearinghouse.api.shapes import (
-    BalanceAnswer,
+    BalanceStatusAnswer,
     IssuanceAnswer,
     IssuancePage,
     LimitsAnswer,
     PriceAnswer,
-    balance_answer,
+    balance_status_answer,
     limits_answer,
     price_answer,
 )
 from clearinghouse.api.wiring import Authenticated, Wired
+from clearinghouse.balance_bounds import bounds_of
 from clearinghouse.charging import price_stale
 from clearinghouse.errors import InvalidRequest
+from clearinghouse.identity.gateways import find
+from clearinghouse.identity.keys import expiring_keys
 from clearinghouse.identity.limits import gateway_limits
-from clearinghouse.ids import parse
+from clearinghouse.ids import parse, show
 from clearinghouse.issuances import (
     PAGE_SIZE_DEFAULT,
     PAGE_SIZE_MAX,
@@ -38,23 +43,17 @@ from clearinghouse.ledger.accounts import standing
 
 router = APIRouter(prefix="/v1", tags=["Account"])
 
-PAGE_QUERY: Final = frozenset({"limit", "cursor", "session_id"})
-
-
-async def only_page_query(request: Request) -> None:
-    """A misspelled `cursor` that is ignored would give the first page again and again."""
-    for name in request.query_params:
-        if name not in PAGE_QUERY:
-            raise InvalidRequest(f"unknown query parameter {name[:40]!a}: known are {', '.join(sorted(PAGE_QUERY))}")
-        if len(request.query_params.getlist(name)) > 1:
-            raise InvalidRequest(f"query parameter {name} is given more than once")
-
 
 @router.get("/balance", **described(None))
-async def read_balance(caller: Authenticated, wired: Wired) -> BalanceAnswer:
-    """What the calling gateway has and can spend, with the credit that expires."""
+async def read_balance(caller: Authenticated, wired: Wired) -> BalanceStatusAnswer:
+    """What the calling gateway has and can spend, the credit that expires, and all that notices tell it of."""
+    expiry = timedelta(days=wired.notices.key_expiry_days)
     async with wired.engine.connect() as connection:
-        return balance_answer(await standing(connection, caller.gateway_id))
+        now = await standing(connection, caller.gateway_id)
+        bounds = await bounds_of(connection, caller.gateway_id, now.currency, wired.notices)
+        gateway = await find(connection, show("gw", caller.gateway_id))
+        expiring = await expiring_keys(connection, caller.gateway_id, within=expiry)
+        return balance_status_answer(now, bounds, gateway, expiring)
 
 
 @router.get("/limits", **described(None))
@@ -73,7 +72,12 @@ async def read_price(caller: Authenticated, wired: Wired) -> PriceAnswer:
         raise price_stale(error) from error
 
 
-@router.get("/issuances", dependencies=[Depends(only_page_query)], response_model=IssuancePage, **described(None, 400))
+@router.get(
+    "/issuances",
+    dependencies=[Depends(only_query("limit", "cursor", "session_id"))],
+    response_model=IssuancePage,
+    **described(None, 400),
+)
 async def read_issuances(
     caller: Authenticated,
     wired: Wired,

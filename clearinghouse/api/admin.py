@@ -259,7 +259,7 @@ async def revoke_key(key: KeyRef, _: Annotated[Nothing, json_body(Nothing)], boo
 async def set_key_limits(
     key: KeyRef, wanted: Annotated[NewKeyLimits, json_body(NewKeyLimits)], books: Books
 ) -> KeyLimitsAnswer:
-    """Set what is given, within what the key's gateway may. What the key used this month counts from the start."""
+    """Set what is given, within what the key's gateway may. What it used and has open counts from the start."""
     async with books.begin() as connection:
         found = await keys.find(connection, key)
         gateway = await gateways.find(connection, show("gw", found.gateway_id))

@@ -34,6 +34,12 @@ def _whole(value: object) -> object:
     return value
 
 
+def _truth(value: object) -> object:
+    if type(value) is not bool:
+        raise ValueError(f"true or false is needed, not {kind_of(value)}")
+    return value
+
+
 def _amount(value: object) -> object:
     if type(value) in (int, Number):
         raise ValueError(
@@ -49,6 +55,7 @@ def _instant(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_text)]
 Whole = Annotated[int, BeforeValidator(_whole)]
+Truth = Annotated[bool, BeforeValidator(_truth)]
 Amount = Annotated[
     str,
     BeforeValidator(_amount),
@@ -124,6 +131,8 @@ class NewKeyLimits(Body):
     calls_per_day: Most | None = Field(default=None, description=_CALLS)
     spend_per_day: Most | None = Field(default=None, description=_SPEND_DAY)
     spend_per_month: Most | None = Field(default=None, description=_SPEND_MONTH)
+    ev_open: Most | None = Field(default=None, description=_EV_OPEN)
+    sessions_open: Most | None = Field(default=None, description=_SESSIONS)
 
 
 class NewPlan(NewKeyLimits):
@@ -135,8 +144,6 @@ class NewPlan(NewKeyLimits):
         '"none" takes it away.',
         examples=["USD"],
     )
-    ev_open: Most | None = Field(default=None, description=_EV_OPEN)
-    sessions_open: Most | None = Field(default=None, description=_SESSIONS)
     sessions_open_per_orchestrator: Most | None = Field(default=None, description=_PER_ORCHESTRATOR)
     price_live: Most | None = Field(default=None, description=_PRICE_LIVE)
     price_lv2v: Most | None = Field(default=None, description=_PRICE_LV2V)
@@ -218,13 +225,23 @@ class SecretRevocation(Body):
     )
 
 
+class NewTopup(Body):
+    method: Text = Field(
+        description="checkout: a link to Stripe's page; card: the saved card is charged; bank_transfer: instructions "
+        "for a transfer; setup: a link to a page where a card is saved, without an amount.",
+        examples=["checkout"],
+    )
+    amount: Amount | None = Field(default=None, description="In the account's currency.", examples=["50.00"])
+    save_card: Truth = Field(default=False, description="With checkout: save the card for later top-ups.")
+
+
 class Nothing(Body):
     """No field: an empty body or {}."""
 
 
 BODIES: Final[tuple[type[Body], ...]] = (
     NewGateway, Suspension, NewCreditLimit, NewPricing, NewGatewayLimits, NewKeyLimits, NewPlan, ChosenPlan, Withdrawal,
-    Grant, NewKey, Rotation, SecretRotation, NewWebhookSigner, SecretRevocation, Nothing,
+    Grant, NewKey, Rotation, SecretRotation, NewWebhookSigner, SecretRevocation, NewTopup, Nothing,
 )  # fmt: skip
 
 Model = TypeVar("Model", bound=Body)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from chain import shallow_json
 from chain.fees import MaxPrice
 from chain.messages import decode_base64
 from chain.payment_state import SignedState
@@ -63,9 +63,9 @@ def orchestrator_info_message(answer: SignerAnswer) -> pb.SignOrchestratorInfoRe
     if answer.status != 200:
         raise SignerAnswerInvalid(f"The signer answered {answer.status} instead of its address and signature.")
     try:
-        document = json.loads(answer.body)
+        document = shallow_json.loads(answer.body)
         return pb.SignOrchestratorInfoResponse(address=document["address"], signature=document["signature"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise SignerAnswerInvalid("The signer's answer is no address and signature.") from None
 
 

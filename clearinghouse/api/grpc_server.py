@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, Final, Protocol
 
 import grpc
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.api.grpc_bounds import CallBounds, Registered, registered
 from clearinghouse.api.grpc_service import SERVICE_NAME, ClearinghouseService
+from clearinghouse.background import Repeated
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.metrics import Metrics
 from clearinghouse.signers.base import Signer
@@ -83,10 +83,9 @@ class GrpcApi:
             bounds=self._bounds,
         )
         self._readiness = readiness
-        self._readiness_interval_s = readiness_interval_s
+        self._watching = Repeated("watch-readiness", self._tell_readiness, every_s=readiness_interval_s)
         self._health = _Health()
         self._server: grpc.aio.Server | None = None
-        self._watching: asyncio.Task[None] | None = None
 
     async def start(
         self,
@@ -112,17 +111,14 @@ class GrpcApi:
         await self._tell_readiness()
         bound = _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
         await server.start()
-        self._watching = asyncio.create_task(self._watch_readiness())
+        self._watching.start(at_once=False)
         return bound
 
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, finishes the accepted ones within `grace_s`, then cancels what is left."""
         if self._server is None:
             return
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+        await self._watching.stop()
         stopping = asyncio.create_task(self._server.stop(grace_s))
         self._service.close_streams()
         await self._health.close()
@@ -136,11 +132,6 @@ class GrpcApi:
             registered(health_pb2_grpc.add_HealthServicer_to_server, self._health),
             registered(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, describing),
         ]
-
-    async def _watch_readiness(self) -> None:
-        while True:
-            await asyncio.sleep(self._readiness_interval_s)
-            await self._tell_readiness()
 
     async def _tell_readiness(self) -> None:
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -62,7 +62,7 @@ class Receipt(Shape):
     charge: str = Field(examples=["0.0123"])
     currency: str = Field(examples=["USD"])
     price: str = Field(description="`currency` per ETH.", examples=["3000"])
-    markup_bps: int
+    markup_bps: int = Field(description="0 where a rate card set the price.")
     balance: str = Field(description="After this charge.", examples=["9.9877"])
     created_at: str
 

@@ -5,6 +5,7 @@
     GET  /discover-orchestrators     what the signer knows of orchestrators
     POST /v1/signTicket              the same as the first, in one canonical spelling, with a receipt
     POST /webhooks/remote-signer     where signers ask before they release a payment; /authorize is the same
+    POST /webhooks/stripe            where Stripe tells its events
 
 A framework would cost more than the work itself. Those of payments are hot routes, which the listener calls without
 ASGI; written in another way than usual (`/v1/signTicket?`), they come as ASGI too, and are answered alike.
@@ -31,6 +32,7 @@ from clearinghouse.api.problems import (
     refusal_headers,
 )
 from clearinghouse.api.sign_ticket_json import decode_sign_ticket
+from clearinghouse.api.stripe_webhook import StripeWebhook
 from clearinghouse.api.webhook import PATHS, NoQuestion, Webhook, verdict
 from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
 from clearinghouse.errors import InvalidRequest, NotFound, Overloaded, Refusal
@@ -42,6 +44,7 @@ from clearinghouse.metrics import Metrics
 from clearinghouse.requests import decode_payment_request
 from clearinghouse.signers.base import Signer, SignerAnswer
 from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
+from clearinghouse.stripe_events import STRIPE_WEBHOOK_PATH
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +74,7 @@ class HttpApi:
         body_max_bytes: int,
         read_timeout_s: float,
         webhook: Webhook | None = None,
+        stripe: StripeWebhook | None = None,
     ) -> None:
         self._signing = signing
         self._authenticator = authenticator
@@ -91,7 +95,10 @@ class HttpApi:
         sign_ticket = _Route("/v1/signTicket", "POST", "sign_ticket", self._sign_ticket, problem)
         asked = [_Route(path, "POST", "webhook", webhook.answer, verdict) for path in PATHS if webhook is not None]
         self._hot = (generate_live_payment, sign_ticket, *asked)
-        self._routes = {route.path: route for route in (*self._hot, sign_orchestrator_info, discover_orchestrators)}
+        cold = [sign_orchestrator_info, discover_orchestrators]
+        if stripe is not None:
+            cold.append(_Route(STRIPE_WEBHOOK_PATH, "POST", "stripe_webhook", stripe.answer, problem))
+        self._routes = {route.path: route for route in (*self._hot, *cold)}
 
     def hot_routes(self) -> HotRoutes:
         """What the listener is to call without ASGI."""

@@ -1,10 +1,16 @@
 """The management application: everything on the HTTP port that is not a hot route.
 
     GET  /v1/balance, /v1/limits, /v1/prices, /v1/issuances… a gateway about itself         account.py
+    GET  /v1/usage                                           the same, added up             usage.py
+    GET  /v1/invoices, /v1/invoices/{id}                     the same                       invoices.py
+    GET  /v1/billing                                         how it is billed               billing.py
+    /v1/topups…                                              a gateway buys credit          topups.py
+    GET  /v1/statements, /v1/statements/{period}             the same                       statements.py
     GET  /healthz, /readyz, /metrics                         machines about the service     probes.py
     GET  /openapi.json, /docs                                people about the API           documentation.py
          /v1/admin/…                                         operators                      admin.py, admin_plans.py,
-                                                                                            webhook_signers.py
+                                                             admin_rates.py, webhook_signers.py
+    GET  /v1/jobs                                       operators                      jobs.py
 
 The admin routes exist only where a token and a database with an operator's rights are configured; otherwise they are
 404 like any other path that is not there. Every refusal is a problem document in the shared vocabulary.
@@ -12,6 +18,7 @@ The admin routes exist only where a token and a database with an operator's righ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -24,12 +31,29 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from chain.rates import PriceSource
-from clearinghouse.api import account, admin, admin_plans, documentation, probes, webhook_signers
-from clearinghouse.api.bodies import first_reason
+from clearinghouse.api import (
+    account,
+    admin,
+    admin_plans,
+    admin_rates,
+    billing,
+    coverage,
+    documentation,
+    invoices,
+    jobs,
+    probes,
+    statements,
+    topups,
+    usage,
+    webhook_signers,
+)
+from clearinghouse.api.bodies import BODIES, first_reason
 from clearinghouse.api.edge import Edge
 from clearinghouse.api.problems import MethodNotAllowed, problem
-from clearinghouse.api.wiring import Wiring
+from clearinghouse.api.wiring import Routes, Wiring
 from clearinghouse.asgi import Scope
+from clearinghouse.config_alerts import NoticeSettings
+from clearinghouse.coverage.early import EarlyGate
 from clearinghouse.errors import DatabaseUnavailable, InvalidRequest, NotFound, Refusal
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.metrics import Metrics, Route
@@ -56,9 +80,16 @@ def management_app(
     docs_enabled: bool,
     body_max_bytes: int = MAX_BODY_BYTES,
     read_timeout_s: float = READ_TIMEOUT_S,
+    cover: EarlyGate | None = None,
+    notices: NoticeSettings | None = None,
+    above: Sequence[Routes] = (),
 ) -> FastAPI:
-    """The application; it connects to nothing until it is asked. `engine` is for reads, `admin_engine` for changes."""
+    """The application; it connects to nothing until it is asked. `engine` is for reads, `admin_engine` for changes.
+
+    `above`: further routes for operators.
+    """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.bodies = (*BODIES, *admin_rates.ROUTES.bodies, *(body for routes in above for body in routes.bodies))
     app.state.wiring = Wiring(
         authenticator=authenticator,
         engine=engine,
@@ -71,13 +102,24 @@ def management_app(
         readiness=readiness,
         body_max_bytes=body_max_bytes,
         read_timeout_s=read_timeout_s,
+        cover=cover,
+        notices=notices or NoticeSettings(),
     )
     app.include_router(account.router)
+    app.include_router(usage.router)
+    app.include_router(billing.router)
+    app.include_router(topups.router)
+    app.include_router(coverage.router)
+    app.include_router(invoices.router)
+    app.include_router(statements.router)
     app.include_router(probes.router)
     if admin_token and admin_engine is not None:
         app.include_router(admin.router)
         app.include_router(webhook_signers.router)
         app.include_router(admin_plans.router)
+        app.include_router(jobs.router)
+        for routes in (admin_rates.ROUTES, *above):
+            app.include_router(routes.router)
     if docs_enabled:
         app.include_router(documentation.router)
     for expected in (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from clearinghouse.api.bodies import BODIES
 from clearinghouse.api.described import IDEMPOTENCY_KEY, PROBLEM_SCHEMA, REFUSALS, refusals
 from clearinghouse.api.hot_shapes import HOT_SHAPES
 from clearinghouse.errors import Refusal
@@ -61,7 +62,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             operation["responses"].pop("422", None)  # FastAPI's own; here it is a 400 problem
             operation["responses"]["default"] = _any_refusal(path)
             operation["security"] = _security(path)
-    schemas = {**_schemas(), **document.get("components", {}).get("schemas", {})}
+    schemas = {**_schemas(app.state.bodies), **document.get("components", {}).get("schemas", {})}
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"] = {
@@ -84,6 +85,8 @@ def _security(path: str) -> list[dict[str, list[str]]]:
         return [{"webhookSecret": []}]
     if path.startswith("/v1/admin/"):
         return [{"adminToken": []}]
+    if path == "/v1/coverage":
+        return [*_GATEWAY, {"adminToken": []}]
     if path == "/metrics":
         return [{"metricsToken": []}, {}]
     if path in {"/healthz", "/readyz", "/openapi.json", "/docs"}:
@@ -105,9 +108,10 @@ def _codes() -> list[dict[str, str | int]]:
     ]
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
     _, found = models_json_schema(
-        [(model, "validation") for model in (*HOT_SHAPES, *BODIES)], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in (*HOT_SHAPES, *bodies)],
+        ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = found["$defs"]
     return schemas

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from chain.rates import EthPrice
+from clearinghouse.balance_bounds import BalanceBounds, BalanceStatus
 from clearinghouse.documents import (
     fees_document,
     key_limits_document,
@@ -54,6 +57,28 @@ class BalanceAnswer(Answer):
     credit_lots: list[CreditLotAnswer] = Field(description="Credit that expires, in the order usage takes it.")
 
 
+class ExpiringKeyAnswer(Answer):
+    """A key that ends soon."""
+
+    key_id: str
+    public_id: str
+    name: str
+    expires_at: str
+
+
+class BalanceStatusAnswer(BalanceAnswer):
+    """The same, and all that the gateway is sent notices about: whether it is enough, its standing, keys that end."""
+
+    status: BalanceStatus = Field(
+        description="ok, low, or depleted: by the bounds below, at which the gateway is sent notices too."
+    )
+    low_balance: str | None = Field(description="`available` is low below it; null for no such bound.", examples=["10"])
+    depleted_below: str = Field(description="And everything is spent below this one.", examples=["0.01"])
+    gateway_status: str = Field(description="active or suspended.", examples=["active"])
+    gateway_status_reason: str = Field(description="Why it is suspended; empty otherwise.", examples=[""])
+    keys_expiring: list[ExpiringKeyAnswer] = Field(description="Keys of which a notice says that they end soon.")
+
+
 class PriceAnswer(Answer):
     """What an ETH costs a gateway now."""
 
@@ -79,7 +104,7 @@ class IssuanceAnswer(Answer):
     price: str = Field(description="`currency` per ETH at the time of the charge.")
     price_source: str
     price_observed_at: str
-    markup_bps: int
+    markup_bps: int = Field(description="0 where a rate card set the price.")
     balance_after: str
     created_at: str
     manifest_id: str
@@ -98,6 +123,13 @@ class IssuanceAnswer(Answer):
         description="`proxy`: the clearinghouse asked a signer; `webhook`: a signer asked the clearinghouse.",
         examples=["proxy"],
     )
+    rate_card: str | None = Field(description="What the charge follows from; null where that is the markup.")
+    rate_version: int | None
+    rate_per: str | None = Field(description="What the rate is per.", examples=["minute"])
+    rate_quantity: str | None = Field(
+        description="How much of that was charged, exact: a fraction where it is no decimal. Null for a rate per cost.",
+        examples=["0.25"],
+    )
 
 
 class IssuancePage(Answer):
@@ -115,6 +147,7 @@ class GatewayAnswer(Answer):
     currency: str
     markup_bps: int
     minimum_charge: str
+    rate_card: str | None = Field(description="What its calls are charged by in place of the two above; null: none.")
     plan: str = Field(description="Whose limits it has, save those of its own.", examples=["default"])
     created_at: str
 
@@ -319,6 +352,28 @@ def balance_answer(now: Standing) -> BalanceAnswer:
     )
 
 
+def balance_status_answer(
+    now: Standing, bounds: BalanceBounds, gateway: Gateway, expiring: Sequence[ApiKey]
+) -> BalanceStatusAnswer:
+    low = show_amount(bounds.low_balance) if bounds.low_balance is not None else None
+    return BalanceStatusAnswer(
+        **balance_answer(now).model_dump(),
+        status=bounds.status(now.available),
+        low_balance=low,
+        depleted_below=show_amount(bounds.depleted_below),
+        gateway_status=gateway.status,
+        gateway_status_reason=gateway.status_reason,
+        keys_expiring=[_expiring_key(key) for key in expiring],
+    )
+
+
+def _expiring_key(key: ApiKey) -> ExpiringKeyAnswer:
+    assert key.expires_at is not None, "what never ends does not end soon"
+    return ExpiringKeyAnswer(
+        key_id=show("key", key.id), public_id=key.public_id, name=key.name, expires_at=rfc3339(key.expires_at)
+    )
+
+
 def gateway_answer(gateway: Gateway) -> GatewayAnswer:
     return GatewayAnswer(
         gateway_id=show("gw", gateway.id),
@@ -328,6 +383,7 @@ def gateway_answer(gateway: Gateway) -> GatewayAnswer:
         currency=gateway.currency,
         markup_bps=gateway.markup_bps,
         minimum_charge=show_amount(gateway.minimum_charge),
+        rate_card=gateway.rate_card,
         plan=gateway.plan,
         created_at=rfc3339(gateway.created_at),
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.rates import PriceSource
 from clearinghouse.api.heads import read_head
 from clearinghouse.asgi import Scope
+from clearinghouse.config_alerts import NoticeSettings
+from clearinghouse.coverage.early import EarlyGate
 from clearinghouse.errors import Unauthenticated
 from clearinghouse.identity.authenticate import Authenticator, Caller, bearer
 from clearinghouse.metrics import Metrics
@@ -37,6 +40,17 @@ class Wiring:
     readiness: Readiness
     body_max_bytes: int
     read_timeout_s: float
+    #: None where no coverage is known.
+    cover: EarlyGate | None = None
+    #: From which amounts on a balance is low.
+    notices: NoticeSettings = field(default_factory=NoticeSettings)
+
+
+class Routes(NamedTuple):
+    """Routes for operators that the floor above adds, and the bodies that they describe."""
+
+    router: APIRouter
+    bodies: tuple[type[BaseModel], ...]
 
 
 class AdminTokenNeeded(Unauthenticated):
@@ -66,13 +80,20 @@ Authenticated = Annotated[Caller, Depends(authenticated)]
 
 
 async def require_admin(request: Request, wired: Wired) -> None:
-    _require_token(request.scope, wired.admin_token, AdminTokenNeeded)
+    require_token(request.scope, wired.admin_token, AdminTokenNeeded)
+
+
+async def operator_or_gateway(request: Request, wired: Wired) -> Caller | None:
+    """None is the operator, by the admin token where there is one; everybody else is a gateway."""
+    if wired.admin_token is not None and _has_token(request.scope, wired.admin_token):
+        return None
+    return await authenticated(request, wired)
 
 
 async def require_scraper(request: Request, wired: Wired) -> None:
     """Whoever may read the metrics: anybody, unless a token is configured."""
     if wired.metrics_token is not None:
-        _require_token(request.scope, wired.metrics_token, MetricsTokenNeeded)
+        require_token(request.scope, wired.metrics_token, MetricsTokenNeeded)
 
 
 async def books(wired: Wired) -> AsyncEngine:
@@ -84,12 +105,17 @@ async def books(wired: Wired) -> AsyncEngine:
 Books = Annotated[AsyncEngine, Depends(books)]
 
 
-def _require_token(scope: Scope, token: str | None, refusal: type[Unauthenticated]) -> None:
-    """In constant time: how much of a guess was right must not show."""
+def require_token(scope: Scope, token: str | None, refusal: type[Unauthenticated]) -> None:
+    """Raises `refusal` unless the call bears the token."""
     assert token, "a route that needs a token exists only where one is configured"
     try:
-        given = bearer(read_head(scope["headers"]).authorization)
+        is_right = _has_token(scope, token)
     except Unauthenticated as reason:
         raise refusal(reason.message) from None
-    if not hmac.compare_digest(given.encode("latin-1"), token.encode()):
+    if not is_right:
         raise refusal("The token is not the right one.")
+
+
+def _has_token(scope: Scope, token: str) -> bool:
+    """In constant time: how much of a guess was right must not show. Raises Unauthenticated where there is none."""
+    return hmac.compare_digest(bearer(read_head(scope["headers"]).authorization).encode("latin-1"), token.encode())

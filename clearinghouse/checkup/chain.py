@@ -6,14 +6,16 @@ import asyncio
 import time
 from typing import Final
 
-from chain.escrow_reader import ChainReading, EscrowReader, Lock
+from chain.chain_reading import ChainReading, Lock
+from chain.escrow_reader import EscrowReader
 from chain.networks import NETWORKS
 from chain.quorum import NoDecision, Quorum
 from chain.rpc import RpcEndpoint
 from chain.signatures import checksum_address, parse_address
 from clearinghouse.chain_watch import endpoints_of, quorum_of
 from clearinghouse.checkup.findings import Finding, error, ok, warning
-from clearinghouse.config import ChainSettings, Settings
+from clearinghouse.config import Settings
+from clearinghouse.config_chain import ChainSettings
 
 NAME: Final = "chain"
 _NOBODY: Final = bytes(20)
@@ -64,17 +66,17 @@ def _about(reading: ChainReading, sender: bytes) -> Finding:
     detail = f"block {reading.block.number}, {age_s} s old, round {reading.rounds.current}"
     if sender == _NOBODY:
         return ok(NAME, detail)
-    shown = checksum_address(sender)
-    if reading.lock is not Lock.LOCKED:
+    shown, escrow = checksum_address(sender), reading.escrows[sender]
+    if escrow.lock is not Lock.LOCKED:
         return error(
             NAME,
-            f"the escrow of {shown} is {reading.lock.value} (withdraw round {reading.withdraw_round})",
+            f"the escrow of {shown} is {escrow.lock.value} (withdraw round {escrow.withdraw_round})",
             "Cancel the unlock, or fund it from its own address: orchestrators refuse tickets of this sender.",
         )
-    if reading.deposit_wei == 0 or reading.reserve_wei == 0:
+    if escrow.deposit_wei == 0 or escrow.reserve_wei == 0:
         return warning(
             NAME,
-            f"{shown} has a deposit of {reading.deposit_wei} wei and a reserve of {reading.reserve_wei} wei",
+            f"{shown} has a deposit of {escrow.deposit_wei} wei and a reserve of {escrow.reserve_wei} wei",
             "Fund both in the TicketBroker: without them no ticket is signed or taken.",
         )
-    return ok(NAME, f"{detail}; {shown} has a deposit of {reading.deposit_wei} wei")
+    return ok(NAME, f"{detail}; {shown} has a deposit of {escrow.deposit_wei} wei")

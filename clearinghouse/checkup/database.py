@@ -19,9 +19,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue
 
 from chain.rates import ETH
-from clearinghouse.checkup import chain_index, webhook
+from clearinghouse.checkup import chain_index, coverage, transactions, webhook
 from clearinghouse.checkup.findings import Finding, error, ok, warning
 from clearinghouse.config import Settings
+from clearinghouse.configured import is_coverage_enforced
 from clearinghouse.database import cluster_files
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE
 from clearinghouse.database.embedded import EmbeddedPostgres
@@ -133,6 +134,8 @@ async def _look(login: _Login, settings: Settings) -> list[Finding]:
 
 async def _findings(connection: _Connection, login: _Login, settings: Settings) -> list[Finding]:
     found = [await _version(connection, login), await _clock(connection, login), await _durability(connection, login)]
+    if login.name == NAME:  # as the user who logs in: it may see more than a role of ours
+        found.append(await transactions.open_for_long(connection))
     roles = [await _role(connection, login, role) for role in (*login.must_take_on, *login.should_take_on)]
     found += roles
     if any(role.status != "ok" for role in roles[: len(login.must_take_on)]):
@@ -147,6 +150,7 @@ async def _findings(connection: _Connection, login: _Login, settings: Settings) 
             found += await webhook.signers(connection, is_enabled=settings.webhook.enabled)
             is_indexed = settings.chain.is_configured and settings.chain.index_enabled
             found += await chain_index.events(connection, is_enabled=is_indexed)
+            found += await coverage.gates(connection, is_enforced=is_coverage_enforced(settings))
         found += await _overrides(connection)
     return found
 

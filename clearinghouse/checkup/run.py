@@ -8,7 +8,20 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Final
 
-from clearinghouse.checkup import chain, configuration, data_dir, database, files, price, service, signers, tls
+from clearinghouse.checkup import (
+    chain,
+    chain_feed,
+    configuration,
+    data_dir,
+    database,
+    files,
+    price,
+    service,
+    signers,
+    stripe,
+    tls,
+    worker,
+)
 from clearinghouse.checkup.findings import Finding, error
 from clearinghouse.config import Settings
 
@@ -22,9 +35,12 @@ async def examine(settings: Settings, *, config_file: Path | None) -> list[Findi
         "configuration": asyncio.to_thread(configuration.check, settings, config_file=config_file),
         "data directory": asyncio.to_thread(data_dir.check, settings),
         "database": database.check(settings),
+        "worker": worker.check(settings),
         "signer": signers.check(settings),
         "chain": chain.check(settings),
+        "chain feed": chain_feed.check(settings),
         "price": price.check(settings),
+        "Stripe": stripe.check(settings),
         "TLS": asyncio.to_thread(tls.check, settings),
         "open files": asyncio.to_thread(files.check, settings.listen),
         "service": asyncio.to_thread(service.check, settings.listen),

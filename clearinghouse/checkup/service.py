@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import json
 import ssl
 from typing import Any, Final
 
+from chain import shallow_json
 from clearinghouse.checkup.findings import Finding, error, ok, warning
 from clearinghouse.config import ListenSettings
 
@@ -65,8 +65,8 @@ def _reachable(host: str) -> str:
 
 def _read(where: str, status: int, content: bytes) -> list[Finding]:
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
+        document = shallow_json.loads(content)
+    except ValueError:
         document = None
     match document:
         case {"ready": True} if status == http.HTTPStatus.OK:

@@ -14,13 +14,17 @@ from clearinghouse.cli import (
     books,
     chain,
     coverage,
+    coverage_book,
     credit,
     gateways,
     keys,
     plans,
     prices,
+    rates,
+    rates_in_use,
     running,
     signer_events,
+    usage,
     webhook_signers,
 )
 from clearinghouse.cli.demo import sign_demo
@@ -42,16 +46,6 @@ A gateway with credit and a key, from nothing:
 Every command explains itself with --help; those that answer and end do so in JSON with --json.
 """
 
-app = typer.Typer(
-    name="clearinghouse",
-    cls=ExplainedGroup,
-    help=_HELP,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
@@ -61,7 +55,6 @@ def _show_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
@@ -70,32 +63,61 @@ def _root(
     """Replaced by _HELP; a callback is where options of the whole program live."""
 
 
-# Running it.
-app.command("dev")(running.dev)
-app.command("serve")(running.serve)
-app.command("signer")(running.signer)
-app.command("migrate")(running.migrate)
-app.command("doctor")(doctor)
-app.command("sign-demo")(sign_demo)
+coverage.app.command("verify")(coverage_book.verify)
+coverage.app.command("rebuild")(coverage_book.rebuild)
+rates.app.command("apply")(rates_in_use.apply)
+rates.app.command("list")(rates_in_use.list_all)
+rates.app.command("show")(rates_in_use.show)
+rates.app.command("assign")(rates_in_use.assign)
 
-# Tenants and money.
-app.add_typer(gateways.app, name="gateway")
-app.add_typer(plans.app, name="plan")
-app.add_typer(keys.app, name="key")
-app.add_typer(webhook_signers.app, name="webhook-signer")
-app.add_typer(credit.app, name="credit")
-app.add_typer(prices.app, name="price")
-app.add_typer(books.ledger_app, name="ledger")
-app.command("balance")(books.balance)
-app.command("issuances")(books.issuances)
 
-# Deposit and reserve.
-app.add_typer(coverage.app, name="coverage")
+def new_app() -> typer.Typer:
+    """All commands of this floor. The floor above makes one of its own and adds to it: that is the console script."""
+    app = typer.Typer(
+        name="clearinghouse",
+        cls=ExplainedGroup,
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
 
-# What others say about it.
-app.add_typer(signer_events.reconcile_app, name="reconcile")
-app.add_typer(signer_events.events_app, name="signer-events")
-app.add_typer(chain.app, name="chain")
+    # Running it.
+    app.command("dev")(running.dev)
+    app.command("serve")(running.serve)
+    app.command("signer")(running.signer)
+    app.command("migrate")(running.migrate)
+    app.command("doctor")(doctor)
+    app.command("sign-demo")(sign_demo)
+
+    # Tenants and money.
+    app.add_typer(gateways.app, name="gateway")
+    app.add_typer(plans.app, name="plan")
+    app.add_typer(keys.app, name="key")
+    app.add_typer(webhook_signers.app, name="webhook-signer")
+    app.add_typer(credit.app, name="credit")
+    app.add_typer(prices.app, name="price")
+    app.add_typer(rates.app, name="rates")
+    app.add_typer(books.ledger_app, name="ledger")
+    app.command("balance")(books.balance)
+    app.command("issuances")(books.issuances)
+    app.add_typer(usage.app, name="usage")
+
+    # Deposit and reserve.
+    coverage.app.command("verify")(coverage_book.verify)
+    coverage.app.command("rebuild")(coverage_book.rebuild)
+    app.add_typer(coverage.app, name="coverage")
+
+    # What others say about it.
+    app.add_typer(signer_events.reconcile_app, name="reconcile")
+    app.add_typer(signer_events.events_app, name="signer-events")
+    app.add_typer(chain.app, name="chain")
+    return app
+
+
+app = new_app()
 
 
 def main() -> None:

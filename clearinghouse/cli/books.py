@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from clearinghouse.issuances import Page
-    from clearinghouse.ledger.accounts import Standing
     from clearinghouse.ledger.verify import Report
 
 _LEDGER_HELP = """The double-entry ledger behind every balance.
@@ -34,20 +34,29 @@ def balance(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = Fa
     \b
     Example: clearinghouse balance acme --json
     """
-    from clearinghouse.documents import balance_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse.balance_bounds import bounds_of  # noqa: PLC0415
+    from clearinghouse.documents import balance_status_document  # noqa: PLC0415
+    from clearinghouse.identity import gateways, keys  # noqa: PLC0415
     from clearinghouse.ledger import accounts  # noqa: PLC0415
 
-    async def work(connection: AsyncConnection) -> tuple[Standing, dict[str, Any]]:
-        found = await gateways.find(connection, gateway)
-        return await accounts.standing(connection, found.id), await limits_of(connection, found.id)
+    settings = settings_of(data_dir)
 
-    standing, limits = in_transaction(settings_of(data_dir), work)
-    document = balance_document(standing)
+    async def work(connection: AsyncConnection) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = await gateways.find(connection, gateway)
+        standing = await accounts.standing(connection, found.id)
+        bounds = await bounds_of(connection, found.id, standing.currency, settings.notices)
+        expiring = await keys.expiring_keys(
+            connection, found.id, within=timedelta(days=settings.notices.key_expiry_days)
+        )
+        return balance_status_document(standing, bounds, found, expiring), await limits_of(connection, found.id)
+
+    document, limits = in_transaction(settings, work)
     if as_json:
         print_json(document | limits)
         return
-    print_details([(name, str(document[name])) for name in document if name != "credit_lots"])
+    print_details([(name, str(value)) for name, value in document.items() if not isinstance(value, list)])
+    for key in document["keys_expiring"]:
+        typer.echo(f"key {key['public_id']} ({key['name']}) ends at {key['expires_at']}")
     for lot in document["credit_lots"]:
         typer.echo(f"{lot['remaining']} of {lot['amount']} {document['currency']} lapse at {lot['expires_at']}")
     typer.echo()

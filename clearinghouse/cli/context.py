@@ -85,12 +85,18 @@ def in_transaction(settings: Settings, work: Callable[[AsyncConnection], Awaitab
 
 def with_engine(settings: Settings, work: Callable[[AsyncEngine], Awaitable[Result]]) -> Result:
     """Do `work` on the database in the admin role. DatabaseUnavailable where there is none to be reached."""
+    with database_explained(), database(settings) as conninfo:
+        return asyncio.run(_with_engine(conninfo, work))
+
+
+@contextmanager
+def database_explained() -> Iterator[None]:
+    """What the driver says of a database that cannot be used, as DatabaseUnavailable."""
     from psycopg import OperationalError  # noqa: PLC0415
     from sqlalchemy.exc import OperationalError as WrappedOperationalError  # noqa: PLC0415
 
     try:
-        with _database(settings) as conninfo:
-            return asyncio.run(_with_engine(conninfo, work))
+        yield
     except (OperationalError, WrappedOperationalError) as error:
         reason = error.orig if isinstance(error, WrappedOperationalError) else error
         raise DatabaseNotReady(f"the database cannot be used: {str(reason).strip()}") from error
@@ -107,12 +113,12 @@ async def _with_engine(conninfo: str, work: Callable[[AsyncEngine], Awaitable[Re
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[str]:
+def database(settings: Settings) -> Iterator[str]:
     """The conninfo of a database with the schema this code needs, up for as long as the block lasts."""
     url = settings.admin_database_url or settings.database_url
     if url is not None:
         conninfo = url.get_secret_value()
-        _require_newest_schema(conninfo)
+        require_newest_schema(conninfo)
         yield conninfo
         return
     with embedded_database(settings) as conninfo:
@@ -140,7 +146,7 @@ def embedded_database(settings: Settings) -> Iterator[str]:
         postgres.stop()
 
 
-def _require_newest_schema(conninfo: str) -> None:
+def require_newest_schema(conninfo: str) -> None:
     """A database that others run is migrated when its operator says so, not by the first command that looks at it."""
     from clearinghouse.database.migrate import newest_revision  # noqa: PLC0415
 
@@ -163,10 +169,11 @@ def _revision(conninfo: str) -> str | None:
 
 
 def actor() -> str:
-    """Who did it, for the books: the user of this machine who ran the command."""
-    import getpass  # noqa: PLC0415
+    """Who did it, for the books: the user of this machine who ran the command, whatever the environment says."""
+    import pwd  # noqa: PLC0415
 
+    user_id = os.geteuid()
     try:
-        return f"cli:{getpass.getuser()}"
-    except (OSError, KeyError):  # a user id without a name, as in many containers
-        return f"cli:{os.geteuid()}"
+        return f"cli:{pwd.getpwuid(user_id).pw_name}"
+    except KeyError:  # a user id without a name, as in many containers
+        return f"cli:{user_id}"

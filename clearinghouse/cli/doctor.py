@@ -29,7 +29,7 @@ def doctor(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check configuration, database, signers, chain, prices, TLS, clock and a running service; say what to fix.
+    """Check configuration, database, worker, signers, chain, prices, TLS, clock and a running service; say what to fix.
 
     It reads only and starts nothing, so it may be run at any time. Exit status 1 if there is an error.
 

@@ -149,7 +149,7 @@ def set_limits(
 ) -> None:
     """Set limits of one key, within what its gateway may use; those not named stay.
 
-    What the key used since the month began counts, also before it had a limit.
+    What the key used since the month began and has open now counts, also from before it had a limit.
 
     \b
     Example: clearinghouse key set-limits 4f0c9a1be2d37705 --spend-day 5 --calls-day none

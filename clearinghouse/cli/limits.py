@@ -25,10 +25,10 @@ _KEY_OPTIONS = {
     "calls_per_day": _option("--calls-day", "COUNT", "Paid calls per day, UTC."),
     "spend_per_day": _option("--spend-day", "AMOUNT", "Spend per day, UTC, in the account's currency."),
     "spend_per_month": _option("--spend-month", "AMOUNT", "Spend per calendar month, UTC."),
-}
-_GATEWAY_OPTIONS = _KEY_OPTIONS | {
     "ev_open": _option("--ev-open", "WEI", "Expected value of the tickets of today and the two days before."),
     "sessions_open": _option("--sessions-open", "COUNT", "Open sessions at once."),
+}
+_GATEWAY_OPTIONS = _KEY_OPTIONS | {
     "sessions_open_per_orchestrator": _option(
         "--sessions-open-per-orchestrator", "COUNT", "Open sessions at once with one orchestrator."
     ),

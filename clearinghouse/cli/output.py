@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Annotated, Any, BinaryIO, Final, cast
 
 import typer
 
@@ -18,6 +22,44 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for script
 def print_json(document: Any) -> None:
     """Indented, and in order of its keys' meaning rather than of the alphabet."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """What a command draws, into a file that its user named. Raises BadParameter where it cannot be written."""
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A file beside it, which takes its name once the block has ended well and all of it is on the disk.
+
+    So whoever finds `file` finds all of it, and one that was there stays until then. Raises BadParameter where it
+    cannot be written.
+    """
+    try:
+        with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as beside:
+            part = Path(beside.name)
+            try:
+                yield cast(BinaryIO, beside)
+                beside.flush()
+                os.fsync(beside.fileno())
+                part.chmod(0o666 & ~_umask())
+                part.replace(file)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    """Only to be had by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def print_details(details: Iterable[tuple[str, str]]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -14,14 +15,28 @@ from clearinghouse.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable
 
+    from clearinghouse.api.wiring import Routes
     from clearinghouse.chain_watch import ChainWatch
     from clearinghouse.config import NativeSignerSettings, Settings
     from clearinghouse.demo import Demo
     from clearinghouse.service import RunningService
     from clearinghouse.signers.asking import AskingSigner
     from clearinghouse.signers.native import NativeSigner
+
+#: What the floor above runs beside `dev`, given the settings, the owner's way into the database and whether a local
+#: Stripe is wanted.
+Beside = Callable[["Settings", str, bool], AbstractAsyncContextManager[None]]
+
+
+class Above(NamedTuple):
+    """What the floor above adds. The console script hands it to the app as its `obj`: nothing here knows that floor."""
+
+    beside: Beside
+    #: Routes for operators; called when something is served.
+    routes: Callable[[], Sequence[Routes]]
+
 
 ConfigFile = Annotated[
     Path | None,
@@ -38,13 +53,21 @@ GrpcPort = Annotated[
 
 
 def dev(
+    context: typer.Context,
+    *,
     data_dir: DataDir = None,
     http_port: HttpPort = None,
     grpc_port: GrpcPort = None,
     config: ConfigFile = None,
+    worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Without: leave its jobs to a `clearinghouse work` beside it.")
+    ] = True,
+    stripe_local: Annotated[
+        bool, typer.Option("--stripe-local", help="Buy credit at a local Stripe: test mode, no money moves.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run everything embedded: database, signer, and a demo gateway with a key and credit.
+    """Run everything embedded: database, signer, worker, and a demo gateway with a key and credit.
 
     The price of ETH is declared, and the escrow is simulated unless [chain] names endpoints: tickets signed over a
     simulated escrow are real in form and cannot be redeemed.
@@ -53,8 +76,9 @@ def dev(
     \b
       clearinghouse dev
       clearinghouse dev --data-dir /tmp/try --http-port 0 --grpc-port 0
+      clearinghouse dev --stripe-local
     """
-    from clearinghouse.demo import ensure_demo, for_development  # noqa: PLC0415
+    from clearinghouse.demo import ensure_demo, for_development, with_local_stripe  # noqa: PLC0415
 
     flags = {
         "data_dir": data_dir,
@@ -63,18 +87,29 @@ def dev(
         "log.format": "console",
     }
     settings = for_development(settings_of(config=config, flags=flags))
+    if stripe_local and (not worker or not settings.listen.http_port):
+        raise BadConfiguration("--stripe-local needs the worker, and an HTTP port that is known beforehand")
+    if stripe_local:
+        settings = with_local_stripe(settings)
     demos: list[Demo] = []
+    conninfos: list[str] = []
+    above: Above | None = context.find_root().obj
 
     async def prepare(conninfo: str) -> None:
+        conninfos.append(conninfo)
         demos.append(await ensure_demo(conninfo, settings, pepper_of(settings)))
 
     def started(service: RunningService) -> None:
         _welcome(settings, service, demos[0], as_json=as_json)
 
-    _serve(settings, started, prepare)
+    def besides() -> AbstractAsyncContextManager[None]:
+        return above.beside(settings, conninfos[0], stripe_local) if above is not None and worker else nullcontext()
+
+    _serve(settings, started, above, prepare, besides)
 
 
 def serve(
+    context: typer.Context,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     http_port: HttpPort = None,
@@ -103,7 +138,7 @@ def serve(
             err=True,
         )
 
-    _serve(settings, started, None)
+    _serve(settings, started, context.find_root().obj)
 
 
 def signer(
@@ -220,7 +255,9 @@ def migrate(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson
 def _serve(
     settings: Settings,
     started: Callable[[RunningService], None],
-    prepare: Callable[[str], Awaitable[None]] | None,
+    above: Above | None,
+    prepare: Callable[[str], Awaitable[None]] | None = None,
+    beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> None:
     from chain.keystore import KeystoreError  # noqa: PLC0415
     from clearinghouse.cli.context import DatabaseNotReady  # noqa: PLC0415
@@ -233,9 +270,10 @@ def _serve(
     from clearinghouse.signers.pool import SignerPoolError  # noqa: PLC0415
 
     configure_logging(settings.log)
+    routes = above.routes() if above is not None else ()
 
     async def main(stop: asyncio.Event) -> None:
-        async with service_of(settings, prepare=prepare) as service:
+        async with service_of(settings, prepare=prepare, routes=routes) as service, beside():
             started(service)
             await stop.wait()
 
@@ -252,6 +290,12 @@ def _warn(settings: Settings, config: Path | None) -> None:
 
     for warning in warnings_about(settings, config_file=config):
         typer.echo(f"warning: {warning}", err=True)
+    if settings.topups.wallet != "none":
+        typer.echo(
+            "warning: topups.wallet is set, and what signs payments has no use for a wallet: give it to "
+            "`clearinghouse work` and the commands alone",
+            err=True,
+        )
 
 
 def _welcome(settings: Settings, service: RunningService, demo: Demo, *, as_json: bool) -> None:
@@ -296,10 +340,21 @@ Sign a ticket, see the receipt and the new balance:
 
   CLEARINGHOUSE_API_KEY={demo.api_key} {program} sign-demo --url {http_url}
 
-Point a gateway at it:
+{_how_to_pay(settings, http_url, demo)}Point a gateway at it:
 
   go-livepeer   -remoteSignerUrl {http_url} -remoteSignerHeaders 'Authorization:Bearer {demo.api_key}'
   Python SDK    signer_url="{http_url}", signer_headers={{"Authorization": "Bearer {demo.api_key}"}}
 
 Ctrl-C stops everything; the next start finds the same data.
 """)
+
+
+def _how_to_pay(settings: Settings, http_url: str, demo: Demo) -> str:
+    """Where Stripe is a local one."""
+    if not settings.stripe.api_url.startswith("http://127.0.0.1"):
+        return ""
+    return f"""Buy credit in TEST MODE (a local Stripe, no money moves): open the `url` that this answers, take a card:
+
+  curl {http_url}/v1/topups -H 'Authorization: Bearer {demo.api_key}' -d '{{"method": "checkout", "amount": "25"}}'
+
+"""

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 
+from chain import shallow_json
 from clearinghouse.errors import InvalidRequest, Refusal
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class HttpClient:
 
     def _read(self, path: str, status: int, content: bytes) -> dict[str, Any]:
         try:
-            document = json.loads(content)
-        except (ValueError, RecursionError):
+            document = shallow_json.loads(content)
+        except ValueError:
             document = None
         match document:
             case dict() if status == http.HTTPStatus.OK:

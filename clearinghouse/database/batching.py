@@ -8,6 +8,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from time import monotonic
 from typing import Any, Generic, LiteralString, TypeVar
 
 import psycopg
@@ -21,6 +22,8 @@ Result = TypeVar("Result")
 RECONNECT_PAUSE_S = 0.05
 #: Longer than the server's own statement_timeout (connect.hot_conninfo): a server that still answers has said so.
 SILENCE_MAX_S = 4
+#: A connection that has died while nobody used it fails at once; one that fails later was lost with the statement.
+_FOUND_DEAD_WITHIN_S = 0.5
 
 
 class HotConnection:
@@ -41,7 +44,7 @@ class HotConnection:
             return await cursor.fetchall()
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
             # Read-only: a server that is no longer the primary. A new connection may find the one that is.
-            if isinstance(error, _RETRYABLE) and not connection.closed:
+            if (isinstance(error, _RETRYABLE) or is_of_the_statement(error)) and not connection.closed:
                 raise
             await self._discard(connection)
             raise DatabaseUnavailable("The database connection was lost.", retry_after_s=1) from error
@@ -50,6 +53,17 @@ class HotConnection:
             raise
         finally:
             silence.cancel()
+
+    async def read(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """As `fetch`, for a statement that changes nothing: where its connection turns out to be dead since long ago,
+        it is sent again over a new one, so that no caller learns of a server that was away in between."""
+        connection, began_s = self._connection, monotonic()
+        try:
+            return await self.fetch(query, parameters)
+        except DatabaseUnavailable:
+            if connection is None or monotonic() - began_s > _FOUND_DEAD_WITHIN_S:
+                raise
+        return await self.fetch(query, parameters)
 
     async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         async with self._connecting:
@@ -71,6 +85,12 @@ class HotConnection:
         if self._connection is connection:
             self._connection = None
         await connection.close()
+
+
+def is_of_the_statement(error: psycopg.Error) -> bool:
+    """Whether a value was too large for the server (class 54, such as a key that fits into no index), which psycopg
+    counts among the server's troubles: the statement was rolled back, and again it would fail again."""
+    return (error.sqlstate or "").startswith("54")
 
 
 def _hang_up(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:

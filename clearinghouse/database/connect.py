@@ -5,12 +5,28 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, text
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 SERVE_ROLE = "clearinghouse_serve"
 ADMIN_ROLE = "clearinghouse_admin"
+WORK_ROLE = "clearinghouse_work"
+
+#: How long whoever wants a connection waits for one, unless told otherwise.
+POOL_WAIT_S: Final = 5
+
+#: What an engine raises where its database is away, restarts, has become a read-only standby (an InternalError) or is
+#: too busy, or where no connection is left: background work logs it and goes on with its next turn. Whatever else a
+#: database says, such as that there is no such table, is a bug in what was asked, and shows as one.
+DATABASE_FAILED: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 #: Where the operator says nothing else. A lost server must show within seconds, not after TCP's default two hours, and
 #: of several hosts the one that can be written to is wanted.
@@ -42,16 +58,49 @@ def sync_url(conninfo: str) -> URL:
     return URL.create("postgresql+psycopg", query=_query(conninfo))
 
 
-def async_engine(conninfo: str, *, pool_size: int = 4) -> AsyncEngine:
-    """An engine for what is not on the hot path. Connects when first used."""
+def async_engine(
+    conninfo: str, *, pool_size: int = 4, autocommit: bool = False, pool_wait_s: int = POOL_WAIT_S
+) -> AsyncEngine:
+    """An engine for what is not on the hot path. Connects when first used. `autocommit`: no transactions, for looks.
+
+    Whoever wants a connection waits for `pool_wait_s` while all are in use; then it is an error.
+    """
+    url = URL.create("postgresql+psycopg_async", query=_query(conninfo))
+    return _async_engine(url, pool_size, autocommit, pool_wait_s)
+
+
+def writable_engine(engine: AsyncEngine, *, pool_size: int = 4, pool_wait_s: int = POOL_WAIT_S) -> AsyncEngine:
+    """As the same login in the same role, with connections of its own, which write: `engine` may be one that reads."""
+    return _async_engine(engine.url, pool_size, autocommit=False, pool_wait_s=pool_wait_s)
+
+
+def _async_engine(url: URL, pool_size: int, autocommit: bool, pool_wait_s: int) -> AsyncEngine:
     return create_async_engine(
-        URL.create("postgresql+psycopg_async", query=_query(conninfo)),
+        url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=5,
+        pool_timeout=pool_wait_s,
         pool_pre_ping=True,
-        isolation_level="READ COMMITTED",
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
+
+
+@asynccontextmanager
+async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """All reads in it see one instant, whatever is committed meanwhile. They may take long, and change nothing."""
+    async with engine.connect() as unprepared:
+        connection = await unprepared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        async with connection.begin():
+            await connection.execute(text("SET LOCAL statement_timeout = 0"))
+            # It holds no lock that anybody waits for, and its reader may be busy with a slow disk in between.
+            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5min'"))
+            yield connection
+
+
+async def database_now(connection: AsyncConnection) -> datetime:
+    """UTC, by the database's clock, when the transaction began: what other machines wrote there is judged by it."""
+    now: datetime = (await connection.execute(text("SELECT now()"))).scalar_one()
+    return now.astimezone(UTC)
 
 
 def hot_conninfo(conninfo: str) -> str:

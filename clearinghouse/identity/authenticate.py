@@ -2,8 +2,8 @@
 
 Keys are remembered, so that a known caller costs no round trip. That memory only ever lets a caller go on: the commit
 asks the database again before anything is debited or released, and whoever would be refused from memory is looked up
-first, or was less than a second ago. So a revocation and a suspension hold for the next call, and their end within a
-second.
+first, or was less than a second ago. So a revocation, a suspension and a billing hold hold for the next call, and their
+end within a second.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from time import monotonic
 from uuid import UUID
 
 from clearinghouse.bounded import Bounded
-from clearinghouse.errors import Suspended, Unauthenticated
+from clearinghouse.errors import BillingHold, Suspended, Unauthenticated
 from clearinghouse.identity.keys import API_KEY
 from clearinghouse.identity.secret_texts import secret_hmac
+from clearinghouse.instants import rfc3339
 from clearinghouse.lookups import KeyRecord, Lookups
 from clearinghouse.policy import CEILINGS, Ceiling
 from clearinghouse.request_rates import KEY_LOOKUPS, KEY_REQUESTS, REQUESTS, Rate, RequestRates, rate_of
@@ -53,6 +54,11 @@ class Caller:
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
     #: Which change of these: the commit compares it, so that a lowered one holds for the next ticket.
     ceilings_version: int = 0
+    #: Why no new session is opened for it; None where one may be.
+    hold_reason: str | None = None
+    #: What its calls are charged by; None is its markup. ceilings_version counts changes of these two as well.
+    rate_card: str | None = None
+    may_be_below_cost: bool = False
 
 
 @dataclass(slots=True)
@@ -86,9 +92,10 @@ class Authenticator:
         self._proven: Bounded[bytes, tuple[str, bytes]] = Bounded(REMEMBERED_MAX_COUNT)
 
     async def authenticate(self, authorization: str, *, may_be_suspended: bool = False) -> Caller:
-        """The caller behind an Authorization header value. Raises Unauthenticated, Suspended or LimitReached.
+        """The caller behind an Authorization header value.
 
-        `may_be_suspended`: for reads of what is the gateway's own. A suspension stops spending, not looking.
+        Raises Unauthenticated, Suspended, BillingHold or LimitReached.
+        `may_be_suspended`: for reads of what is the gateway's own. Neither it nor a billing hold stops looking.
         """
         digest = hmac.digest(self._pepper, authorization.encode(errors="replace"), "sha256")
         public_id, proven_hmac = self._proven.get(digest) or _NOTHING_PROVEN
@@ -176,14 +183,23 @@ class Authenticator:
         self._remembered.remember(public_id, known)
         return known
 
-    def _refusal(self, record: KeyRecord, *, may_be_suspended: bool = False) -> Unauthenticated | Suspended | None:
+    def _refusal(
+        self, record: KeyRecord, *, may_be_suspended: bool = False
+    ) -> Unauthenticated | Suspended | BillingHold | None:
         if record.revoked_at is not None and record.revoked_at <= self._now():
             return Unauthenticated("The API key was revoked.")
         if record.expires_at is not None and record.expires_at <= self._now():
             return Unauthenticated("The API key has expired.")
-        if record.status != "active" and not may_be_suspended:
+        if may_be_suspended:
+            return None
+        if record.status != "active":
             reason = f": {record.status_reason}" if record.status_reason else "."
             return Suspended(f"The gateway is suspended{reason}")
+        if record.billing_hold == "signing":
+            return BillingHold(f"Nothing is signed for the gateway: {record.billing_hold_reason}", hold="signing")
+        if record.signs_until is not None and record.signs_until <= self._now():
+            ended_at = rfc3339(record.signs_until)
+            return BillingHold(f"Nothing is signed for free any more: that ended at {ended_at}.", hold="signing")
         return None
 
 
@@ -223,6 +239,9 @@ def _caller(record: KeyRecord, public_id: str) -> Caller:
         key_rate=rate_of(record.key_requests_per_s, record.key_burst_count),
         ceilings=dict(_ceilings(record)),
         ceilings_version=record.ceilings_version,
+        hold_reason=record.billing_hold_reason if record.billing_hold != "none" else None,
+        rate_card=record.rate_card,
+        may_be_below_cost=record.below_cost,
     )
 
 

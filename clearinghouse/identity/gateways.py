@@ -35,7 +35,10 @@ GatewayStatus = Literal["active", "suspended"]
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A tenant and its price. `minimum_charge` is per call, in `currency`; 100 `markup_bps` are one percent."""
+    """A tenant and its price. `minimum_charge` is per call, in `currency`; 100 `markup_bps` are one percent.
+
+    Where it is on a `rate_card`, its own or its plan's, that charges its calls in place of these two.
+    """
 
     id: UUID
     name: str
@@ -44,12 +47,13 @@ class Gateway:
     currency: str
     markup_bps: int
     minimum_charge: Decimal
+    rate_card: str | None
     plan: str
     created_at: datetime
 
 
 _SELECT: Final = """
-    SELECT gateway.id, gateway.name, status, status_reason, currency, markup_bps, minimum_charge, plan,
+    SELECT gateway.id, gateway.name, status, status_reason, currency, markup_bps, minimum_charge, rate_card, plan,
            gateway.created_at
       FROM gateway JOIN account ON account.gateway_id = gateway.id
 """

@@ -86,6 +86,14 @@ async def list_keys(connection: AsyncConnection, gateway_id: UUID) -> list[ApiKe
     return [_api_key(row) for row in result.mappings()]
 
 
+async def expiring_keys(connection: AsyncConnection, gateway_id: UUID, *, within: timedelta) -> list[ApiKey]:
+    """The gateway's keys that end so soon and were not revoked, as notices have them. The first to end first."""
+    query = f"""SELECT {_COLUMNS} FROM api_key WHERE gateway_id = :gateway_id AND revoked_at IS NULL
+                   AND expires_at > now() AND expires_at <= now() + :within ORDER BY expires_at, id"""  # noqa: S608
+    result = await connection.execute(text(query), {"gateway_id": gateway_id, "within": within})
+    return [_api_key(row) for row in result.mappings()]
+
+
 async def find(connection: AsyncConnection, key: str) -> ApiKey:
     """By key id (`key_…`) or public id. NotFound otherwise; a whole API key is refused rather than looked up."""
     return await _find(connection, key, locked=False)

@@ -49,10 +49,10 @@ _KEY_COLUMNS: Final = {
     "calls_per_day": "calls_day_max",
     "spend_per_day": "spend_day_max",
     "spend_per_month": "spend_month_max",
+    "ev_open": "ev_open_max_wei",
+    "sessions_open": "sessions_open_max",
 }
-GATEWAY_LIMITS: Final = (
-    *_RATES, *_KEY_COLUMNS, "ev_open", "sessions_open", "sessions_open_per_orchestrator", *CEILINGS,
-)  # fmt: skip
+GATEWAY_LIMITS: Final = (*_RATES, *_KEY_COLUMNS, "sessions_open_per_orchestrator", *CEILINGS)
 KEY_LIMITS: Final = (*_RATES, *_KEY_COLUMNS)
 
 #: By a limit's name; None is no limit.
@@ -189,17 +189,22 @@ _OVERRIDE: Final = """
 
 
 async def set_key_limits(connection: AsyncConnection, key_id: UUID, changes: Changes) -> KeyLimits:
-    """Changes what is named. What the key has used since the month began counts, also before it had a limit."""
+    """Changes what is named. What the key has used counts, also before it had a limit: since the month began, the
+    expected value that is open, and the sessions that it has open."""
     _require_known(changes, KEY_LIMITS)
     await _set_rates(connection, key_id, {name: changes[name] for name in _RATES if name in changes})
     if not _KEY_COLUMNS.keys().isdisjoint(changes):
-        query = text("SELECT calls_day_max, spend_day_max, spend_month_max FROM key_limit WHERE key_id = :id")
+        query = text("SELECT * FROM key_limit WHERE key_id = :id")
         row = (await connection.execute(query, {"id": key_id})).mappings().one_or_none()
         old = dict(row) if row is not None else {}
         wanted = {column: changes.get(name, old.get(column)) for name, column in _KEY_COLUMNS.items()}
-        call = text("SELECT set_key_limits(:id, :calls_day_max, :spend_day_max, :spend_month_max)")
-        await connection.execute(call, {"id": key_id, **wanted})
+        await connection.execute(_SET_KEY_LIMITS, {"id": key_id, **wanted})
     return await key_limits(connection, key_id)
+
+
+_SET_KEY_LIMITS: Final = text(
+    "SELECT set_key_limits(:id, :calls_day_max, :spend_day_max, :spend_month_max, :ev_open_max_wei, :sessions_open_max)"
+)
 
 
 async def give_same_limits(connection: AsyncConnection, old_key_id: UUID, new_key_id: UUID) -> None:
@@ -277,6 +282,8 @@ def _key_limits(row: RowMapping) -> KeyLimits:
         Limit.KEY_CALLS_PER_DAY: (row["calls_day_max"], row["calls_day"]),
         Limit.KEY_SPEND_PER_DAY: (row["spend_day_max"], row["spent_day"]),
         Limit.KEY_SPEND_PER_MONTH: (row["spend_month_max"], row["spent_month"]),
+        Limit.KEY_EV_OPEN: (row["ev_open_max_wei"], row["ev_open_wei"]),
+        Limit.KEY_SESSIONS_OPEN: (row["sessions_open_max"], row["sessions_open"]),
     }
     return KeyLimits(
         row["key_id"], row["public_id"], row["requests_per_s"], row["burst_count"], limits=_uses(row, used)

@@ -140,12 +140,20 @@ async def require_plan_for(connection: AsyncConnection, name: str, *, currency: 
     """That an account in `currency` may be on the plan, until the transaction ends. NotFound or Conflict."""
     if not may_be_name(name):
         raise _not_found(name)
-    query = text("SELECT currency FROM plan WHERE name = :name FOR SHARE")
+    query = text(
+        """SELECT currency, rate_card, (SELECT currency FROM rate_card WHERE card = plan.rate_card LIMIT 1) AS sold_in
+             FROM plan WHERE name = :name FOR SHARE"""
+    )
     row = (await connection.execute(query, {"name": name})).one_or_none()
     if row is None:
         raise _not_found(name)
     if row.currency not in (None, currency):
         raise Conflict(f"the plan {name} limits spend in {row.currency}, and the account of {whose} is in {currency}")
+    if row.sold_in not in (None, currency):
+        raise Conflict(
+            f"the plan {name} charges by the rate card {row.rate_card}, which is in {row.sold_in}, and the account of "
+            f"{whose} is in {currency}"
+        )
 
 
 async def apply(engine: AsyncEngine, plan: Plan, *, progress: Callable[[int], None] = lambda _: None) -> None:

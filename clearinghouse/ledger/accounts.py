@@ -33,7 +33,7 @@ class LimitBelowDebt(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class CreditLot:
-    """Granted credit that expires; `remaining` is what usage has left of it so far. `id` is the grant's."""
+    """Credit that expires; `remaining` is what usage has left of it so far. `id` is the transfer's that gave it."""
 
     id: UUID
     amount: Decimal
@@ -45,8 +45,9 @@ class CreditLot:
 class Standing:
     """One account at one instant, in `currency`. `available` = balance + credit limit is what a call may cost at most.
 
-    `balance` and `lots` leave out credit that expired a moment ago, even where the expiry is not in the books yet: the
-    next charge books it first. The lots are in the order in which usage takes from them.
+    It is negative where money that was taken back left less than that. `balance` and `lots` leave out credit that
+    expired a moment ago, even where the expiry is not in the books yet: the next charge books it first. The lots are in
+    the order in which usage takes from them.
     """
 
     gateway_id: UUID
@@ -69,11 +70,11 @@ class Standing:
         return self.fee_day_wei * 10_000 // self.ev_day_wei if self.ev_day_wei else None
 
 
-# What settle_lots would leave, without writing: usage not yet taken from lots is taken in order of expiry.
+# What settle_lots would leave, without writing: usage not yet taken from lots is taken in their order.
 _LOTS: Final = """
-    SELECT lot.id, lot.amount, lot.expires_at, lot.expires_at <= now() AS has_expired,
+    SELECT lot.id, lot.rank, lot.amount, lot.expires_at, lot.expires_at <= now() AS has_expired,
            lot.remaining - greatest(0, least(lot.remaining, account.usage_total - account.lots_usage - coalesce(
-               sum(lot.remaining) OVER (ORDER BY lot.expires_at, lot.id
+               sum(lot.remaining) OVER (ORDER BY lot.rank, lot.expires_at, lot.id
                                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0))) AS remaining
       FROM credit_lot AS lot JOIN account ON account.id = lot.account_id
      WHERE lot.account_id = :id AND lot.remaining > 0
@@ -90,7 +91,7 @@ _STANDING: Final = f"""
       FROM account CROSS JOIN expired CROSS JOIN (SELECT (now() AT TIME ZONE 'UTC')::date AS day) AS today
       LEFT JOIN open_lot ON true
      WHERE account.id = :id AND account.gateway_id IS NOT NULL
-     ORDER BY open_lot.expires_at, open_lot.id
+     ORDER BY open_lot.rank, open_lot.expires_at, open_lot.id
 """  # noqa: S608
 
 

@@ -7,6 +7,7 @@ and a charge of wei x price x markup has up to 34 after the point alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from typing import Final
 
@@ -53,6 +54,16 @@ def parse_amount(text: str, *, currency: str, may_be_zero: bool = False) -> Deci
     if not amount and not may_be_zero:
         raise InvalidRequest("the amount must be greater than 0")
     return amount
+
+
+def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
+    """Raises decimal.Inexact rather than lose a digit, and ValueError for a NaN or an infinity."""
+    total = Decimal(0)
+    for amount in amounts:
+        if not amount.is_finite():
+            raise ValueError(f"{amount} is no amount")
+        total = EXACT.add(total, amount)
+    return total
 
 
 def show_amount(amount: Decimal) -> str:

@@ -1,8 +1,8 @@
-"""Credit in and out by hand: grants, which may expire, and withdrawals. Each is one transfer, idempotent by its key.
+"""Credit in and out: grants, which may expire, withdrawals, and what payments and corrections make of a balance.
 
-The database functions do the booking under the account's row lock (migrations/sql/0001_credit.sql); this module checks
-what people type and turns the database's refusals into ours. Runs in the caller's transaction, in role
-clearinghouse_admin.
+Each is one transfer, idempotent by its key. The database functions do the booking under the account's row lock
+(migrations/sql/0001_credit.sql); this module checks what people type and turns the database's refusals into ours. Runs
+in the caller's transaction: `grant` and `withdraw` in role clearinghouse_admin, `book` in clearinghouse_work, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from uuid import UUID
 
 from psycopg.errors import NoDataFound, UniqueViolation
@@ -26,11 +26,18 @@ from clearinghouse.ledger.money import show_amount
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-TransferKind = Literal["grant", "withdrawal", "expiry"]
+#: What `book` books: money of customers (payment, refund, dispute, dispute_won), what was given up (write_off), the
+#: difference to a whole minor unit (rounding), corrections of what was charged (adjustment), and of a subscription its
+#: price (fee) and the usage that is in it (included).
+EntryKind = Literal[
+    "payment", "refund", "dispute", "dispute_won", "write_off", "rounding", "adjustment", "fee", "included"
+]
+TransferKind = Literal["grant", "withdrawal", "expiry"] | EntryKind
 
 _KEY: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
-#: The database keys expiries by their lot. A key taken by somebody else would block the account's next charge.
-_RESERVED_KEY_PREFIX: Final = "expiry:"
+#: The clearinghouse keys its own entries by what they stand for: an expiry by its lot, a payment by Stripe's id. A key
+#: taken by somebody else would keep them out of the books, and an expiry would block the account's next charge.
+_RESERVED_KEY_PREFIXES: Final = tuple(f"{kind}:" for kind in ("expiry", *get_args(EntryKind)))
 REASON_CHARS_MAX: Final = 1000
 
 
@@ -74,6 +81,7 @@ async def grant(
     """
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise InvalidRequest("granted credit cannot expire in the past")
+    _check_typed(amount, key)
     query = "SELECT * FROM grant_credit(:id, :gateway_id, :amount, :expires_at, :key, :reason, :actor)"
     return await _book(
         connection, query, gateway_id, amount, key=key, reason=reason, actor=actor, expires_at=expires_at
@@ -87,8 +95,39 @@ async def withdraw(
 
     WithdrawalTooLarge (out_of_credit) where balance and credit limit together do not hold the amount.
     """
+    _check_typed(amount, key)
     query = "SELECT * FROM withdraw_credit(:id, :gateway_id, :amount, :key, :reason, :actor)"
     return await _book(connection, query, gateway_id, amount, key=key, reason=reason, actor=actor)
+
+
+async def book(
+    connection: AsyncConnection,
+    gateway_id: UUID,
+    kind: EntryKind,
+    amount: Decimal,
+    *,
+    key: str,
+    reason: str,
+    actor: str,
+    expires_at: datetime | None = None,
+) -> Transfer:
+    """Put `amount` into the account, or take it out where it is negative, whatever the credit limit is.
+
+    `key` says of which payment, refund or correction it is; unique within its kind, and idempotent as in `grant`. What
+    leaves the account below its limit stops signing until it is made up for. Only what is included may expire.
+    """
+    query = "SELECT * FROM book_entry(:id, :kind, :gateway_id, :amount, :expires_at, :key, :reason, :actor)"
+    return await _book(
+        connection,
+        query,
+        gateway_id,
+        amount,
+        key=f"{kind}:{key}",
+        reason=reason,
+        actor=actor,
+        kind=kind,
+        expires_at=expires_at,
+    )
 
 
 async def _book(
@@ -102,10 +141,7 @@ async def _book(
     actor: str,
     **further: Any,
 ) -> Transfer:
-    if amount <= 0:
-        raise InvalidRequest("the amount must be greater than 0")
     check_reason(reason)
-    _check_key(key)
     transfer_id = ids.uuid7()
     parameters = {"id": transfer_id, "gateway_id": gateway_id, "amount": amount, "key": key, "reason": reason}
     try:
@@ -133,18 +169,20 @@ async def _too_large(connection: AsyncConnection, gateway_id: UUID, amount: Deci
     )
 
 
-def check_reason(reason: str) -> None:
-    """A reason is for the people who read the books later: one line, not empty."""
+def check_reason(reason: str, *, chars_max: int = REASON_CHARS_MAX) -> None:
+    """A reason is for the people who read the books later: one line, not empty. Raises InvalidRequest."""
     if not reason.strip():
         raise InvalidRequest("a reason is needed: it is what the books will say about this")
-    if len(reason) > REASON_CHARS_MAX or not reason.isprintable():
-        raise InvalidRequest(f"a reason is one line of at most {REASON_CHARS_MAX} printable characters")
+    if len(reason) > chars_max or not reason.isprintable():
+        raise InvalidRequest(f"a reason is one line of at most {chars_max} printable characters")
 
 
-def _check_key(key: str | None) -> None:
+def _check_typed(amount: Decimal, key: str | None) -> None:
+    if amount <= 0:
+        raise InvalidRequest("the amount must be greater than 0")
     if key is None:
         return
     if _KEY.fullmatch(key) is None:
         raise InvalidRequest("an idempotency key has 1 to 255 printable ASCII characters and no spaces")
-    if key.startswith(_RESERVED_KEY_PREFIX):
-        raise InvalidRequest(f"idempotency keys that begin with {_RESERVED_KEY_PREFIX} belong to the clearinghouse")
+    if key.startswith(_RESERVED_KEY_PREFIXES):
+        raise InvalidRequest(f"idempotency keys that begin with {key.partition(':')[0]}: belong to the clearinghouse")

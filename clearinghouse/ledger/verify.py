@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
+from clearinghouse.database.connect import snapshot
 from clearinghouse.ledger.claims import CLAIMS, COST, Claim
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _COUNTS: Final = f"""
     SELECT (SELECT count(*) FROM gateway) AS gateways, (SELECT count(*) FROM account) AS accounts,
            (SELECT count(*) FROM transfer) AS transfers, (SELECT count(*) FROM credit_lot) AS credit_lots,
            (SELECT count(*) FROM session) AS sessions, (SELECT count(*) FROM issuance) AS issuances,
-           (SELECT count(*) FROM issuance WHERE charge > {COST}) AS minimum_charges
+           (SELECT count(*) FROM issuance WHERE rate_rule IS NULL AND charge > {COST}) AS minimum_charges
 """  # noqa: S608
 
 
@@ -62,20 +63,16 @@ async def verify(engine: AsyncEngine, *, findings_max_per_claim: int = FINDINGS_
 
     All queries see one instant (REPEATABLE READ), so payments committed meanwhile do not look like errors.
     """
-    async with engine.connect() as unprepared:
-        connection = await unprepared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        async with connection.begin():
-            # A long look is meant here, and large sorts should not go to disk at once.
-            await connection.execute(text("SET LOCAL statement_timeout = 0"))
-            await connection.execute(text("SET LOCAL work_mem = '64MB'"))
-            taken_at = (await connection.execute(text("SELECT now()"))).scalar_one()
-            counts = dict((await connection.execute(text(_COUNTS))).mappings().one())
-            verdicts: list[Verdict] = []
-            findings: list[Finding] = []
-            for claim in CLAIMS:
-                violations, described = await _check(connection, claim, findings_max_per_claim)
-                verdicts.append(Verdict(claim.name, claim.sentence, violations))
-                findings += described
+    async with snapshot(engine) as connection:
+        await connection.execute(text("SET LOCAL work_mem = '64MB'"))  # large sorts should not go to disk at once
+        taken_at = (await connection.execute(text("SELECT now()"))).scalar_one()
+        counts = dict((await connection.execute(text(_COUNTS))).mappings().one())
+        verdicts: list[Verdict] = []
+        findings: list[Finding] = []
+        for claim in CLAIMS:
+            violations, described = await _check(connection, claim, findings_max_per_claim)
+            verdicts.append(Verdict(claim.name, claim.sentence, violations))
+            findings += described
     return Report(taken_at, counts, tuple(verdicts), tuple(findings))
 
 

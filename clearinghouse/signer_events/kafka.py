@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from clearinghouse.background import Repeated
+from clearinghouse.database.connect import DATABASE_FAILED
 from clearinghouse.signer_events.store import Intake
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class KafkaIntake:
                 while True:
                     await self._read(consumer)
                     pause_s = RECONNECT_PAUSE_MIN_S
-            except (KafkaError, DBAPIError, PoolTimeoutError, OSError) as error:
+            except (KafkaError, *DATABASE_FAILED, OSError) as error:
                 # Not its text: a driver's may quote what it was configured with.
                 log.warning("signer_events_interrupted", reason=type(error).__name__, retry_in_s=pause_s)
             finally:

@@ -23,6 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clearinghouse.database.arrays import array_literal
+from clearinghouse.database.batches import to_its_end
 from clearinghouse.derivation import CLOCK_SKEW_MAX_NS
 from clearinghouse.errors import NotFound
 from clearinghouse.signer_events.faults import FAULTS, SEVERITY, Found, Severity
@@ -153,18 +154,7 @@ async def accept_finding(connection: AsyncConnection, kind: str, subject: str, *
 
 async def forget(engine: AsyncEngine, *, older_than: timedelta) -> int:
     """Forgets events and what explains them after so long, in transactions of a bounded size. Returns how many rows."""
-    forgotten = 0
-    while True:
-        async with engine.begin() as connection:
-            query = text("SELECT forget_signer_events(:older_than)")
-            count: int = (await connection.execute(query, {"older_than": older_than})).scalar_one()
-        forgotten += count
-        if count < _FORGOTTEN_AT_ONCE:
-            return forgotten
-
-
-#: What the database function takes of one table: fewer in all means that there are no more.
-_FORGOTTEN_AT_ONCE: Final = 10_000
+    return await to_its_end(engine, "SELECT forget_signer_events(:older_than)", {"older_than": older_than})
 
 
 def _sum(total: Report, report: Report) -> Report:

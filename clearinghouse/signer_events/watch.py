@@ -12,11 +12,10 @@ from typing import Final, Protocol
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.background import Repeated
+from clearinghouse.database.connect import DATABASE_FAILED
 from clearinghouse.signer_events.faults import SEVERITY, Found, Severity
 from clearinghouse.signer_events.reconcile import Expected, count_open_findings, forget, reconcile_further
 
@@ -85,5 +84,5 @@ class SignerEventWatch:
     async def _try_to_look(self) -> None:
         try:
             await self.look()
-        except (DBAPIError, PoolTimeoutError) as error:
+        except DATABASE_FAILED as error:
             log.warning("signer_events_not_compared", reason=type(error).__name__, retry_in_s=INTERVAL_S)

@@ -24,9 +24,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Final, Protocol
 
 from chain.signatures import checksum_address
+from clearinghouse.background import Repeated
 from clearinghouse.errors import SignersUnavailable
 from clearinghouse.requests import PaymentRequest
 from clearinghouse.signers.base import SignerAnswer
@@ -161,8 +163,13 @@ class SignerPool:
         self._address: bytes | None = None
         self._identity_answer: SignerAnswer | None = None
         self._next_turn = 0
-        self._watchers: list[asyncio.Task[None]] = []
         self._is_open = False
+        # Health says when a look is due: the pause before waiting for that is shorter than any that it asks for.
+        pause_s = min(policy.probe_interval_s, policy.backoff_first_s) / 2
+        self._watches = [
+            Repeated(f"watch-signer-{member.name}", partial(self._look_when_due, member), every_s=pause_s)
+            for member in self._members
+        ]
 
     # --- life cycle ---------------------------------------------------------------------------------------------------
 
@@ -182,18 +189,13 @@ class SignerPool:
                     "signer %s is reached over plain HTTP: keep that network private, or use TLS", member.name
                 )
         self._is_open = True
-        for member in self._members:
-            watcher = asyncio.create_task(self._watch(member), name=f"signer-probe-{member.name}")
-            watcher.add_done_callback(_report_crash)
-            self._watchers.append(watcher)
+        for watch in self._watches:
+            watch.start()
 
     async def close(self) -> None:
         """Stop watching, close the clients; calls in flight end with SignersUnavailable. May be called twice."""
         self._is_open = False
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        await asyncio.gather(*(watch.stop() for watch in self._watches))
         for member in self._members:
             await member.signer.close()
 
@@ -304,10 +306,9 @@ class SignerPool:
 
     # --- probes -------------------------------------------------------------------------------------------------------
 
-    async def _watch(self, member: _Member) -> None:
-        while True:
-            await member.wait_until_probe_is_due()
-            self._judge(member, await self._look_at(member))
+    async def _look_when_due(self, member: _Member) -> None:
+        await member.wait_until_probe_is_due()
+        self._judge(member, await self._look_at(member))
 
     async def _look_at(self, member: _Member) -> Identity | Failure:
         began_s, outcome = time.monotonic(), "cancelled"
@@ -376,12 +377,6 @@ class SignerPool:
                 f"payment states of one would be refused by the other ({report})"
             )
         return addresses.pop()
-
-
-def _report_crash(watcher: asyncio.Task[None]) -> None:
-    """A watcher ends by cancellation only. Should a bug end it, its member would never be looked at again: say so."""
-    if not watcher.cancelled() and (error := watcher.exception()):
-        logger.critical("%s crashed: its signer is no longer watched", watcher.get_name(), exc_info=error)
 
 
 def _describe(shown: Identity | Failure) -> str:

@@ -8,7 +8,7 @@ CREATE DOMAIN address AS bytea CHECK (length(VALUE) = 20);
 CREATE DOMAIN hash32 AS bytea CHECK (length(VALUE) = 32);
 CREATE DOMAIN currency AS text CHECK (VALUE ~ '^[A-Z]{3,8}$');
 -- The rules for single values of the hot tables are domains: a table's own CHECKs are read anew by every statement.
-CREATE DOMAIN cost AS monetary CHECK (VALUE > 0);
+CREATE DOMAIN cost AS monetary CHECK (VALUE >= 0);  -- 0 where a plan and its rate card allow it
 CREATE DOMAIN price AS numeric CHECK (VALUE > 0);
 CREATE DOMAIN ticket_count AS integer CHECK (VALUE > 0);
 CREATE DOMAIN nonce AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
@@ -44,20 +44,23 @@ CREATE TABLE account (
     currency        currency NOT NULL,
     balance         monetary NOT NULL DEFAULT 0,
     credit_limit    monetary NOT NULL DEFAULT 0,
+    overdrawn       monetary NOT NULL DEFAULT 0 CHECK (overdrawn >= 0),  -- by how much the balance is below minus the
+                                                -- limit: usage never takes it there, money that is taken back may
     usage_total     monetary NOT NULL DEFAULT 0,   -- sum of all usage charges
     lots_usage      monetary NOT NULL DEFAULT 0,   -- the part of usage_total already taken from credit lots
     next_expiry_at  timestamptz,                -- of the earliest credit lot with something left
     created_at      timestamptz NOT NULL DEFAULT now(),
     UNIQUE (name, currency),
     CONSTRAINT account_of_gateway_or_system CHECK (CASE WHEN gateway_id IS NULL THEN balance = 0 ELSE gateway_id = id END),
-    CONSTRAINT account_within_credit_limit CHECK (balance >= -credit_limit AND credit_limit >= 0)
+    CONSTRAINT account_within_credit_limit CHECK (balance >= -credit_limit - overdrawn AND credit_limit >= 0)
 ) WITH (fillfactor = 50);
 
 -- A transfer is both its postings: `amount` leaves the source and enters the destination, in one currency. An
 -- unbalanced entry cannot be written down. Usage is written down the same way, in `issuance`; see the view `posting`.
 CREATE TABLE transfer (
     id           uuid PRIMARY KEY,
-    kind         text NOT NULL CHECK (kind IN ('grant', 'withdrawal', 'expiry')),
+    kind         text NOT NULL CHECK (kind IN ('grant', 'withdrawal', 'expiry', 'payment', 'refund', 'dispute',
+                                               'dispute_won', 'write_off', 'rounding', 'adjustment', 'fee', 'included')),
     source       uuid NOT NULL,
     destination  uuid NOT NULL CHECK (destination <> source),
     amount       monetary NOT NULL CHECK (amount > 0),
@@ -65,15 +68,17 @@ CREATE TABLE transfer (
     key          text UNIQUE,                    -- idempotency key
     reason       text NOT NULL DEFAULT '' CHECK (length(reason) <= 1000),
     actor        text NOT NULL DEFAULT '',
-    created_at   timestamptz NOT NULL DEFAULT now()
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp()  -- after the account's lock: in the order of its entries
 );
 CREATE INDEX transfer_source ON transfer (source, id);
 CREATE INDEX transfer_destination ON transfer (destination, id);
 
--- Granted credit that expires. Usage is taken from the lot that expires first; what no lot covers is permanent credit.
+-- Credit that expires. Usage is taken from the lowest rank first (0 granted, 1 included in a subscription), there from
+-- the lot that expires first; what no lot covers is permanent credit.
 CREATE TABLE credit_lot (
     id          uuid PRIMARY KEY,                -- of the granting transfer
     account_id  uuid NOT NULL REFERENCES account,
+    rank        smallint NOT NULL DEFAULT 0 CHECK (rank IN (0, 1)),
     amount      monetary NOT NULL CHECK (amount > 0),
     remaining   monetary NOT NULL CHECK (remaining BETWEEN 0 AND amount),
     expires_at  timestamptz NOT NULL
@@ -109,7 +114,10 @@ CREATE TABLE recipient_rand (
     hash        hash32 PRIMARY KEY,
     session_id  uuid NOT NULL,
     gateway_id  uuid NOT NULL,
-    last_nonce  nonce NOT NULL
+    last_nonce  nonce NOT NULL,
+    -- The ids of its issuances lie between these, both included: there is no index to find them by. NULL: it has none.
+    first_issuance_id  uuid,
+    last_issuance_id   uuid
 ) WITH (fillfactor = 70);
 
 -- One row per released payment: what was signed, for whom, and what it cost. It is the entry in the books as well:
@@ -169,11 +177,12 @@ CREATE TABLE keyed_answer (
 ALTER TABLE keyed_answer ALTER COLUMN answer SET STORAGE EXTERNAL;
 CREATE INDEX keyed_answer_age ON keyed_answer (created_at);
 
--- Promise 5: ledger rows are append-only, and the database itself refuses to change them, whoever asks.
+-- Promise 5: ledger rows are append-only, and the database itself refuses to change them, whoever asks. Another table
+-- has another hint, as the argument.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP
-        USING ERRCODE = 'insufficient_privilege', HINT = 'Correct a mistake with a further transfer.';
+        USING ERRCODE = 'insufficient_privilege', HINT = coalesce(TG_ARGV[0], 'Correct a mistake with a further transfer.');
 END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transfer
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

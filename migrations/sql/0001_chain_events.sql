@@ -28,7 +28,9 @@ CREATE DOMAIN uint256 AS numeric(78, 0) CHECK (VALUE >= 0);
 -- Redeemed tickets. What became of a row when it was compared with what was issued:
 --   matched   issued by us
 --   foreign   no ticket of ours has this recipientRand and nonce: the key is used elsewhere
---   altered   one has, with another face value, win probability, round, recipient or sender: the key is used elsewhere too
+--   altered   one has, with another face value, win probability, round, recipient or sender, or has been redeemed
+--             already: the key is used elsewhere too
+-- Only what is matched leaves the book of open tickets (0001_exposure.sql), and comes back where it is undone.
 CREATE TABLE winning_ticket (
     block_number               bigint NOT NULL,
     log_index                  bigint NOT NULL,
@@ -47,6 +49,7 @@ CREATE TABLE winning_ticket (
                                CHECK (status IN ('unmatched', 'matched', 'foreign', 'altered')),
     gateway_id                 uuid,             -- of the issuance
     issuance_id                uuid,
+    recorded_at                timestamptz NOT NULL DEFAULT now(),  -- when it was read: never before it happened
     PRIMARY KEY (block_number, log_index)
 );
 CREATE INDEX winning_ticket_unmatched ON winning_ticket (block_number, log_index) WHERE status = 'unmatched';
@@ -93,6 +96,18 @@ CREATE VIEW chain_event AS
     SELECT block_number, log_index, transaction_hash, 'new_round', NULL, NULL, NULL, NULL, round, NULL, NULL, NULL
       FROM protocol_round;
 
+-- What was redeemed above a block was never redeemed: its tickets are in the book again.
+CREATE FUNCTION undo_redemptions(a_above bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH undone AS (DELETE FROM winning_ticket WHERE block_number > a_above RETURNING *)
+    INSERT INTO exposure_delta (
+        sender, gateway_id, creation_round, recipient, face_value_wei, win_prob, issued_hour, num_tickets, ev_numerator)
+    SELECT key.sender, key.gateway_id, key.creation_round, key.recipient, key.face_value_wei, key.win_prob,
+           key.issued_hour, 1, CASE WHEN key.face_value_wei IS NULL THEN undone.face_value_wei * undone.win_prob END
+      FROM undone JOIN exposure_key AS key ON key.gateway_id = undone.gateway_id AND key.issuance_id = undone.issuance_id
+     WHERE undone.status = 'matched';
+$$;
+
 -- Begins anew after this block: what is above it is forgotten, and read again.
 CREATE FUNCTION begin_chain(a_chain_id bigint, a_number bigint, a_hash bytea) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -104,7 +119,7 @@ BEGIN
             confirmed_block = excluded.confirmed_block, read_at = now();
     DELETE FROM chain_block;
     INSERT INTO chain_block (number, hash) VALUES (a_number, a_hash);
-    DELETE FROM winning_ticket WHERE block_number > a_number;
+    PERFORM undo_redemptions(a_number);
     DELETE FROM escrow_event WHERE block_number > a_number;
     DELETE FROM protocol_round WHERE block_number > a_number;
     UPDATE chain_sender SET begins_at_block = least(begins_at_block, a_number + 1);
@@ -163,7 +178,7 @@ BEGIN
         RETURN false;
     END IF;
     DELETE FROM chain_block WHERE number > a_to;
-    DELETE FROM winning_ticket WHERE block_number > a_to;
+    PERFORM undo_redemptions(a_to);
     DELETE FROM escrow_event WHERE block_number > a_to;
     DELETE FROM protocol_round WHERE block_number > a_to;
     RETURN true;
@@ -175,14 +190,15 @@ CREATE FUNCTION uuid7_from(a_at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE
 $$;
 
 -- Compares redeemed tickets with what was issued, at most so many. A nonce is found through its recipientRand, and its
--- issuance among those that the gateway had while that session lasted: there is no index for it, which every payment
--- would have to keep. Of what the webhook approved no ticket was seen: there the two alone must fit.
+-- issuance among those that the gateway had while that recipientRand lasted: there is no index for it, which every
+-- payment would have to keep. Of what the webhook approved no ticket was seen: there the two alone must fit.
 CREATE FUNCTION match_winning_tickets(a_max integer) RETURNS TABLE (o_status text, o_count bigint)
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
     WITH due AS MATERIALIZED (
         SELECT * FROM winning_ticket WHERE status = 'unmatched' ORDER BY block_number, log_index LIMIT a_max),
     compared AS (
-        SELECT due.block_number, due.log_index, issued.gateway_id, issued.id AS issuance_id,
+        SELECT due.block_number, due.log_index, due.recipient_rand_hash, due.sender_nonce, issued.gateway_id,
+               issued.id AS issuance_id,
                CASE WHEN issued.id IS NULL THEN 'foreign'
                     WHEN issued.sender <> due.sender OR issued.face_value_wei <> due.face_value_wei
                          OR issued.win_prob <> due.win_prob OR issued.creation_round <> due.creation_round
@@ -194,18 +210,35 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqsc
                  FROM recipient_rand AS rand
                  JOIN session ON session.id = rand.session_id
                  JOIN issuance ON issuance.gateway_id = rand.gateway_id
-                  AND issuance.id >= uuid7_from(session.created_at - interval '5 minutes')  -- clocks differ
-                  AND issuance.id < uuid7_from(session.updated_at + interval '5 minutes')
+                  AND issuance.id BETWEEN rand.first_issuance_id AND rand.last_issuance_id
                   AND issuance.recipient_rand_hash = rand.hash
                   AND due.sender_nonce >= issuance.first_nonce
                   AND due.sender_nonce < issuance.first_nonce + issuance.num_tickets
                 WHERE rand.hash = due.recipient_rand_hash AND due.sender_nonce <= rand.last_nonce
                 LIMIT 1) AS issued ON true),
+    judged AS (  -- a nonce of ours is one ticket. Where the ticket was not seen, another one would fit as well.
+        SELECT compared.*, CASE WHEN status = 'matched' AND (
+                   row_number() OVER (PARTITION BY recipient_rand_hash, sender_nonce, status
+                                      ORDER BY block_number, log_index) > 1
+                   OR EXISTS (SELECT FROM winning_ticket AS other
+                               WHERE other.recipient_rand_hash = compared.recipient_rand_hash
+                                 AND other.sender_nonce = compared.sender_nonce AND other.status = 'matched'))
+                   THEN 'altered' ELSE status END AS verdict
+          FROM compared),
     noted AS (
         UPDATE winning_ticket AS ticket
-           SET status = compared.status, gateway_id = compared.gateway_id, issuance_id = compared.issuance_id
-          FROM compared
-         WHERE ticket.block_number = compared.block_number AND ticket.log_index = compared.log_index
-        RETURNING ticket.status)
+           SET status = judged.verdict, gateway_id = judged.gateway_id, issuance_id = judged.issuance_id
+          FROM judged
+         WHERE ticket.block_number = judged.block_number AND ticket.log_index = judged.log_index
+           AND ticket.status = 'unmatched'  -- it may have been compared by somebody else meanwhile
+        RETURNING ticket.*),
+    booked AS (
+        INSERT INTO exposure_delta (
+            sender, gateway_id, creation_round, recipient, face_value_wei, win_prob, issued_hour, num_tickets,
+            ev_numerator)
+        SELECT key.sender, key.gateway_id, key.creation_round, key.recipient, key.face_value_wei, key.win_prob,
+               key.issued_hour, -1, CASE WHEN key.face_value_wei IS NULL THEN -(noted.face_value_wei * noted.win_prob) END
+          FROM noted JOIN exposure_key AS key ON key.gateway_id = noted.gateway_id AND key.issuance_id = noted.issuance_id
+         WHERE noted.status = 'matched')
     SELECT status, count(*) FROM noted GROUP BY status;
 $$;

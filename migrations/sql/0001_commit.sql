@@ -17,11 +17,14 @@ CREATE FUNCTION commit_issuances(
     a_price_source text[], a_price_at timestamptz[], a_markup integer[], a_minimum numeric[], a_job_type text[],
     a_manifest text[], a_app text[], a_transcoder text[], a_pipeline text[], a_model text[], a_end_user text[],
     a_issuance uuid[], a_answer bytea[], a_approved bytea[], a_ev_numerator numeric[], a_repeats_max integer[],
-    a_waits boolean
+    a_rate_rule bigint[], a_quantity numeric[], a_waits boolean, a_covered boolean
 ) RETURNS TABLE (
     o_ord bigint, o_code text, o_balance numeric, o_credit_limit numeric, o_created_at timestamptz,
-    o_issuance_id uuid, o_answer bytea
-) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    o_issuance_id uuid, o_answer bytea, o_charge numeric
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+-- Its plans are the same for every batch, and to make them anew took as long as a call in a batch of eight. By indexes:
+-- a plan made while a table is tiny would else read the whole of it until somebody counts its rows.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     held uuid[];
     item record;
@@ -32,6 +35,13 @@ DECLARE
     fees numeric[] := '{}';  -- what orchestrators were promised for them
     opened bigint[] := '{}';  -- how many sessions they opened
     n integer := 0;  -- how many gateways they are
+    applied integer[] := '{}';  -- the items whose tickets are released
+    gate coverage_gate;  -- of the sender of the last item that was judged by one
+    rule rate_rule;  -- of an item that is charged by one
+    at_least_cost boolean;  -- whether its charge has to cover its tickets; NULL without a rule
+    was rate_position;  -- where its month had come to, if the charge depends on that
+    rated numeric;  -- what such an item comes to by its rate alone
+    told integer[] := '{}';  -- the applied items by rules whose charges need no position: the month counts them, too
     begun_at timestamptz;
     today date;
 BEGIN
@@ -44,17 +54,25 @@ BEGIN
     ELSE
         held := ARRAY(SELECT id FROM account WHERE id = ANY (a_gateway) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED);
     END IF;
+    IF a_covered THEN  -- until the end: new shares (set_coverage_gate) begin with what was released under the old ones
+        PERFORM pg_advisory_xact_lock_shared(x'636f766572676174'::bigint);
+    END IF;
+    IF array_remove(a_rate_rule, NULL) <> '{}' THEN  -- until the end, too: which rate card holds (hold_rate_cards)
+        PERFORM pg_advisory_xact_lock_shared(x'7261746563617264'::bigint);
+    END IF;
     begun_at := clock_timestamp();  -- after the locks: the entries of an account are in the order of their times
     today := (begun_at AT TIME ZONE 'UTC')::date;
     PERFORM refresh_account(id, today)
-       FROM account WHERE id = ANY (held) AND (usage_day < today OR next_expiry_at <= now());
+       FROM account
+      WHERE id = ANY (held) AND (usage_day < today OR next_expiry_at <= begun_at OR terms_due_at <= begun_at);
     INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
         SELECT rand, session_id, gateway_id, 0
           FROM unnest(a_rand, a_session, a_gateway) AS claim (rand, session_id, gateway_id) ORDER BY rand
         ON CONFLICT DO NOTHING;
     FOR item IN
-        SELECT asked.*, account.balance, account.credit_limit, account.currency, rand.last_nonce,
+        SELECT asked.*, account.balance, account.credit_limit, account.currency, account.ev_total_wei, rand.last_nonce,
                asked.is_new OR session.closed AS opens, api_key.has_limits,
+               gateway.rate_card, gateway.below_cost,
                -- What may still be used; NULL is no limit.
                account.calls_day_max - account.calls_day AS calls_day_left,
                account.spend_day_max - account.spent_day AS spend_day_left,
@@ -71,6 +89,7 @@ BEGIN
                    WHEN api_key.id IS NULL OR api_key.revoked_at <= now() OR api_key.expires_at <= now()
                        THEN 'unauthenticated'
                    WHEN gateway.status <> 'active' THEN 'gateway_suspended'
+                   WHEN gateway.billing_hold = 'signing' OR account.signs_until <= begun_at THEN 'billing_hold'
                    WHEN keyed.request_hash = asked.request_hash THEN 'replayed'
                    WHEN keyed.request_hash IS NOT NULL THEN 'idempotency_conflict'
                    WHEN newest.request_hash = asked.request_hash THEN 'replayed'
@@ -89,6 +108,7 @@ BEGIN
                    WHEN asked.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
                    WHEN (gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)
                        <> (asked.markup, asked.minimum_charge, asked.ceilings_version) THEN 'terms_changed'
+                   WHEN asked.is_new AND gateway.billing_hold <> 'none' THEN 'billing_hold'
                END AS refusal
           FROM (  -- subscripts, since unnest makes a table of every array
               SELECT gateway_id, a_key[ord] AS key_id, a_ceilings[ord] AS ceilings_version,
@@ -104,7 +124,7 @@ BEGIN
                      a_app[ord] AS app, a_transcoder[ord] AS transcoder, a_pipeline[ord] AS pipeline,
                      a_model[ord] AS model, a_end_user[ord] AS end_user, a_issuance[ord] AS issuance_id,
                      a_answer[ord] AS answer, a_approved[ord] AS approved, a_ev_numerator[ord] AS ev_numerator,
-                     a_repeats_max[ord] AS repeats_max, ord
+                     a_repeats_max[ord] AS repeats_max, a_rate_rule[ord] AS rate_rule, a_quantity[ord] AS quantity, ord
                 FROM (SELECT gateway_id, ord::integer
                         FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)) AS given) AS asked
           -- One look-up for each (OFFSET 0): a plan made while a table is tiny would otherwise read the whole of it, and
@@ -139,20 +159,62 @@ BEGIN
         o_created_at := begun_at;
         o_issuance_id := NULL;
         o_answer := NULL;
+        IF item.rate_rule IS NULL THEN
+            rule := NULL;
+            at_least_cost := NULL;
+        ELSIF o_code IS NULL THEN
+            SELECT * INTO rule FROM rate_rule WHERE id = item.rate_rule;
+            -- Which card the gateway has, ceilings_version said; which version of it holds, the time.
+            IF (rule.card, rule.version) IS DISTINCT FROM
+                (item.rate_card, rate_version_at(item.rate_card, begun_at)) THEN
+                o_code := 'terms_changed';
+            END IF;
+            at_least_cost := rule.floor <> 'none' OR NOT item.below_cost;
+        END IF;
+        IF a_covered AND o_code IS NULL THEN
+            IF gate.sender IS DISTINCT FROM item.sender THEN
+                SELECT * INTO gate FROM coverage_gate WHERE sender = item.sender;
+            END IF;
+            o_code := CASE  -- in the published order, after the above
+                WHEN gate.valid_until IS NULL OR gate.valid_until <= begun_at THEN 'coverage_unknown'
+                WHEN item.is_new AND gate.level IN ('low', 'critical') THEN 'coverage_low'
+                WHEN item.face_value > gate.face_value_max_wei THEN 'face_value'
+            END;
+        END IF;
+        o_charge := item.charge;
+        IF o_code IS NULL AND rule.counts THEN
+            SELECT * INTO was FROM rate_position AS position WHERE position.gateway_id = item.gateway_id
+               AND position.month = month_of(today) AND position.meter = rule.meter;
+            was.volume := coalesce(was.volume, 0);
+            was.rated := coalesce(was.rated, 0);
+            was.cost := coalesce(was.cost, 0);
+            rated := greatest(rule.minimum_charge, rate_total(
+                item.rate_rule, was.volume + rate_volume(item.quantity, item.ev, item.price))
+                - rate_total(item.rate_rule, was.volume));
+            o_charge := rate_charge(
+                rule.floor, at_least_cost, rated, rate_cost(item.ev, item.price), was.rated - was.cost);
+        END IF;
         IF o_code IS NULL THEN
             o_code := CASE  -- credit and then limits come last: what a call would use counts only if it may be made
-                WHEN o_balance + o_credit_limit < item.charge THEN 'out_of_credit'
+                WHEN o_balance + o_credit_limit < o_charge THEN 'out_of_credit'
                 WHEN item.tickets = 0 THEN NULL  -- a repeat for which nothing further is due
                 WHEN calls[n] >= item.calls_day_left THEN 'calls_per_day'
-                WHEN spent[n] + item.charge > item.spend_day_left THEN 'spend_per_day'
-                WHEN spent[n] + item.charge > item.spend_month_left THEN 'spend_per_month'
+                WHEN spent[n] + o_charge > item.spend_day_left THEN 'spend_per_day'
+                WHEN spent[n] + o_charge > item.spend_month_left THEN 'spend_per_month'
                 WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
                 WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
                 ELSE coalesce(
-                    CASE WHEN item.has_limits THEN key_limit_passed(item.gateway_id, item.key_id, item.charge) END,
+                    CASE WHEN item.has_limits
+                         THEN key_limit_passed(item.gateway_id, item.key_id, o_charge, item.ev, item.is_new) END,
                     CASE WHEN item.is_new AND item.sessions_open_per_orchestrator_max = 0
                          THEN 'sessions_open_per_orchestrator' END)
             END;
+            -- A share is of all that was ever released for the gateway; this batch's is not in the account yet.
+            IF a_covered AND o_code IS NULL AND item.tickets > 0 AND gate.level = 'critical' AND NOT EXISTS (
+                SELECT FROM cover_share AS share WHERE share.sender = item.sender AND share.gateway_id = item.gateway_id
+                   AND item.ev_total_wei + evs[n] + item.ev <= share.ev_total_max_wei) THEN
+                o_code := 'coverage_critical';
+            END IF;
             IF o_code IS NULL AND item.repeats_max IS NOT NULL THEN
                 o_code := take_repeat(item.gateway_id, item.repeats_max);
             END IF;
@@ -181,47 +243,67 @@ BEGIN
         END IF;
         -- The point of no return: refusals above, effects below, and no effect may refuse.
         IF item.tickets > 0 THEN
-            spent[n] := spent[n] + item.charge;
+            applied := applied || item.ord;
+            spent[n] := spent[n] + o_charge;
             calls[n] := calls[n] + 1;
             evs[n] := evs[n] + item.ev;
             fees[n] := fees[n] + item.fee;
-            o_balance := o_balance - item.charge;
+            o_balance := o_balance - o_charge;
             INSERT INTO issuance (
                 gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
                 num_tickets, face_value_wei, win_prob, creation_round, ev_numerator, ev_wei, fee_wei, charge, currency,
-                price, price_source, price_observed_at, markup_bps, balance_after, created_at)
+                price, price_source, price_observed_at, markup_bps, balance_after, created_at, rate_rule, quantity,
+                at_least_cost, volume_before, lead_before)
             VALUES (
                 item.gateway_id, item.issuance_id, item.session_id, item.sequence, item.key_id, item.end_user,
                 item.sender, item.rand, item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round,
-                item.ev_numerator, item.ev, item.fee, item.charge, item.currency, item.price, item.price_source,
-                item.price_at, item.markup, o_balance, begun_at);
-            IF item.has_limits THEN
-                UPDATE key_limit SET calls_day = calls_day + 1, spent_day = spent_day + item.charge,
-                       spent_month = spent_month + item.charge
-                 WHERE gateway_id = item.gateway_id AND key_id = item.key_id;
+                item.ev_numerator, item.ev, item.fee, o_charge, item.currency, item.price, item.price_source,
+                item.price_at, CASE WHEN item.rate_rule IS NULL THEN item.markup ELSE 0 END, o_balance, begun_at,
+                item.rate_rule, item.quantity, at_least_cost,
+                CASE WHEN rule.counts THEN was.volume END, CASE WHEN rule.counts THEN was.rated - was.cost END);
+            IF rule.counts THEN
+                INSERT INTO rate_position AS position (gateway_id, month, meter, volume, rated, cost)
+                VALUES (item.gateway_id, month_of(today), rule.meter,
+                        rate_volume(item.quantity, item.ev, item.price), rated, rate_cost(item.ev, item.price))
+                    ON CONFLICT (gateway_id, month, meter) DO UPDATE SET volume = position.volume + excluded.volume,
+                       rated = position.rated + excluded.rated, cost = position.cost + excluded.cost;
+            ELSIF item.rate_rule IS NOT NULL THEN
+                told := told || item.ord;
             END IF;
         END IF;
         IF item.opens THEN
             opened[n] := opened[n] + 1;
         END IF;
+        IF item.has_limits THEN  -- of a repeat for which nothing further is due, charge and expected value are 0
+            UPDATE key_limit SET calls_day = calls_day + (item.tickets > 0)::integer,
+                   spent_day = spent_day + o_charge, spent_month = spent_month + o_charge,
+                   ev_day0_wei = ev_day0_wei + item.ev, sessions_open = sessions_open + item.opens::integer
+             WHERE gateway_id = item.gateway_id AND key_id = item.key_id;
+        END IF;
         IF item.is_new THEN
             INSERT INTO session (
                 id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
-                head_state_hash, head_sequence, request_hash, issuance_id, answer, approved)
+                head_state_hash, head_sequence, request_hash, issuance_id, answer, approved, opened_by)
             VALUES (
                 item.session_id, item.gateway_id, item.orchestrator, item.recipient, item.job_type, item.manifest,
                 item.app, item.transcoder, item.pipeline, item.model, item.head_hash, item.sequence, item.request_hash,
-                item.issuance_id, item.answer, item.approved);
+                item.issuance_id, item.answer, item.approved, item.key_id);
         ELSE
             UPDATE session SET
                 head_state_hash = item.head_hash, head_sequence = item.sequence, request_hash = item.request_hash,
                 issuance_id = CASE WHEN item.tickets > 0 THEN item.issuance_id ELSE issuance_id END,
                 answer = item.answer, approved = item.approved,
-                manifest_id = coalesce(manifest_id, item.manifest), updated_at = now(), closed = false
+                manifest_id = coalesce(manifest_id, item.manifest), updated_at = now(), closed = false,
+                opened_by = CASE WHEN item.opens THEN item.key_id ELSE opened_by END
              WHERE id = item.session_id;
         END IF;
         UPDATE recipient_rand SET last_nonce = item.first_nonce + item.tickets - 1, session_id = item.session_id,
-               gateway_id = item.gateway_id
+               gateway_id = item.gateway_id,
+               -- Ids of several processes are not in the order of the commits: their clocks differ.
+               first_issuance_id = CASE WHEN item.tickets = 0 THEN first_issuance_id
+                                        ELSE least(first_issuance_id, item.issuance_id) END,
+               last_issuance_id = CASE WHEN item.tickets = 0 THEN last_issuance_id
+                                       ELSE greatest(last_issuance_id, item.issuance_id) END
          WHERE hash = item.rand;
         IF item.idempotency_key IS NOT NULL THEN
             INSERT INTO keyed_answer (gateway_id, key, request_hash, issuance_id, answer)
@@ -229,10 +311,28 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
+    IF applied <> '{}' THEN  -- all at once: a statement for each took as long as everything else of the book
+        INSERT INTO exposure_delta (
+            sender, gateway_id, creation_round, recipient, face_value_wei, win_prob, issued_hour, num_tickets,
+            ev_numerator)
+        SELECT a_sender[ord], a_gateway[ord], a_round[ord], a_recipient[ord], a_face_value[ord], a_win_prob[ord],
+               date_trunc('hour', begun_at, 'UTC'), a_tickets[ord], a_ev_numerator[ord]
+          FROM unnest(applied) AS done (ord);
+    END IF;
+    IF told <> '{}' THEN  -- for a further version, which may have tiers; what they are charged is what their rate comes to
+        INSERT INTO rate_position AS position (gateway_id, month, meter, volume, rated, cost)
+        SELECT a_gateway[ord], month_of(today), told_by.meter,
+               sum(rate_volume(a_quantity[ord], a_ev[ord], a_price[ord])), sum(a_charge[ord]),
+               sum(rate_cost(a_ev[ord], a_price[ord]))
+          FROM unnest(told) AS done (ord) JOIN rate_rule AS told_by ON told_by.id = a_rate_rule[ord]
+         GROUP BY a_gateway[ord], told_by.meter
+            ON CONFLICT (gateway_id, month, meter) DO UPDATE SET volume = position.volume + excluded.volume,
+               rated = position.rated + excluded.rated, cost = position.cost + excluded.cost;
+    END IF;
     UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost,
            calls_day = calls_day + paid.calls, spent_day = spent_day + paid.cost,
            spent_month = spent_month + paid.cost, ev_day0_wei = ev_day0_wei + paid.ev,
-           sessions_open = sessions_open + paid.opened, fee_day_wei = fee_day_wei + paid.fee
+           ev_total_wei = ev_total_wei + paid.ev, sessions_open = sessions_open + paid.opened, fee_day_wei = fee_day_wei + paid.fee
       FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened, fees[ord] AS fee
               FROM (SELECT id, ord::integer FROM unnest(payers) WITH ORDINALITY AS g (id, ord)) AS given) AS paid
      WHERE account.id = paid.id AND (paid.calls > 0 OR paid.opened > 0);

@@ -38,19 +38,27 @@ ALTER TABLE api_key
 -- A key's usage is counted only while it has a limit. A row is changed only under the lock of its gateway's account, and
 -- its counters are of that account's usage_day. (Not in api_key: whoever revokes a key must not hold up a batch.)
 CREATE TABLE key_limit (
-    gateway_id       uuid NOT NULL REFERENCES gateway,
-    key_id           uuid NOT NULL REFERENCES api_key,
-    calls_day_max    count_max,
-    spend_day_max    amount_max,
-    spend_month_max  amount_max,
-    calls_day        bigint NOT NULL DEFAULT 0,
-    spent_day        numeric NOT NULL DEFAULT 0,
-    spent_month      numeric NOT NULL DEFAULT 0,
+    gateway_id         uuid NOT NULL REFERENCES gateway,
+    key_id             uuid NOT NULL REFERENCES api_key,
+    calls_day_max      count_max,
+    spend_day_max      amount_max,
+    spend_month_max    amount_max,
+    ev_open_max_wei    wei,
+    sessions_open_max  count_max,
+    calls_day          bigint NOT NULL DEFAULT 0,
+    spent_day          numeric NOT NULL DEFAULT 0,
+    spent_month        numeric NOT NULL DEFAULT 0,
+    ev_day0_wei        numeric NOT NULL DEFAULT 0,
+    ev_day1_wei        numeric NOT NULL DEFAULT 0,
+    ev_day2_wei        numeric NOT NULL DEFAULT 0,
+    sessions_open      bigint NOT NULL DEFAULT 0,  -- that it opened (session.opened_by), whoever goes on with them
     PRIMARY KEY (gateway_id, key_id)
 ) WITH (fillfactor = 50);
 
 -- A session is open until nothing was paid in it for a while (close_idle_sessions); its next payment opens it again.
-ALTER TABLE session ADD closed boolean NOT NULL DEFAULT false;
+ALTER TABLE session
+    ADD closed boolean NOT NULL DEFAULT false,
+    ADD opened_by uuid NOT NULL;  -- the key that did so last
 CREATE INDEX session_open ON session (gateway_id) WHERE NOT closed;
 CREATE TABLE open_sessions (
     gateway_id    uuid NOT NULL,
@@ -62,6 +70,13 @@ CREATE TABLE open_sessions (
 CREATE FUNCTION month_of(day date) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT day - extract(day FROM day)::integer + 1 $$;
 
+-- What is still open after so many days, of the expected value of three.
+CREATE FUNCTION ev_open_after(days integer, day0_wei numeric, day1_wei numeric, day2_wei numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE days WHEN 0 THEN day0_wei + day1_wei + day2_wei WHEN 1 THEN day0_wei + day1_wei WHEN 2 THEN day0_wei
+                     ELSE 0 END
+$$;
+
 -- What every gateway may use and has used as of now, whether or not its counters have seen the new day yet.
 CREATE VIEW gateway_usage AS
     SELECT account.id AS gateway_id, account.currency, gateway.requests_per_s, gateway.burst_count,
@@ -70,30 +85,34 @@ CREATE VIEW gateway_usage AS
            CASE WHEN usage_day = today.day THEN calls_day ELSE 0 END AS calls_day,
            CASE WHEN usage_day = today.day THEN spent_day ELSE 0 END AS spent_day,
            CASE WHEN month_of(usage_day) = month_of(today.day) THEN spent_month ELSE 0 END AS spent_month,
-           CASE today.day - usage_day
-               WHEN 0 THEN ev_day0_wei + ev_day1_wei + ev_day2_wei
-               WHEN 1 THEN ev_day0_wei + ev_day1_wei
-               WHEN 2 THEN ev_day0_wei ELSE 0 END AS ev_open_wei
+           ev_open_after(today.day - usage_day, ev_day0_wei, ev_day1_wei, ev_day2_wei) AS ev_open_wei
       FROM account JOIN gateway ON gateway.id = account.gateway_id
       CROSS JOIN LATERAL (SELECT greatest(usage_day, (now() AT TIME ZONE 'UTC')::date) AS day) AS today;
 
 CREATE VIEW key_usage AS
     SELECT api_key.gateway_id, api_key.id AS key_id, account.currency, api_key.requests_per_s, api_key.burst_count,
-           api_key.has_limits, key_limit.calls_day_max, key_limit.spend_day_max, key_limit.spend_month_max, today.day,
+           api_key.has_limits, key_limit.calls_day_max, key_limit.spend_day_max, key_limit.spend_month_max,
+           key_limit.ev_open_max_wei, key_limit.sessions_open_max, key_limit.sessions_open, today.day,
            CASE WHEN usage_day = today.day THEN key_limit.calls_day ELSE 0 END AS calls_day,
            CASE WHEN usage_day = today.day THEN key_limit.spent_day ELSE 0 END AS spent_day,
-           CASE WHEN month_of(usage_day) = month_of(today.day) THEN key_limit.spent_month ELSE 0 END AS spent_month
+           CASE WHEN month_of(usage_day) = month_of(today.day) THEN key_limit.spent_month ELSE 0 END AS spent_month,
+           ev_open_after(today.day - usage_day, key_limit.ev_day0_wei, key_limit.ev_day1_wei, key_limit.ev_day2_wei)
+               AS ev_open_wei
       FROM api_key JOIN account ON account.id = api_key.gateway_id
       LEFT JOIN key_limit ON key_limit.gateway_id = api_key.gateway_id AND key_limit.key_id = api_key.id
       CROSS JOIN LATERAL (SELECT greatest(usage_day, (now() AT TIME ZONE 'UTC')::date) AS day) AS today;
 
--- Brings an account up to date: the counters begin anew with the day and the month, and expired credit lapses.
+-- Brings an account up to date: the counters begin anew with the day and the month, expired credit lapses, and terms
+-- begin to hold.
 -- The caller holds the account's row lock.
 CREATE FUNCTION refresh_account(a_account uuid, a_day date) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     UPDATE key_limit SET calls_day = 0, spent_day = 0,
-           spent_month = CASE WHEN month_of(usage_day) = month_of(a_day) THEN spent_month ELSE 0 END
+           spent_month = CASE WHEN month_of(usage_day) = month_of(a_day) THEN spent_month ELSE 0 END,
+           ev_day0_wei = 0,
+           ev_day1_wei = CASE a_day - usage_day WHEN 1 THEN ev_day0_wei ELSE 0 END,
+           ev_day2_wei = CASE a_day - usage_day WHEN 1 THEN ev_day1_wei WHEN 2 THEN ev_day0_wei ELSE 0 END
       FROM (SELECT usage_day FROM account WHERE id = a_account AND usage_day < a_day) AS holder
      WHERE key_limit.gateway_id = a_account;
     UPDATE account SET usage_day = a_day, calls_day = 0, spent_day = 0, fee_day_wei = 0,
@@ -102,16 +121,20 @@ BEGIN
            ev_day1_wei = CASE a_day - usage_day WHEN 1 THEN ev_day0_wei ELSE 0 END,
            ev_day2_wei = CASE a_day - usage_day WHEN 1 THEN ev_day1_wei WHEN 2 THEN ev_day0_wei ELSE 0 END
      WHERE id = a_account AND usage_day < a_day;
-    PERFORM settle_lots(a_account) FROM account WHERE id = a_account AND next_expiry_at <= now();
+    PERFORM settle_lots(a_account) FROM account WHERE id = a_account AND next_expiry_at <= clock_timestamp();
+    PERFORM apply_due_terms(a_account) FROM account WHERE id = a_account AND terms_due_at <= clock_timestamp();
 END $$;
 
 -- Which of its key's limits a call would pass; NULL where none. The caller holds the account's row lock.
-CREATE FUNCTION key_limit_passed(a_gateway uuid, a_key uuid, a_charge numeric) RETURNS text
+CREATE FUNCTION key_limit_passed(a_gateway uuid, a_key uuid, a_charge numeric, a_ev numeric, a_is_new boolean)
+RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT CASE
                WHEN calls_day >= calls_day_max THEN 'key_calls_per_day'
                WHEN spent_day + a_charge > spend_day_max THEN 'key_spend_per_day'
                WHEN spent_month + a_charge > spend_month_max THEN 'key_spend_per_month'
+               WHEN ev_day0_wei + ev_day1_wei + ev_day2_wei + a_ev > ev_open_max_wei THEN 'key_ev_open'
+               WHEN a_is_new AND sessions_open >= sessions_open_max THEN 'key_sessions_open'
            END
       FROM key_limit WHERE gateway_id = a_gateway AND key_id = a_key;
 $$;
@@ -129,11 +152,16 @@ BEGIN
     END IF;
     WITH idle AS (
         UPDATE session SET closed = true
-         WHERE gateway_id = a_gateway AND NOT closed AND updated_at < now() - a_idle RETURNING orchestrator),
+         WHERE gateway_id = a_gateway AND NOT closed AND updated_at < now() - a_idle
+        RETURNING orchestrator, opened_by),
     by_orchestrator AS (SELECT orchestrator, count(*) AS sessions FROM idle GROUP BY orchestrator),
     lowered AS (
         UPDATE open_sessions AS opened SET sessions = opened.sessions - by_orchestrator.sessions FROM by_orchestrator
-         WHERE opened.gateway_id = a_gateway AND opened.orchestrator = by_orchestrator.orchestrator)
+         WHERE opened.gateway_id = a_gateway AND opened.orchestrator = by_orchestrator.orchestrator),
+    by_key AS (SELECT opened_by, count(*) AS sessions FROM idle GROUP BY opened_by),
+    lowered_keys AS (
+        UPDATE key_limit SET sessions_open = sessions_open - by_key.sessions FROM by_key
+         WHERE key_limit.gateway_id = a_gateway AND key_limit.key_id = by_key.opened_by)
     SELECT coalesce(sum(sessions), 0) INTO closed_count FROM by_orchestrator;
     IF closed_count > 0 THEN
         UPDATE account SET sessions_open = sessions_open - closed_count WHERE id = a_gateway;
@@ -158,14 +186,19 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     RETURNING id, fee_day_wei, ev_day0_wei
 $$;
 
--- Sets all limits of a key; none at all ends the counting. What the key has used so far is added up from its issuances.
--- While that takes, the gateway's calls are answered account_busy.
-CREATE FUNCTION set_key_limits(a_key uuid, a_calls_day bigint, a_spend_day numeric, a_spend_month numeric) RETURNS void
+-- Sets all limits of a key; none at all ends the counting. What the key has used so far is added up from its issuances,
+-- and the sessions are counted that it has open. While that takes, the gateway's calls are answered account_busy.
+CREATE FUNCTION set_key_limits(
+    a_key uuid, a_calls_day bigint, a_spend_day numeric, a_spend_month numeric, a_ev_open numeric,
+    a_sessions_open bigint
+) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     holder account;
     month_begins_at timestamptz;
-    is_limited boolean := coalesce(a_calls_day::numeric, a_spend_day, a_spend_month) IS NOT NULL;
+    days_begin_at timestamptz[];  -- of the day that the counters are of, the day before, and the one before that
+    begins_at timestamptz;  -- whichever is earlier
+    is_limited boolean := num_nonnulls(a_calls_day, a_spend_day, a_spend_month, a_ev_open, a_sessions_open) > 0;
 BEGIN
     PERFORM 1 FROM api_key WHERE id = a_key FOR NO KEY UPDATE;  -- first the key, then the account: as a rotation does
     SELECT account.* INTO STRICT holder FROM account JOIN api_key ON api_key.gateway_id = account.id
@@ -178,13 +211,23 @@ BEGIN
         RETURN;
     END IF;
     month_begins_at := month_of(holder.usage_day)::timestamp AT TIME ZONE 'UTC';
+    days_begin_at := ARRAY(
+        SELECT (holder.usage_day - age)::timestamp AT TIME ZONE 'UTC' FROM generate_series(0, 2) AS age ORDER BY age);
+    begins_at := least(month_begins_at, days_begin_at[3]);
     INSERT INTO key_limit (
-        gateway_id, key_id, calls_day_max, spend_day_max, spend_month_max, calls_day, spent_day, spent_month)
-    SELECT holder.id, a_key, a_calls_day, a_spend_day, a_spend_month,
-           count(*) FILTER (WHERE created_at >= today.begins_at),
-           coalesce(sum(charge) FILTER (WHERE created_at >= today.begins_at), 0), coalesce(sum(charge), 0)
-      FROM issuance CROSS JOIN (SELECT holder.usage_day::timestamp AT TIME ZONE 'UTC' AS begins_at) AS today
-     WHERE gateway_id = holder.id AND key_id = a_key AND created_at >= month_begins_at
+        gateway_id, key_id, calls_day_max, spend_day_max, spend_month_max, ev_open_max_wei, sessions_open_max,
+        calls_day, spent_day, spent_month, ev_day0_wei, ev_day1_wei, ev_day2_wei, sessions_open)
+    SELECT holder.id, a_key, a_calls_day, a_spend_day, a_spend_month, a_ev_open, a_sessions_open,
+           count(*) FILTER (WHERE created_at >= days_begin_at[1]),
+           coalesce(sum(charge) FILTER (WHERE created_at >= days_begin_at[1]), 0),
+           coalesce(sum(charge) FILTER (WHERE created_at >= month_begins_at), 0),
+           coalesce(sum(ev_wei) FILTER (WHERE created_at >= days_begin_at[1]), 0),
+           coalesce(sum(ev_wei) FILTER (WHERE created_at >= days_begin_at[2] AND created_at < days_begin_at[1]), 0),
+           coalesce(sum(ev_wei) FILTER (WHERE created_at >= days_begin_at[3] AND created_at < days_begin_at[2]), 0),
+           (SELECT count(*) FROM session WHERE gateway_id = holder.id AND NOT closed AND opened_by = a_key)
+      FROM issuance
+     WHERE gateway_id = holder.id AND key_id = a_key AND created_at >= begins_at
        -- Their ids begin with the time that they were made at, a little before created_at; no index has created_at.
-       AND id >= (lpad(to_hex(((extract(epoch FROM month_begins_at) - 3600) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+       AND id >= (lpad(to_hex(((extract(epoch FROM begins_at) - 3600) * 1000)::bigint), 12, '0')
+                  || repeat('0', 20))::uuid;
 END $$;

@@ -117,6 +117,7 @@ BEGIN
      WHERE id = a_gateway AND
            (price_live_max, price_lv2v_max, price_fixed_max, price_untyped_max, own_ceilings) IS DISTINCT FROM
            (due.price_live_max, due.price_lv2v_max, due.price_fixed_max, due.price_untyped_max, due.own_ceilings);
+    PERFORM refresh_rate_card(a_gateway, holder.currency);
 END $$;
 
 CREATE FUNCTION put_on_plan(a_gateway uuid, a_plan text) RETURNS void

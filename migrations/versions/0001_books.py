@@ -1,5 +1,4 @@
-"""The books: gateways, keys, accounts, transfers, sessions, issuances, limits, plans, webhook signers, the commit,
-signer events, prices, chain events.
+"""The books, and all that stands on them, part by part.
 
 Revision ID: 0001
 Revises:
@@ -19,12 +18,38 @@ branch_labels = None
 depends_on = None
 
 SQL_DIR = Path(__file__).parent.parent / "sql"
+#: In the order in which they need one another.
+PARTS = (
+    "books",
+    "credit",
+    "customers",
+    "periods",
+    "terms",
+    "limits",
+    "plans",
+    "rates",
+    "webhook_signers",
+    "webhook",
+    "exposure",
+    "commit",
+    "signer_events",
+    "prices",
+    "chain_events",
+    "coverage",
+    "jobs",
+    "topups",
+    "alerts",
+    "invoices",
+    "credit_notes",
+    "rerating",
+    "stripe_events",
+    "usage",
+    "payments",
+    "roles",
+)
 
 
 def upgrade() -> None:
-    for part in (
-        "books", "credit", "limits", "plans", "webhook_signers", "webhook", "commit", "signer_events", "prices",
-        "chain_events", "roles",
-    ):  # fmt: skip
+    for part in PARTS:
         # The driver's own cursor: SQLAlchemy would read the colons and percent signs of SQL as its own.
         op.get_bind().connection.cursor().execute((SQL_DIR / f"0001_{part}.sql").read_text())

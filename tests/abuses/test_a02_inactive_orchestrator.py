@@ -71,7 +71,7 @@ async def test_when_a_round_begins_and_its_orchestrators_cannot_be_read_the_old_
         )
         for proxy in over.proxies:
             proxy.fault = honest
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await over.service.sign(gateway, over.new_stream(recipient=NEWCOMER).body())).status != 200:
                 await asyncio.sleep(0.1)
 

@@ -69,6 +69,7 @@ async def test_the_limit_follows_the_deposit_that_is_read_from_the_chain_whoever
         )
         devnet.fund(signer_of_chain.address, deposit_wei=ETHER)
         await over.caught_up()
+        await over.until_face_value(ETHER // 25)
         await over.service.pay(gateway, of(ETHER // 25))
         asked = signer_of_chain.asked
         devnet.withdraw_everything(signer_of_chain.address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from time import monotonic
 
 import pytest
 
@@ -128,13 +129,15 @@ async def test_a_gateway_that_calls_too_often_is_told_to_wait_before_anything_is
         async with service.house.engine.begin() as connection:
             await set_gateway_limits(connection, often.id, {"requests_per_s": 1, "burst_count": 3})
         bodies = [service.new_stream().body() for _ in range(8)]
+        began_s = monotonic()
         answers = await asyncio.gather(*(service.sign(often, body) for body in bodies))
-        assert [answer.status for answer in answers].count(200) == 3
+        let_through = [answer.status for answer in answers].count(200)
+        assert 3 <= let_through <= 3 + int(monotonic() - began_s)
         refused = [answer for answer in answers if answer.status != 200]
         assert {(answer.status, answer.code) for answer in refused} == {(429, "limit_reached")}
         assert {answer.header("clearinghouse-limit") for answer in refused} == {"requests_per_s"}
         assert all(int(answer.header("retry-after") or 0) >= 1 for answer in refused)
-        assert signer.asked == 3
+        assert signer.asked == let_through
         await service.pay(patient, service.new_stream())
         await asyncio.sleep(1.1)
         await service.pay(often, service.new_stream())
@@ -147,7 +150,10 @@ async def test_several_processes_together_let_through_what_the_rate_says(databas
             await set_gateway_limits(connection, gateway.id, {"requests_per_s": 1, "burst_count": 6})
         bodies = [first.new_stream().body() for _ in range(12)]
         calls = [(first, second)[number % 2].sign(gateway, body) for number, body in enumerate(bodies)]
-        assert sorted(answer.status for answer in await asyncio.gather(*calls)) == [200] * 6 + [429] * 6
+        began_s = monotonic()
+        statuses = [answer.status for answer in await asyncio.gather(*calls)]
+        assert 6 <= statuses.count(200) <= 6 + int(monotonic() - began_s)
+        assert set(statuses) == {200, 429}
 
 
 async def test_a_key_has_a_rate_of_its_own_within_its_gateway_s(service: Service) -> None:
@@ -156,9 +162,11 @@ async def test_a_key_has_a_rate_of_its_own_within_its_gateway_s(service: Service
     async with service.house.engine.begin() as connection:
         (key,) = [key for key in await list_keys(connection, gateway.id) if key.public_id in gateway.api_key]
         await set_key_limits(connection, key.id, {"requests_per_s": 1, "burst_count": 1})
-    answers = [await service.sign(gateway, service.new_stream().body()) for _ in range(2)]
-    assert [answer.status for answer in answers] == [200, 429]
-    assert answers[1].header("clearinghouse-limit") == "key_requests_per_s"
+    began_s, let_through = monotonic(), 0
+    while (answer := await service.sign(gateway, service.new_stream().body())).status == 200:
+        let_through += 1
+    assert 1 <= let_through <= 1 + int(monotonic() - began_s)
+    assert (answer.status, answer.header("clearinghouse-limit")) == (429, "key_requests_per_s")
     for _ in range(3):
         await service.pay(other_key, service.new_stream())
 

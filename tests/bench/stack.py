@@ -20,6 +20,7 @@ from tests.bench.accounts import make_gateways, make_webhook_signer, settings_of
 from tests.bench.failure import BenchFailed
 from tests.bench.processes import START_TIMEOUT_S, LoadProcess, Server
 from tests.bench.usage import cpu_ns, postgres_pids
+from tests.parts.ports import free_port
 
 HOST = "127.0.0.1"
 
@@ -82,7 +83,7 @@ def running_stack(*, accounts_count: int, is_profiled: bool) -> Iterator[Stack]:
         authorizations = asyncio.run(make_gateways(database.conninfo, count=accounts_count, pepper=pepper))
         signer_authorization = asyncio.run(make_webhook_signer(database.conninfo, pepper=pepper))
 
-        upstream_port = _free_port()
+        upstream_port = free_port()
         upstream_url = f"http://{HOST}:{upstream_port}"
         upstream = stack.enter_context(
             Server(
@@ -158,12 +159,6 @@ def _service(folder: Path, data_dir: Path, upstream_url: str, sender: str, profi
             "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__EXPECTED_ADDRESS": sender,
         },
     )
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 def _wait_for_port(server: Server, port: int) -> None:

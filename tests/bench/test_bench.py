@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from clearinghouse.derivation import derive
+from tests.bench.hot_path import Sessions, commit_timed, make_twin, set_gate
 from tests.bench.jobs import WrongAnswer, percentile
+from tests.bench.month_end import Arrivals, Signed, Window
 from tests.bench.offers import FACE_VALUE_WEI, TICKETS_PER_OFFER_MAX, WIN_PROB
 from tests.bench.processes import ROOT, clean_environment
 from tests.bench.report import Target, costs_of_ways, ways_lines
@@ -93,3 +96,34 @@ def test_a_short_run_measures_everything_and_its_answers_are_those_in_the_ledger
     assert measured["ledger"]["issuances"] == measured["ledger"]["tickets"] > 10
     assert all(target["verdict"] != "not measured" for target in measured["targets"])
     assert measured["summary"]["accounts"]["cpu_us"]["service"] > 10
+
+
+def test_the_commits_twin_does_the_same_but_for_what_coverage_needs(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as owner:
+        make_twin(owner)
+        sessions = Sessions(owner, 3)
+        set_gate(owner, "ok", sessions.gateways)
+        for twin, expected in (("_bare", [(3, 6)]), ("", [(6, 9)])):
+            assert min(commit_timed(owner, twin, sessions.next())) > 0
+            counts = "SELECT (SELECT count(*) FROM exposure_delta), (SELECT count(*) FROM issuance)"
+            assert owner.execute(counts).fetchall() == expected
+
+
+def test_a_short_run_of_the_usage_benchmark_finds_every_answer_right() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.usage_rollups", "--issuances", "5000"],
+        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "30 days by day and application over 5,000 issuances, all equal to their sums:" in done.stdout
+
+
+def test_changes_at_stripe_are_counted_in_every_second_whenever_it_begins() -> None:
+    arrivals = Arrivals([0.0, 0.5, 1.0, 1.4, 2.6])
+    assert arrivals.most_in_a_second() == 3
+    assert arrivals.per_s([Window(0.0, 1.0), Window(2.0, 4.0)]) == 1.0
+
+
+def test_what_signing_took_is_told_apart_by_when_it_was() -> None:
+    signed = Signed([(0.5, 10.0), (1.5, 20.0), (2.0, 30.0)])
+    assert signed.within(Window(0.0, 1.0), Window(2.0, 3.0)) == [10.0, 30.0]

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from chain.chain_reading import Lock, SenderEscrow, claimed_at_most_wei
 from chain.escrow import EscrowUnknown
-from chain.escrow_reader import EscrowReader, Lock
+from chain.escrow_reader import EscrowReader
 from chain.networks import ARBITRUM_ONE, DEV, Network
 from chain.orchestrators import OrchestratorReader, Orchestrators
 from chain.quorum import Disagreement, NoDecision, Quorum
 from chain.rpc import Failure, RpcEndpoint
+from chain.tickets import ticket_hash
 from tests.parts.devnet import FIRST_ROUND, Devnet, FaultProxy, fault_proxy, round_hash
 from tests.parts.devnet.fault_proxy import (
     API_KEY,
@@ -34,8 +36,10 @@ from tests.parts.devnet.fault_proxy import (
     status,
     wrong_chain_id,
 )
+from tests.parts.indexed import RAND, ticket
+from tests.parts.indexed import SENDER as TICKET_SENDER
 
-SENDER = b"\x51" * 20
+SENDER, OTHER = b"\x51" * 20, b"\x52" * 20
 ETHER = 10**18
 TIMEOUT_S = 0.4
 STALE_MAX_S = 60
@@ -94,7 +98,8 @@ async def make(devnet: Devnet) -> AsyncIterator[Make]:
                 observer=heard,
             )
             stack.push_async_callback(of_chain.close)
-            reader = EscrowReader(of_chain, network, SENDER, stale_max_s=STALE_MAX_S, **how)
+            sender = how.pop("sender", SENDER)
+            reader = EscrowReader(of_chain, network, sender, stale_max_s=STALE_MAX_S, **how)
             return Watched(devnet, proxies, of_chain, reader, heard)
 
         yield made
@@ -119,7 +124,7 @@ async def test_a_reading_has_the_escrow_the_rounds_and_the_block_it_is_of(make: 
     assert view.last_seen_l1_block == reading.block.l1_number == reading.block.number
     assert (reading.pool_size, reading.rounds.validity_rounds, reading.rounds.unlock_period_rounds) == (1, 2, 2)
     assert reading.contracts.ticket_broker == devnet.contracts["TicketBroker"]
-    assert reading.lock is Lock.LOCKED
+    assert reading.escrows[SENDER].lock is Lock.LOCKED
 
 
 async def test_the_escrow_is_followed_and_a_poll_is_one_request_to_each_of_the_quorum(
@@ -139,6 +144,97 @@ async def test_the_escrow_is_followed_and_a_poll_is_one_request_to_each_of_the_q
     assert watched.reader.read().last_initialized_round == FIRST_ROUND + 1
 
 
+async def test_escrows_of_all_senders_are_read_in_the_same_request_as_soon_as_they_are_known(
+    make: Make, devnet: Devnet
+) -> None:
+    devnet.fund(SENDER, deposit_wei=5, reserve_wei=7)
+    devnet.fund(OTHER, deposit_wei=11, reserve_wei=13)
+    watched = await make()
+    await watched.poll_twice()
+    assert set(watched.reader.newest().escrows) == {SENDER}
+    watched.reader.follow([OTHER, SENDER])
+    requests = watched.requests()
+    escrows = (await watched.reader.poll()).escrows
+    assert watched.requests() == requests + 2
+    found = {sender: (escrow.deposit_wei, escrow.reserve_wei) for sender, escrow in escrows.items()}
+    assert found == {SENDER: (5, 7), OTHER: (11, 13)}
+    assert watched.reader.read().deposit_wei == 5, "signing goes by its own sender's escrow"
+    with devnet.acting_as(OTHER):
+        devnet.send("TicketBroker", "unlock()", sender=OTHER)
+    await watched.poll_twice()
+    locks = {sender: escrow.lock for sender, escrow in watched.reader.newest().escrows.items()}
+    assert locks == {SENDER: Lock.LOCKED, OTHER: Lock.UNLOCKING}
+
+
+async def test_more_senders_than_fit_one_request_are_all_read(make: Make, devnet: Devnet) -> None:
+    senders = [bytes([9, number]) * 10 for number in range(120)]
+    devnet.fund(senders[-1], deposit_wei=3)
+    watched = await make()
+    watched.reader.follow(senders)
+    await watched.poll_twice()
+    requests = watched.requests()
+    escrows = (await watched.reader.poll()).escrows
+    assert watched.requests() == requests + 2 * 2
+    assert [escrows[sender].deposit_wei for sender in senders] == [0] * 119 + [3]
+
+
+# --- what orchestrators have claimed --------------------------------------------------------------------------------
+
+
+def claim(devnet: Devnet, orchestrator: bytes, amount_wei: int, *, nonce: int = 1) -> None:
+    """A winner that the empty deposit does not pay, from the reserve."""
+    won = ticket(nonce, recipient=orchestrator, face_value_wei=amount_wei)
+    devnet.redeem(won, TICKET_SENDER.eth_sign(ticket_hash(won)), RAND)
+
+
+def at_most_wei(escrow: SenderEscrow, claimant: bytes) -> int:
+    return claimed_at_most_wei(claimant, escrow.claimed_by_wei, escrow.claimed_in_round_wei)
+
+
+async def test_what_an_orchestrator_claimed_is_asked_only_when_claims_were_added(make: Make, devnet: Devnet) -> None:
+    devnet.join(*POOL[:2])
+    devnet.next_round()
+    devnet.fund(TICKET_SENDER.address, reserve_wei=100)
+    watched = await make(sender=TICKET_SENDER.address)
+    watched.reader.want_claims({TICKET_SENDER.address: POOL[:2], OTHER: POOL})
+    await watched.poll_twice()
+    nobody = watched.reader.newest().escrows[TICKET_SENDER.address]
+    assert [at_most_wei(nobody, each) for each in POOL[:2]] == [0, 0]
+
+    claim(devnet, POOL[0], 30)
+    await watched.reader.poll()
+    requests = watched.requests()
+    escrow = (await watched.reader.poll()).escrows[TICKET_SENDER.address]
+    assert (escrow.claimed_in_round_wei, escrow.claimed_by_wei) == (30, {POOL[0]: 30, POOL[1]: 0})
+    assert watched.requests() == requests + 2 * 2, "a claim costs one request more"
+    assert (await watched.reader.poll()).escrows[TICKET_SENDER.address] == escrow
+    assert watched.requests() == requests + 3 * 2, "and then it is known"
+    assert at_most_wei(escrow, POOL[2]) == 30, "whoever was not asked about may have claimed all of it"
+
+    devnet.next_round()
+    await watched.poll_twice()
+    assert watched.reader.newest().escrows[TICKET_SENDER.address].claimed_by_wei == {POOL[0]: 0, POOL[1]: 0}
+
+
+async def test_where_claims_cannot_be_read_the_escrow_is_read_all_the_same(make: Make, devnet: Devnet) -> None:
+    devnet.join(POOL[0])
+    devnet.next_round()
+    devnet.fund(TICKET_SENDER.address, reserve_wei=100)
+    watched = await make(sender=TICKET_SENDER.address)
+    watched.reader.want_claims({TICKET_SENDER.address: POOL[:1]})
+    await watched.poll_twice()
+    claim(devnet, POOL[0], 30)
+    await watched.reader.poll()
+    watched.proxies[0].fault = after_requests(1, status(500))
+    escrow = (await watched.reader.poll()).escrows[TICKET_SENDER.address]
+    assert (escrow.claimed_in_round_wei, dict(escrow.claimed_by_wei)) == (30, {})
+    assert at_most_wei(escrow, POOL[0]) == 30
+    watched.proxies[0].fault = honest
+    watched.quorum._members[0].asked_again_from_s = 0  # its pause is over
+    escrow = (await watched.reader.poll()).escrows[TICKET_SENDER.address]
+    assert escrow.claimed_by_wei == {POOL[0]: 30}
+
+
 async def test_everything_is_read_at_one_block_named_by_its_hash(make: Make) -> None:
     watched = await make()
     await watched.poll_twice()
@@ -156,12 +252,15 @@ async def test_the_lock_is_shown_while_the_sender_unlocks_and_after_a_withdrawal
     with devnet.acting_as(SENDER):
         devnet.send("TicketBroker", "unlock()", sender=SENDER)
         await watched.poll_twice()
-        assert (watched.reader.newest().lock, watched.reader.read().withdraw_round) == (Lock.UNLOCKING, 3502)
+        assert (watched.reader.newest().escrows[SENDER].lock, watched.reader.read().withdraw_round) == (
+            Lock.UNLOCKING,
+            3502,
+        )
         devnet.next_round()
         devnet.next_round()
         devnet.send("TicketBroker", "withdraw()", sender=SENDER)
     await watched.poll_twice()
-    assert (watched.reader.newest().lock, watched.reader.read().deposit_wei) == (Lock.UNLOCKED, 0)
+    assert (watched.reader.newest().escrows[SENDER].lock, watched.reader.read().deposit_wei) == (Lock.UNLOCKED, 0)
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
@@ -238,7 +337,7 @@ async def test_a_liar_among_three_is_met_and_does_not_hide_the_other_two(make: M
     outcomes = []
     for _ in range(6):
         try:
-            outcomes.append((await watched.reader.poll()).deposit_wei)
+            outcomes.append((await watched.reader.poll()).escrows[SENDER].deposit_wei)
         except Disagreement:
             outcomes.append(None)
     assert outcomes.count(5) >= 2, "the two honest ones agree whenever they meet"
@@ -257,6 +356,9 @@ FAULTS: dict[str, tuple[Fault, Failure]] = {
     "a member fails": (one_of_the_batch_fails(), Failure.CALL_FAILED),
     "another chain": (wrong_chain_id(), Failure.WRONG_CHAIN),
     "no number": (changed("eth_chainId", lambda _result, _parameters: "0xnone"), Failure.MALFORMED),
+    "a negative number": (changed("eth_chainId", lambda _result, _parameters: "0x-1"), Failure.MALFORMED),
+    "a number with a gap": (changed("eth_chainId", lambda _result, _parameters: "0x7a_69"), Failure.MALFORMED),
+    "bytes with a gap": (changed("eth_call", lambda result, _parameters: "0x " + result[2:]), Failure.MALFORMED),
     "another block": (
         changed("eth_getBlockByHash", lambda block, _parameters: block | {"hash": "0x" + "77" * 32}),
         Failure.MALFORMED,
@@ -283,7 +385,7 @@ async def test_without_another_nothing_is_decided_and_it_recovers(make: Make, fa
     with pytest.raises(NoDecision, match=rf"rpc-1 {failure.value}"):
         await watched.poll_twice()
     watched.proxies[0].fault = honest
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await recovered(watched):
             await asyncio.sleep(0.1)
 
@@ -333,6 +435,39 @@ async def test_a_made_up_newest_block_holds_nobody_up_for_long(make: Make, devne
     watched.proxies[0].fault = stale_head(made_up)
     decided = [await recovered(watched) for _ in range(6)]
     assert decided.count(True) >= 2
+
+
+async def test_an_old_block_that_is_called_the_newest_does_not_bring_back_what_was_withdrawn(
+    make: Make, devnet: Devnet
+) -> None:
+    devnet.fund(SENDER, deposit_wei=3 * ETHER, reserve_wei=2 * ETHER)
+    watched = await make(3)
+    old = devnet.rpc("eth_getBlockByNumber", "latest", False)
+    with devnet.acting_as(SENDER):
+        devnet.send("TicketBroker", "unlock()", sender=SENDER)
+    await watched.poll_twice()
+    assert watched.reader.newest().escrows[SENDER].lock is Lock.UNLOCKING
+    watched.proxies[0].fault = stale_head(old)
+    for _ in range(6):
+        await watched.reader.poll()
+        assert watched.reader.newest().escrows[SENDER].lock is Lock.UNLOCKING
+    assert {outcome for _, outcome in watched.heard.ended} == {"ok"}, "nobody was caught"
+
+
+async def test_an_older_block_is_read_where_the_newest_reading_is_too_old_to_sign_by(
+    make: Make, devnet: Devnet
+) -> None:
+    clock = [0]
+    watched = await make(3, unix_s=lambda: clock[0])
+    old = devnet.rpc("eth_getBlockByNumber", "latest", False)
+    devnet.mine()
+    await watched.reader.poll()
+    newest = (await watched.reader.poll()).block
+    watched.proxies[0].fault = stale_head(old)
+    for late_s, is_older in ((STALE_MAX_S, False), (STALE_MAX_S + 1, True)):
+        clock[0] = newest.time_unix_s + late_s
+        read = [(await watched.reader.poll()).block.number for _ in range(6)]
+        assert (min(read) < newest.number) is is_older
 
 
 async def test_after_a_reorganisation_the_new_chain_is_read(make: Make, devnet: Devnet) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain import contracts, escrow_reader, orchestrators
+from chain import functions
 from chain.networks import ARBITRUM_ONE, BONDING_MANAGER, NETWORKS, ROUNDS_MANAGER, TICKET_BROKER
 from chain.signatures import checksum_address
 
@@ -23,16 +23,17 @@ def test_arbitrum_one_is_where_the_protocol_is() -> None:
 @pytest.mark.parametrize(
     ("selector", "published"),
     [
-        (contracts.GET_CONTRACT, "e16c7d98"),
-        (escrow_reader.GET_SENDER_INFO, "e1a589da"),
-        (escrow_reader.TICKET_VALIDITY_PERIOD, "856a2cf8"),
-        (escrow_reader.UNLOCK_PERIOD, "20d3a0b4"),
-        (escrow_reader.CURRENT_ROUND, "8a19c8bc"),
-        (escrow_reader.LAST_INITIALIZED_ROUND, "8807f36e"),
-        (escrow_reader.BLOCK_HASH_FOR_ROUND, "3aa4add4"),
-        (escrow_reader.GET_TRANSCODER_POOL_SIZE, "2a4e0d55"),
-        (orchestrators.IS_ACTIVE, "08802374"),
-        (orchestrators.IS_REGISTERED, "68ba170c"),
+        (functions.GET_CONTRACT, "e16c7d98"),
+        (functions.GET_SENDER_INFO, "e1a589da"),
+        (functions.CLAIMED_RESERVE, "4ac826da"),
+        (functions.TICKET_VALIDITY_PERIOD, "856a2cf8"),
+        (functions.UNLOCK_PERIOD, "20d3a0b4"),
+        (functions.CURRENT_ROUND, "8a19c8bc"),
+        (functions.LAST_INITIALIZED_ROUND, "8807f36e"),
+        (functions.BLOCK_HASH_FOR_ROUND, "3aa4add4"),
+        (functions.GET_TRANSCODER_POOL_SIZE, "2a4e0d55"),
+        (functions.IS_ACTIVE, "08802374"),
+        (functions.IS_REGISTERED, "68ba170c"),
     ],
 )
 def test_a_function_is_called_by_its_published_selector(selector: bytes, published: str) -> None:

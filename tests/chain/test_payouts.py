@@ -134,3 +134,50 @@ def test_a_hundred_million_tickets_in_ten_thousand_counters_cost_no_more_than_a_
     assert book.num_tickets == 10**8
     assert abs(payouts.quantile_wei(0.5) - book.expected_wei) < 2 * book.deviation_wei
     assert CELLS * 16 * 4 < 2**23  # bytes that it holds, whatever the number of counters
+
+
+def test_a_stream_that_always_wins_has_no_worst_case() -> None:
+    """A thousand winners a day are more than a thousand on every other day. What never wins makes the lattice fine."""
+    flow = [Flow(ETH, WIN_PROB_CERTAIN, 1000), Flow(1, 0, 1)]
+    payouts = Payouts([], flow, horizon_max_s=86_400)
+    poisson = [float(each) for each in np.cumsum(_poisson(1000, 1200))]
+    for winners in (900, 1000, 1050, 1100):
+        exceeded = payouts.exceed(winners * ETH + ETH // 2, horizon_s=86_400)
+        assert exceeded == pytest.approx(1 - poisson[winners], abs=1e-3)
+
+
+def _poisson(mean: float, up_to: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    counts = np.arange(up_to + 1)
+    logs = counts * np.log(mean) - mean - np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
+    return np.exp(logs)
+
+
+def test_many_kinds_that_win_often_are_answered_more_carefully_and_still_at_once() -> None:
+    """All but the riskiest are taken for streams: the mean stays, and the tail is no smaller."""
+    tickets = [OpenTickets(FINNEY * (1 + kind % 3), win_prob(Fraction(1, 4)) + kind, 2) for kind in range(300)]
+    alike = [OpenTickets(FINNEY * (1 + rest), win_prob(Fraction(1, 4)), 200) for rest in range(3)]
+    careful, exact = Payouts(tickets), Payouts(alike)
+    for confidence in (0.9, 0.99, 0.9999):
+        least_wei = exact.quantile_wei(confidence)
+        assert least_wei <= careful.quantile_wei(confidence) < 1.15 * least_wei
+    assert careful.quantile_wei(0.5) == pytest.approx(exact.quantile_wei(0.5), rel=0.01)
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.05, 0.5, 0.99])
+def test_the_time_that_is_found_is_the_first_second(probability: float) -> None:
+    payouts = Payouts(
+        [OpenTickets(3 * FINNEY, win_prob(Fraction(1, 10)), 20)],
+        [Flow(FINNEY, win_prob(Fraction(1, 1000)), 50_000), Flow(7 * FINNEY, win_prob(Fraction(1, 5000)), 9, 3600)],
+        horizon_max_s=3 * 86_400,
+    )
+    found_s = payouts.exceeded_after_s(90 * FINNEY, probability)
+    assert found_s is not None
+    assert found_s > 0
+    before, then = (payouts.exceed(90 * FINNEY, horizon_s=each_s) for each_s in (found_s - 1, found_s))
+    assert before < probability <= then + 1e-12
+
+
+def test_tickets_out_of_range_have_no_payouts() -> None:
+    for wrong in (OpenTickets(-1, 1, 1), OpenTickets(1, 1, -1), OpenTickets(1, 2 * WIN_PROB_CERTAIN, 1)):
+        with pytest.raises(ValueError, match="out of range"):
+            Payouts([wrong])

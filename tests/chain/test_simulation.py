@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chain.payouts import Flow, Payouts
 from chain.simulation import HORIZON_MAX_S, RUNS_MAX, Played, play, proportion, redeemed_share, waiting_s
 from chain.tickets import WIN_PROB_CERTAIN
-from chain.traffic import DAY_S, REDEEMED_AFTER_MIN_S, ROUND_S, Funds, Traffic
+from chain.traffic import DAY_S, REDEEMED_AFTER_MIN_S, ROUND_S, PlannedFunds, Traffic
 
 FINNEY = 10**15
 PLAN = Traffic(
@@ -164,7 +164,7 @@ def hand_played(redeemed: list[list[int]], waiting: list[list[int]]) -> Played:
 def test_what_an_emptied_deposit_owes_is_paid_by_the_share_of_one_orchestrator() -> None:
     played = hand_played([[0, 1, 3], [0, 1, 1]], [[5, 5, 4], [5, 5, 5]])
     # 2.5 winners fit; the first future has half a winner of the third and 4 waiting ones left, all of one orchestrator
-    funds = Funds(5 * FINNEY // 2, 30 * FINNEY, 10, 50)
+    funds = PlannedFunds(5 * FINNEY // 2, 30 * FINNEY, 10, 50)
     after = played.after_ruin(funds, orchestrators_count=1, rng=np.random.default_rng(0))
     assert after == (1, 3 * FINNEY, 3 * FINNEY // 2, 1)
     wealthy = replace(funds, reserve_wei=45 * FINNEY)
@@ -185,7 +185,7 @@ def test_after_ruin_every_winner_is_paid_or_counted_as_unpaid(
     played = hand_played([[0, winners]], [[0, waiting]])
     deposit_wei = winners * FINNEY - 1
     after = played.after_ruin(
-        Funds(deposit_wei, reserve_wei, 20, 50), orchestrators_count=orchestrators, rng=np.random.default_rng(0)
+        PlannedFunds(deposit_wei, reserve_wei, 20, 50), orchestrators_count=orchestrators, rng=np.random.default_rng(0)
     )
     assert after.from_reserve_wei + after.unpaid_wei == (winners + waiting) * FINNEY - deposit_wei
     assert after.from_reserve_wei <= orchestrators * (reserve_wei // 20)

@@ -299,7 +299,7 @@ TICKS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TICKS, EVS, TYPES)
 def test_an_honest_caller_pays_for_each_nonce_once_whatever_is_lost(ticks: list[Tick], ev: int, job_type: str) -> None:
     ev = ev * 27_648_000 if job_type == LV2V else ev
@@ -351,7 +351,7 @@ TRICKS = st.lists(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(TRICKS, st.tuples(EVS, EVS, EVS), st.sampled_from([LIVE, "fixed"]))
 def test_no_history_is_worth_more_than_was_charged_but_for_what_counted_repeats_hide(
     tricks: list[Trick], evs: tuple[int, int, int], job_type: str

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 
 from structlog.testing import capture_logs
@@ -54,3 +55,29 @@ async def test_stopping_does_not_wait_for_a_turn_that_hangs_and_may_be_done_twic
     async with asyncio.timeout(5):
         await repeated.stop()
         await repeated.stop()
+
+
+async def test_whoever_is_woken_begins_at_once_and_pauses_all_the_same_however_often_it_is_woken() -> None:
+    work = Work()
+    repeated = Repeated("tidy", work, every_s=60, woken_every_s=0.2)
+    repeated.start()
+    await work.until(1)
+    begun_s = time.monotonic()
+    for _ in range(60):
+        repeated.wake()
+        await asyncio.sleep(EVERY_S)
+    assert 3 <= work.turns_count <= 2 + (time.monotonic() - begun_s) / 0.2
+    took_s = []
+    for _ in range(3):  # in one of them at least the machine does not stand still
+        await asyncio.sleep(0.3)
+        turns_count = work.turns_count
+        await asyncio.sleep(0.3)
+        assert work.turns_count == turns_count, "nobody wakes it any more"
+        begun_s = time.monotonic()
+        repeated.wake()
+        await work.until(turns_count + 1)
+        took_s.append(time.monotonic() - begun_s)
+        if min(took_s) < 0.15:
+            break
+    assert min(took_s) < 0.15, took_s
+    await repeated.stop()

@@ -179,6 +179,14 @@ def all_secrets_given() -> dict[str, str]:
         "CLEARINGHOUSE_SIGNER__GO_LIVEPEER__HEADERS": f"Authorization: Bearer {SECRET}\nX-Tenant: a",
         "CLEARINGHOUSE_PRICE__SECOND_OPINIONS": f"USD: https://user:{SECRET}@a.example/{SECRET}?key={SECRET}#/price",
         "CLEARINGHOUSE_CHAIN__RPC_URLS": f"https://a.example/v2/{SECRET}\nhttps://b.example/?key={SECRET}",
+        "CLEARINGHOUSE_ALERTS__CHANNELS": f"ops: slack://{SECRET}/b/c\npager: pagerduty://{SECRET}",
+        "CLEARINGHOUSE_ALERTS__WEBHOOK_SECRET": SECRET,
+        "CLEARINGHOUSE_NOTICES__MAIL_URL": f"mailtos://user:{SECRET}@mail.example?from=billing@mail.example",
+        "CLEARINGHOUSE_TOPUPS__WALLET_PASSWORD": SECRET,
+        "CLEARINGHOUSE_TOPUPS__WALLET_SIGNER_URL": f"https://clef.example/{SECRET}",
+        "CLEARINGHOUSE_STRIPE__API_KEY": f"rk_test_{SECRET}",
+        "CLEARINGHOUSE_STRIPE__WEBHOOK_SECRETS": f"whsec_{SECRET}\nwhsec_{SECRET}2",
+        "CLEARINGHOUSE_CHAIN__WS_URLS": f"wss://a.example/v2/{SECRET}\nwss://user:{SECRET}@b.example",
     }
 
 
@@ -421,7 +429,7 @@ def test_a_previous_round_needs_its_block_hash() -> None:
 
 # --- the chain ------------------------------------------------------------------------------------------------------
 
-RPC_URLS = "CLEARINGHOUSE_CHAIN__RPC_URLS"
+RPC_URLS, WS_URLS = "CLEARINGHOUSE_CHAIN__RPC_URLS", "CLEARINGHOUSE_CHAIN__WS_URLS"
 
 
 def test_endpoints_are_a_list_in_the_file_and_separated_by_commas_or_lines_elsewhere(tmp_path: Path) -> None:
@@ -451,9 +459,20 @@ def test_endpoints_that_cannot_make_a_quorum_are_refused_and_not_repeated(urls: 
     assert SECRET not in message
 
 
+@pytest.mark.parametrize("url", [f"https://a.example/{SECRET}", f"wss:///{SECRET}", f"wss://{SECRET}:port/", "wss://é"])
+def test_what_cannot_be_listened_to_is_refused_and_not_repeated(url: str) -> None:
+    message = error_of({WS_URLS: url})
+    assert "wss://host/path is needed" in message
+    assert SECRET not in message
+
+
 def test_one_endpoint_alone_and_plain_http_are_warned_about() -> None:
     alone = load_settings(environment={RPC_URLS: "http://rpc.example", "CLEARINGHOUSE_CHAIN__QUORUM_COUNT": "1"})
     assert [text.split()[0] for text in warnings_about(alone)] == ["chain.quorum_count", "chain.rpc_urls"]
+    heard = load_settings(environment={RPC_URLS: "https://a.example,https://b.example", WS_URLS: "ws://rpc.example"})
+    assert [text.split()[0] for text in warnings_about(heard)] == ["chain.ws_urls"]
+    idle = load_settings(environment={WS_URLS: "wss://a.example"})
+    assert [text.split()[0] for text in warnings_about(idle)] == ["chain.ws_urls"]
     here = load_settings(environment={RPC_URLS: "http://127.0.0.1:8545,http://localhost:8546"})
     assert warnings_about(here) == []
 
@@ -531,3 +550,24 @@ def test_feeds_and_opinions_that_cannot_work_are_refused_without_showing_secrets
 def test_a_second_opinion_that_nobody_asks_is_warned_about() -> None:
     settings = Settings.model_validate({"price": {"second_opinions": {"USD": SECRET_URL}}})
     assert any(text.startswith("price.second_opinions is not asked") for text in warnings_about(settings))
+
+
+@pytest.mark.parametrize(
+    ("topups", "said"),
+    [
+        ({"WALLET": "keystore"}, "wallet_keystore_file and wallet_password_file"),
+        ({"WALLET": "keystore", "WALLET_KEYSTORE_FILE": "/a"}, "wallet_keystore_file and wallet_password_file"),
+        ({"WALLET": "signer", "WALLET_SIGNER_URL": f"https://clef.example/{SECRET}"}, "wallet_signer_address"),
+        ({"MODE": "on"}, "mode needs a wallet"),
+        ({"TRANSACTION_MAX_WEI": str(2 * 10**18)}, "transaction_max_wei and day_max_wei"),
+        ({"AMOUNT_MIN_WEI": str(10**18)}, "amount_min_wei"),
+        ({"PRIORITY_FEE_WEI": str(10**10)}, "priority_fee_wei"),
+        ({"PRIORITY_FEE_MAX_WEI": str(10**11)}, "fee_max_wei"),
+    ],
+)
+def test_top_ups_that_could_not_be_sent_or_have_caps_that_mean_nothing_are_refused(
+    topups: dict[str, str], said: str
+) -> None:
+    message = error_of(environment={f"CLEARINGHOUSE_TOPUPS__{name}": value for name, value in topups.items()})
+    assert said in message
+    assert SECRET not in message

@@ -45,19 +45,25 @@ async def test_work_that_takes_too_long_is_cancelled_and_its_task_goes_on() -> N
     assert await call("c") == "c was late", "the timer is set again"
 
 
-async def test_a_slow_call_does_not_end_those_that_began_later() -> None:
-    deadlines = Deadlines(0.1)
+async def test_a_slow_call_does_not_end_those_that_began_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines, may_end, loop = Deadlines(10), asyncio.Event(), asyncio.get_running_loop()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
 
-    async def work(duration_s: float) -> float:
-        await asyncio.sleep(duration_s)
-        return duration_s
+    async def work(number: int) -> int:
+        await may_end.wait()
+        return number
 
-    slow = asyncio.create_task(deadlines.run(work, 10))
-    await asyncio.sleep(0.06)
-    later = asyncio.create_task(deadlines.run(work, 0.07))
+    slow = asyncio.create_task(deadlines.run(work, 1))
+    await asyncio.sleep(0)
+    now_s += 4
+    later = asyncio.create_task(deadlines.run(work, 2))
+    await asyncio.sleep(0)
+    now_s += 9
     with pytest.raises(TimeoutError):
         await slow
-    assert await later == 0.07
+    may_end.set()
+    assert await later == 2
 
 
 async def test_cancelling_the_caller_stays_a_cancellation() -> None:

@@ -9,7 +9,7 @@ import pytest
 from chain.fees import billable_units, fee_wei, tickets_needed
 from chain.messages import decode_orchestrator_info
 from chain.tickets import batch_ev_wei, recipient_rand_hash, ticket_ev
-from clearinghouse.config import EscrowSettings
+from clearinghouse.config_chain import EscrowSettings
 from clearinghouse.demo_orchestrator import (
     FACE_VALUE_WEI,
     PRICES,

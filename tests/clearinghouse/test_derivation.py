@@ -23,6 +23,7 @@ from clearinghouse.derivation import (
     fee_of,
     require_clock,
     require_follows,
+    work_of,
 )
 from tests.chain.vectors import OURS, PROTOCOL, load
 from tests.clearinghouse.histories import PLANS, Answered, Plan, Step, history_of
@@ -43,6 +44,10 @@ FIRST = PaymentState(
     sequence_number=0,
     auth_id="",
 )
+
+
+def fee_between(state: PaymentState, base: PaymentState | None, *, in_pixels: int) -> Fee:
+    return fee_of(state, work_of(state, base, in_pixels=in_pixels))
 
 
 def after(state: PaymentState, *, seconds: int, tickets: int, balance: str, **changes: Any) -> PaymentState:
@@ -67,11 +72,11 @@ LV2V = replace(FIRST, type="", initial_price=Price(150, 175), sender_nonce=25, b
 def test_the_references_lv2v_case_follows_from_its_pixels() -> None:
     """EV 35: 25 tickets pay 6000/7 and leave 125/7; then 61 pay 15000/7 at the first price and leave 10."""
     first = LV2V
-    fee = fee_of(first, None, in_pixels=1000)
+    fee = fee_between(first, None, in_pixels=1000)
     assert (Fraction(*fee), fee.wei) == (Fraction(6000, 7), 857)
     require_follows(first, None, fee=fee, num_tickets=25, face_value_wei=175, win_prob=WIN_PROB_CERTAIN // 5)
     second = after(first, seconds=0, tickets=61, balance="10")
-    fee = fee_of(second, first, in_pixels=2500)
+    fee = fee_between(second, first, in_pixels=2500)
     assert (Fraction(*fee), fee.wei) == (Fraction(15000, 7), 2143)
     require_follows(second, first, fee=fee, num_tickets=61, face_value_wei=175, win_prob=WIN_PROB_CERTAIN // 5)
 
@@ -79,7 +84,7 @@ def test_the_references_lv2v_case_follows_from_its_pixels() -> None:
 @pytest.mark.parametrize("tickets", [1, 24, 26, 100])
 def test_another_number_of_tickets_is_refused_even_where_the_balance_agrees(tickets: int) -> None:
     """A number that wrapped around leaves a deficit, and a generous signer would spend the caller's credit."""
-    fee = fee_of(LV2V, None, in_pixels=1000)
+    fee = fee_between(LV2V, None, in_pixels=1000)
     state = replace(LV2V, balance=35 * tickets - Fraction(*fee))
     with pytest.raises(DerivationError, match="fewer tickets than due" if tickets < 25 else "more tickets than due"):
         require_follows(state, None, fee=fee, num_tickets=tickets, face_value_wei=175, win_prob=WIN_PROB_CERTAIN // 5)
@@ -119,9 +124,9 @@ def test_fixed_bills_one_unit_a_call_whatever_the_clock_says() -> None:
 def test_lv2v_bills_a_minute_and_then_whole_pixels() -> None:
     """Section 3.1: 60 s preload, then 141 653 333 pixels for 5.123456789 s."""
     state = replace(FIRST, type="lv2v", initial_price=Price(1, 1), balance=Fraction(0))
-    assert fee_of(state, None, in_pixels=7) == Fee(1_658_880_000, 1)
+    assert fee_between(state, None, in_pixels=7) == Fee(1_658_880_000, 1)
     later = replace(state, last_update_unix_ns=NOW_UNIX_NS + 5_123_456_789)
-    assert fee_of(later, state, in_pixels=7) == Fee(141_653_333, 1)
+    assert fee_between(later, state, in_pixels=7) == Fee(141_653_333, 1)
 
 
 def test_after_a_refresh_the_nonces_begin_at_one_and_the_balance_goes_on() -> None:
@@ -147,7 +152,7 @@ def test_of_the_staged_tickets_of_the_vectors_that_number_alone_follows(file: Pa
 
 
 def _follows(state: PaymentState, base: PaymentState, num_tickets: int, ev: Fraction) -> bool:
-    fee = fee_of(state, base, in_pixels=0)
+    fee = fee_between(state, base, in_pixels=0)
     face_value_wei, win_prob = ev.numerator, WIN_PROB_CERTAIN // ev.denominator
     try:
         require_follows(state, base, fee=fee, num_tickets=num_tickets, face_value_wei=face_value_wei, win_prob=win_prob)
@@ -163,14 +168,14 @@ def _states(answered: Answered) -> tuple[PaymentState, PaymentState | None]:
     return decode_state(decode_base64(loads(answered.body)["state"]["State"])), answered.base
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PLANS)
 def test_what_a_correct_signer_signs_derives_to_its_tickets(plan: Plan) -> None:
     for answered in history_of(plan):
         state, base = _states(answered)
         payment = decode_payment(loads(answered.body)["payment"])
         count = len(payment.nonces)
-        fee = fee_of(state, base, in_pixels=answered.request.in_pixels)
+        fee = fee_between(state, base, in_pixels=answered.request.in_pixels)
         before = base.balance if base is not None and base.balance is not None else Fraction(0)
         assert state.balance == before + count * ticket_ev(payment.face_value_wei, payment.win_prob) - Fraction(*fee)
         if plan.job_type == "":
@@ -237,19 +242,19 @@ def test_a_first_state_begins_at_zero(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("price", [Price(0, 1), Price(1, 0), Price(-1, -1), Price(-1, 1), Price(1, -1)])
 def test_a_price_that_is_not_positive_bills_nothing(price: Price) -> None:
     with pytest.raises(DerivationError, match="InitialPrice"):
-        fee_of(replace(FIRST, initial_price=price), None, in_pixels=1)
+        fee_between(replace(FIRST, initial_price=price), None, in_pixels=1)
 
 
 def test_less_than_a_pixel_of_time_is_no_call() -> None:
     state = replace(FIRST, type="lv2v")
     later = replace(state, last_update_unix_ns=NOW_UNIX_NS + 36)
     with pytest.raises(DerivationError, match="no unit"):
-        fee_of(later, state, in_pixels=1)
+        fee_between(later, state, in_pixels=1)
 
 
 @pytest.mark.parametrize("wei", [1, -1, Fraction(1, 10**30), 10**399, -(10**399)])
 def test_a_balance_one_wei_or_less_beside_the_right_one_is_refused(wei: Fraction) -> None:
-    fee = fee_of(SECOND, FIRST, in_pixels=0)
+    fee = fee_between(SECOND, FIRST, in_pixels=0)
     how: dict[str, Any] = {"fee": fee, "num_tickets": 1, "face_value_wei": 175, "win_prob": WIN_PROB_CERTAIN // 5}
     require_follows(SECOND, FIRST, **how)
     with pytest.raises(DerivationError, match="another Balance"):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from clearinghouse.asgi import ClientGone, Receive, Reply, Scope, Send, read_body
+from clearinghouse.asgi import Application, ClientGone, Receive, Reply, Scope, Send, read_body
 from clearinghouse.connections import Connections, Cut
 from clearinghouse.door import NO_FILES_PAUSE_S
 from clearinghouse.errors import Refusal
@@ -24,14 +24,19 @@ from clearinghouse.listener import HttpListener
 from tests.parts.certificates import Authority
 
 READ_TIMEOUT_S, IDLE_TIMEOUT_S = 0.3, 1.0
+#: Where a client's time is not what a test is about.
+PATIENT = {"read_timeout_s": 60.0, "idle_timeout_s": 60.0}
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"x" * (1 << 20)
 
 
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    with contextlib.suppress(Refusal, ClientGone):
-        await read_body(receive, bytes_max=1 << 20, timeout_s=READ_TIMEOUT_S)
-    await Reply(200, LARGE if scope["path"] == "/large" else b"hello").send(send)
+def hello(read_timeout_s: float) -> Application:
+    async def say(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(Refusal, ClientGone):
+            await read_body(receive, bytes_max=1 << 20, timeout_s=read_timeout_s)
+        await Reply(200, LARGE if scope["path"] == "/large" else b"hello").send(send)
+
+    return say
 
 
 async def large(_: HotRequest) -> Reply:
@@ -46,16 +51,22 @@ async def echo(request: HotRequest) -> Reply:
 
 
 @asynccontextmanager
-async def listening(connections: Connections, **more: Any) -> AsyncIterator[int]:
+async def listening(
+    connections: Connections,
+    *,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    idle_timeout_s: float = IDLE_TIMEOUT_S,
+    **more: Any,
+) -> AsyncIterator[int]:
     listener = HttpListener(
-        hello,
+        hello(read_timeout_s),
         host="127.0.0.1",
         port=0,
-        read_timeout_s=READ_TIMEOUT_S,
-        idle_timeout_s=IDLE_TIMEOUT_S,
+        read_timeout_s=read_timeout_s,
+        idle_timeout_s=idle_timeout_s,
         shutdown_timeout_s=1,
         hot=HotRoutes(
-            {(b"GET", b"/hot"): large, (b"POST", b"/hot"): echo}, body_max_bytes=1 << 20, body_timeout_s=READ_TIMEOUT_S
+            {(b"GET", b"/hot"): large, (b"POST", b"/hot"): echo}, body_max_bytes=1 << 20, body_timeout_s=read_timeout_s
         ),
         connections=connections,
         **more,
@@ -96,19 +107,19 @@ async def visiting(port: int) -> AsyncIterator[Visitors]:
 
 
 async def until(is_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not is_true():
             await asyncio.sleep(0.01)
 
 
 async def said(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await reader.read()
 
 
 async def test_one_address_gets_half_is_then_told_503_and_others_get_in() -> None:
     connections = Connections(8)
-    async with listening(connections) as port, visiting(port) as visitors:
+    async with listening(connections, **PATIENT) as port, visiting(port) as visitors:
         for _ in range(4):
             await visitors.come("127.0.0.2")
         await until(lambda: connections.open_count == 4)
@@ -132,7 +143,7 @@ async def test_one_address_gets_half_is_then_told_503_and_others_get_in() -> Non
 
 async def test_when_every_place_is_taken_everybody_is_told_503() -> None:
     connections = Connections(4)
-    async with listening(connections) as port, visiting(port) as visitors:
+    async with listening(connections, **PATIENT) as port, visiting(port) as visitors:
         for number in range(4):
             await visitors.come(f"127.0.0.{number + 2}")
         await until(lambda: connections.open_count == 4)
@@ -161,14 +172,14 @@ async def test_a_tls_handshake_has_a_place_and_a_time_limit(tls_files: dict[str,
         writer.write(GET)  # in cleartext
         assert b"200" not in await said(confused)
         assert await said(silent) == b""
-        assert READ_TIMEOUT_S * 0.9 < time.monotonic() - started < 2
+        assert time.monotonic() - started > READ_TIMEOUT_S * 0.9
         await until(lambda: connections.open_count == 0)
         assert connections.cut_counts[Cut.HANDSHAKE] == 2
 
 
 async def test_without_a_place_no_tls_handshake_is_begun(tls_files: dict[str, Path]) -> None:
     connections = Connections(2)
-    async with listening(connections, **tls_files) as port, visiting(port) as visitors:
+    async with listening(connections, **PATIENT, **tls_files) as port, visiting(port) as visitors:
         await visitors.come()
         await until(lambda: connections.open_count == 1)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -182,7 +193,7 @@ async def test_a_tls_connection_gives_its_place_back(tls_files: dict[str, Path])
     connections = Connections(2)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    async with listening(connections, **tls_files) as port:
+    async with listening(connections, **PATIENT, **tls_files) as port:
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
             writer.write(GET)
@@ -215,7 +226,7 @@ async def test_a_process_without_files_waits_and_accepts_again(monkeypatch: pyte
 
     monkeypatch.setattr(socket, "create_server", create_server)
     connections = Connections(8)
-    async with listening(connections) as port, visiting(port) as visitors:
+    async with listening(connections, **PATIENT) as port, visiting(port) as visitors:
         started = time.monotonic()
         reader, writer = await visitors.come()
         writer.write(GET)
@@ -262,7 +273,7 @@ async def test_a_client_that_takes_no_answer_is_cut(path: bytes, close: bool) ->
             await until(lambda: connections.open_count == 1)
             started = time.monotonic()
             await until(lambda: connections.open_count == 0)
-            assert IDLE_TIMEOUT_S * 0.9 < time.monotonic() - started < 3 * IDLE_TIMEOUT_S
+            assert time.monotonic() - started > IDLE_TIMEOUT_S * 0.9
     assert connections.cut_counts[Cut.ANSWER_NOT_TAKEN] == 1
 
 
@@ -271,7 +282,7 @@ async def test_large_bodies_share_a_bounded_part_of_the_memory_and_small_ones_ne
     """Else thousands of bodies that stop before their end would take gigabytes, without a key."""
     connections = Connections(100, large_bodies_max_bytes=200_000)
     begun = b"POST %s HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" % path
-    async with listening(connections) as port, visiting(port) as visitors:
+    async with listening(connections, read_timeout_s=1.2, idle_timeout_s=1.5) as port, visiting(port) as visitors:
         for size in [90_000, 90_000]:
             _, writer = await visitors.come()
             writer.write(begun + b"x" * size)

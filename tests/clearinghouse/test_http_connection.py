@@ -21,7 +21,11 @@ from clearinghouse.listener import HttpListener
 from tests.parts.certificates import Authority
 
 READ_TIMEOUT_S = 0.3
+#: Of a port whose clients are not what a test is about: nobody is cut off because the machine stood still.
+PATIENT = {"read_timeout_s": 60, "idle_timeout_s": 60}
+PATIENCE_S = 30
 BODY_MAX_BYTES = 100_000
+WAITS = b"Expect: 100-continue"
 WAYS = pytest.mark.parametrize("path", ["/hot", "/plain"])
 MEBIBYTE = 1 << 20
 
@@ -30,6 +34,7 @@ class Service:
     """What both ways lead to. The body says what to do, and everything that is called is written down."""
 
     def __init__(self) -> None:
+        self.read_timeout_s: float = READ_TIMEOUT_S
         self.began: list[bytes] = []
         self.finished: list[bytes] = []
         self.waited_s: list[float] = []
@@ -47,7 +52,7 @@ class Service:
             await Reply(404, f"{scope['method']} {scope['path']}".encode()).send(send)
             return
         try:
-            body = await read_body(receive, bytes_max=BODY_MAX_BYTES, timeout_s=READ_TIMEOUT_S)
+            body = await read_body(receive, bytes_max=BODY_MAX_BYTES, timeout_s=self.read_timeout_s)
             reply = await self.answer(body, scope["headers"])
         except ClientGone:
             return
@@ -75,8 +80,9 @@ class Service:
 
 @asynccontextmanager
 async def listening(service: Service, **changed: Any) -> AsyncIterator[int]:
-    hot = HotRoutes({(b"POST", b"/hot"): service.hot}, body_max_bytes=BODY_MAX_BYTES, body_timeout_s=READ_TIMEOUT_S)
     times = {"read_timeout_s": READ_TIMEOUT_S, "idle_timeout_s": 1, "shutdown_timeout_s": 1, **changed}
+    service.read_timeout_s = body_timeout_s = times["read_timeout_s"]
+    hot = HotRoutes({(b"POST", b"/hot"): service.hot}, body_max_bytes=BODY_MAX_BYTES, body_timeout_s=body_timeout_s)
     listener = HttpListener(service.plain, host="127.0.0.1", port=0, hot=hot, **times)
     port = await listener.start()
     try:
@@ -93,6 +99,12 @@ def service() -> Service:
 
 @pytest.fixture
 async def port(service: Service) -> AsyncIterator[int]:
+    async with listening(service, **PATIENT) as number:
+        yield number
+
+
+@pytest.fixture
+async def hasty_port(service: Service) -> AsyncIterator[int]:
     async with listening(service) as number:
         yield number
 
@@ -108,15 +120,20 @@ class Client:
         await self.writer.drain()
 
     async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             lines = (await self.reader.readuntil(b"\r\n\r\n"))[:-4].split(b"\r\n")
             headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
             body = await self.reader.readexactly(int(headers.get(b"content-length", b"0")))
         return int(lines[0].split(b" ")[1]), headers, body
 
+    async def told_to_continue(self) -> None:
+        """Of one that sent `Expect: 100-continue`: the server reads the body."""
+        async with asyncio.timeout(PATIENCE_S):
+            assert await self.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+
     async def rest(self) -> bytes:
         """Whatever comes until the server closes."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.read()
 
 
@@ -142,7 +159,7 @@ def chunked(path: str, *pieces: bytes, trailer: bytes = b"") -> bytes:
 
 
 async def until(is_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not is_true():
             await asyncio.sleep(0.01)
 
@@ -194,8 +211,10 @@ async def test_pipelined_requests_of_both_kinds_are_answered_one_by_one_in_their
 
 @WAYS
 @pytest.mark.parametrize("more", [(), (b"Expect: 100-continue",)])
-async def test_a_body_of_which_nothing_comes_is_not_waited_for(port: int, path: str, more: tuple[bytes, ...]) -> None:
-    async with connected(port) as client:
+async def test_a_body_of_which_nothing_comes_is_not_waited_for(
+    hasty_port: int, path: str, more: tuple[bytes, ...]
+) -> None:
+    async with connected(hasty_port) as client:
         await client.send(post(path, b"0123456789", *more)[:-10])
         answers = await client.rest()
         assert b" 400 Bad Request\r\n" in answers
@@ -227,20 +246,20 @@ async def test_a_client_that_only_sends_is_not_read_for_ever(service: Service, p
 
 
 @WAYS
-async def test_after_an_answer_the_idle_time_runs_anew(port: int, path: str) -> None:
-    async with connected(port) as client:
+async def test_after_an_answer_the_idle_time_runs_anew(service: Service, path: str) -> None:
+    async with listening(service, idle_timeout_s=2) as port, connected(port) as client:
         for _ in range(3):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.8)
             await client.send(post(path, b"still here"))
             assert (await client.answer())[0] == 200
         started = time.monotonic()
         assert await client.rest() == b""
-        assert 0.9 < time.monotonic() - started < 2
+        assert time.monotonic() - started > 1.8
 
 
 @WAYS
-async def test_a_call_may_take_longer_than_any_time_a_client_has(service: Service, port: int, path: str) -> None:
-    async with connected(port) as client:
+async def test_a_call_may_take_longer_than_any_time_a_client_has(service: Service, hasty_port: int, path: str) -> None:
+    async with connected(hasty_port) as client:
         await client.send(post(path, b"held"))
         await asyncio.sleep(1.3)
         service.may_go_on.set()
@@ -248,13 +267,11 @@ async def test_a_call_may_take_longer_than_any_time_a_client_has(service: Servic
 
 
 @WAYS
-async def test_half_a_head_after_an_answer_does_not_hold_the_connection(port: int, path: str) -> None:
-    async with connected(port) as client:
+async def test_half_a_head_after_an_answer_does_not_hold_the_connection(service: Service, path: str) -> None:
+    async with listening(service, idle_timeout_s=600) as port, connected(port) as client:
         await client.send(post(path, b"one") + b"POST /hot HT")
         assert (await client.answer())[2] == b"<one>"
-        started = time.monotonic()
         assert await client.rest() == b""
-        assert time.monotonic() - started < 0.9
 
 
 @WAYS
@@ -347,19 +364,19 @@ async def test_a_client_that_waits_for_100_continue_is_told_when_its_turn_has_co
 
 
 @WAYS
-async def test_a_body_that_comes_too_slowly_is_refused_and_the_connection_goes_on(port: int, path: str) -> None:
-    async with connected(port) as client:
+async def test_a_body_that_comes_too_slowly_is_refused_and_the_connection_goes_on(service: Service, path: str) -> None:
+    async with listening(service, idle_timeout_s=60) as port, connected(port) as client:
         started = time.monotonic()
         await client.send(post(path, b"0123456789")[:-5])
         status, _, body = await client.answer()
         assert (status, body) == (400, b"request body did not arrive within 0.3 s")
-        assert READ_TIMEOUT_S * 0.9 < time.monotonic() - started < 1
+        assert time.monotonic() - started > READ_TIMEOUT_S * 0.9
         await client.send(b"56789" + post(path, b"next"))
         assert (await client.answer())[2] == b"<next>"
 
 
-async def test_the_time_for_a_body_does_not_begin_anew_with_every_byte(port: int) -> None:
-    async with connected(port) as client:
+async def test_the_time_for_a_body_does_not_begin_anew_with_every_byte(hasty_port: int) -> None:
+    async with connected(hasty_port) as client:
         await client.send(post("/hot", b"y" * 100)[:-100])
         started = time.monotonic()
         answer = asyncio.create_task(client.answer())
@@ -367,7 +384,7 @@ async def test_the_time_for_a_body_does_not_begin_anew_with_every_byte(port: int
             await client.send(b"y")
             await asyncio.sleep(0.05)
         assert (await answer)[0] == 400
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 4, "a hundred bytes take five seconds"
 
 
 @WAYS
@@ -394,14 +411,19 @@ async def test_a_body_of_the_largest_size_is_taken(port: int, path: str) -> None
 
 async def test_the_time_a_body_was_waited_for_is_told(service: Service, port: int) -> None:
     async with connected(port) as client:
-        await client.send(post("/hot", b"12345")[:-1])
-        await asyncio.sleep(0.15)
+        began_s = time.monotonic()
+        await client.send(post("/hot", b"12345", WAITS)[:-1])
+        await client.told_to_continue()
+        waiting_s = time.monotonic()
+        await asyncio.sleep(0.5)
+        sent_s = time.monotonic()
         await client.send(b"5" + post("/hot", b"slow") + post("/hot", b"queued"))
         for _ in range(3):
             assert (await client.answer())[0] == 200
+        ended_s = time.monotonic()
     late, prompt, queued = service.waited_s
-    assert 0.1 < late < READ_TIMEOUT_S
-    assert prompt < 0.01
+    assert sent_s - waiting_s <= late < ended_s - began_s
+    assert prompt < ended_s - sent_s
     assert queued == 0
 
 
@@ -439,9 +461,9 @@ async def test_a_bug_never_leaves_half_an_answer(port: int, path: str, body: byt
 
 @WAYS
 async def test_a_client_that_hangs_up_before_its_body_is_whole_has_asked_nothing(
-    service: Service, port: int, path: str
+    service: Service, hasty_port: int, path: str
 ) -> None:
-    async with connected(port) as client:
+    async with connected(hasty_port) as client:
         await client.send(post(path, b"12345")[:-1])
         await asyncio.sleep(0.05)
     await asyncio.sleep(READ_TIMEOUT_S + 0.1)
@@ -485,7 +507,7 @@ async def test_who_never_takes_its_answers_is_disconnected(service: Service) -> 
         await asyncio.sleep(3)  # longer than the idle time-out, twice
         begun = len(service.began)
         with contextlib.suppress(ConnectionError):
-            while await asyncio.wait_for(client.reader.read(MEBIBYTE), 5):
+            while await asyncio.wait_for(client.reader.read(MEBIBYTE), PATIENCE_S):
                 pass
         assert len(service.began) == begun < 20
 
@@ -495,7 +517,7 @@ async def test_who_never_takes_its_answers_is_disconnected(service: Service) -> 
 
 @WAYS
 async def test_a_call_that_was_accepted_is_answered_before_the_end(service: Service, path: str) -> None:
-    async with listening(service) as port:
+    async with listening(service, **PATIENT, shutdown_timeout_s=60) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         client = Client(reader, writer)
         await client.send(post(path, b"slow"))
@@ -508,11 +530,11 @@ async def test_a_call_that_was_accepted_is_answered_before_the_end(service: Serv
 
 @WAYS
 async def test_a_body_may_still_arrive_while_the_server_ends(service: Service, path: str) -> None:
-    async with listening(service) as port:
+    async with listening(service, **PATIENT, shutdown_timeout_s=60) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         client = Client(reader, writer)
-        await client.send(post(path, b"12345")[:-1])
-        await asyncio.sleep(0.05)
+        await client.send(post(path, b"12345", WAITS)[:-1])
+        await client.told_to_continue()
         asyncio.get_running_loop().call_later(0.15, writer.write, b"5")
     assert (await client.answer())[2] == b"<12345>"
     writer.close()
@@ -527,7 +549,7 @@ async def test_the_end_does_not_wait_for_ever_for_a_call(path: str) -> None:
         await Client(reader, writer).send(post(path, b"held"))
         await until(lambda: service.began)
         service.may_go_on = asyncio.Event()  # which nobody sets
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE_S
     assert (await Client(reader, writer).answer())[0] == 500
     writer.close()
 
@@ -543,8 +565,8 @@ async def test_the_end_does_not_wait_for_ever_for_a_body(service: Service, path:
         plain, host="127.0.0.1", port=0, read_timeout_s=10, idle_timeout_s=10, shutdown_timeout_s=1, hot=hot
     )
     async with connected(await listener.start()) as client:
-        await client.send(post(path, b"12345")[:-1])
-        await asyncio.sleep(0.05)
+        await client.send(post(path, b"12345", WAITS)[:-1])
+        await client.told_to_continue()
         await listener.stop()
         assert (await client.rest()).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
 
@@ -560,7 +582,7 @@ async def test_over_tls_it_is_the_same(service: Service, tmp_path: Path) -> None
         (tmp_path / name).write_bytes(content)
     tls = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     served = {"tls_cert_file": tmp_path / "server.pem", "tls_key_file": tmp_path / "server.key"}
-    async with listening(service, **served) as port:
+    async with listening(service, **PATIENT, **served) as port:
         async with connected(port, tls) as client:
             await client.send(post("/hot", b"slow") + post("/plain", b"two") + chunked("/hot", b"th", b"ree"))
             assert [(await client.answer())[2] for _ in range(3)] == [b"<slow>", b"<two>", b"<three>"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -15,28 +14,22 @@ from chain.quorum import Disagreement, NoDecision
 from chain.signatures import keccak
 from clearinghouse.chain_store import ChainStore
 from clearinghouse.database.connect import SERVE_ROLE
-from clearinghouse.identity import gateways, keys
 from clearinghouse.indexer import ChainReplaced, IndexWatch, Turn
-from tests.parts.books import Usage, commit, usage
 from tests.parts.devnet import Devnet
 from tests.parts.devnet.fault_proxy import Fault, after_requests, changed, half_a_batch, honest, stale_head, status
-from tests.parts.indexed import ETHER, ORCHESTRATOR, SENDER, indexed, prepared, ticket
+from tests.parts.indexed import (
+    ETHER,
+    FACE_VALUE_WEI,
+    ORCHESTRATOR,
+    SENDER,
+    Indexed,
+    indexed,
+    issued,
+    prepared,
+    ticket,
+)  # fmt: skip
 
 Owner = psycopg.Connection[tuple[Any, ...]]
-FACE_VALUE_WEI = ETHER // 1000
-
-
-async def issued(admin: AsyncEngine, owner: Owner, *, count: int, **further: Any) -> Usage:
-    """A payment of `count` tickets, nonces 1 to `count`, in the books."""
-    async with admin.begin() as connection:
-        gateway = await gateways.create(connection, "acme", currency="USD", credit_limit=Decimal(1000))
-        key = await keys.create(connection, gateway.id, pepper=b"p" * 32)
-    call = usage(
-        gateway.id, key.key.id, ev_wei=count * FACE_VALUE_WEI, num_tickets=count, sender=SENDER.address,
-        recipient=ORCHESTRATOR, rand=ticket(1).recipient_rand_hash, **further,
-    )  # fmt: skip
-    assert commit(owner, call)[0] is None
-    return call
 
 
 async def test_redeemed_tickets_of_our_issuing_are_matched_with_their_issuance(
@@ -52,6 +45,32 @@ async def test_redeemed_tickets_of_our_issuing_are_matched_with_their_issuance(
         assert chain.heard.matched == {"matched": 2}
         found = chain.query("SELECT gateway_id, issuance_id FROM winning_ticket")
         assert found == [(call.gateway_id, call.issuance_id)] * 2
+
+
+async def test_a_redeemed_ticket_leaves_the_book_of_open_tickets_and_is_back_after_a_reorganisation(
+    database: str, devnet: Devnet, admin: AsyncEngine, owner: Owner
+) -> None:
+    prepared(devnet)
+    await issued(admin, owner, count=3)
+    async with indexed(database, devnet) as chain:
+        await chain.catch_up()
+        chain.redeem(ticket(2))
+        await chain.catch_up()
+        assert in_the_book(chain) == 2
+        devnet.rpc("anvil_reorg", 1, [])
+        devnet.mine()
+        await chain.catch_up()
+        await chain.catch_up()
+        assert chain.heard.reorganisations == 1
+        assert (chain.redeemed(), in_the_book(chain)) == ([], 3)
+        chain.redeem(ticket(2))
+        await chain.catch_up()
+        assert (chain.redeemed(), in_the_book(chain)) == ([(2, "matched")], 2)
+
+
+def in_the_book(chain: Indexed) -> int:
+    assert chain.query("SELECT * FROM exposure_difference()") == []
+    return int(chain.query("SELECT sum(num_tickets) FROM exposure_book")[0][0])
 
 
 async def test_a_redemption_that_was_not_issued_as_it_is_is_found(
@@ -105,16 +124,37 @@ async def test_everything_that_happens_to_an_escrow_is_recorded(database: str, d
         ]
 
 
+async def test_winners_that_the_deposit_cannot_pay_are_matched_and_their_claims_recorded(
+    database: str, devnet: Devnet, admin: AsyncEngine, owner: Owner
+) -> None:
+    devnet.join(ORCHESTRATOR, b"\x0b" * 20)
+    devnet.next_round()
+    devnet.fund(SENDER.address, deposit_wei=5 * FACE_VALUE_WEI // 2, reserve_wei=4 * FACE_VALUE_WEI)
+    await issued(admin, owner, count=7)
+    async with indexed(database, devnet) as chain:
+        for nonce in range(1, 7):  # two of the deposit, one of both, and the share of one of two orchestrators
+            chain.redeem(ticket(nonce))
+        await chain.catch_up()
+        assert chain.redeemed() == [(nonce, "matched") for nonce in range(1, 7)]
+
+        def amounts(kind: str) -> list[int]:
+            query = f"SELECT amount_wei FROM escrow_event WHERE kind = '{kind}' ORDER BY block_number"
+            return [int(2 * amount / FACE_VALUE_WEI) for (amount,) in chain.query(query)]
+
+        assert amounts("ticket_paid") == [2, 2, 2, 2, 1], "in halves; the sixth was redeemed and got nothing"
+        assert amounts("reserve_claimed") == [1, 2, 1]
+        assert chain.query("SELECT sum(num_tickets)::bigint FROM exposure_book") == [(1,)]
+
+
 async def test_a_reorganisation_is_undone_and_read_again(database: str, devnet: Devnet) -> None:
     prepared(devnet)
     async with indexed(database, devnet) as chain:
         await chain.catch_up()
-        before = chain.recorded()
         chain.redeem(ticket(1))
         await chain.catch_up()
         assert chain.redeemed() == [(1, "foreign")]
-        depth = int(devnet.rpc("eth_blockNumber"), 16) - before[2][-1][0] - 3
-        devnet.rpc("anvil_reorg", max(depth, 1), [])
+        ((redeemed_at,),) = chain.query("SELECT block_number FROM winning_ticket")
+        devnet.rpc("anvil_reorg", int(devnet.rpc("eth_blockNumber"), 16) - redeemed_at + 1, [])
         chain.redeem(ticket(2))
         await chain.catch_up()
         await chain.catch_up()
@@ -145,7 +185,7 @@ async def test_a_chain_that_is_another_one_below_what_was_confirmed_undoes_nothi
 
 async def test_a_killed_indexer_is_followed_by_one_that_goes_on_where_it_was(database: str, devnet: Devnet) -> None:
     prepared(devnet)
-    async with indexed(database, devnet, width=3) as chain, indexed(database, devnet, width=1000) as second:
+    async with indexed(database, devnet, width=3) as chain, indexed(database, devnet, width=10_000) as second:
         chain.redeem(ticket(1))
         for _ in range(2):
             await chain.indexer.turn()
@@ -172,7 +212,7 @@ async def test_two_indexers_at_once_record_everything_once(database: str, devnet
         for nonce in (1, 2, 3):
             first.redeem(ticket(nonce))
         wanted = int(devnet.rpc("eth_blockNumber"), 16)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while first.at() < wanted:
                 await asyncio.sleep(0.05)
         for watch in watches:
@@ -251,7 +291,7 @@ async def test_without_a_quorum_nothing_is_recorded_and_afterwards_nothing_is_mi
             await chain.catch_up()
         chain.redeem(ticket(2))
         chain.proxies[0].fault = stale_head(old)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while chain.at() < int(old["number"], 16):
                 try:
                     await chain.indexer.turn()
@@ -285,7 +325,7 @@ def refusing_more_than(count: int) -> Fault:
 
 async def test_ranges_shrink_as_far_as_an_endpoint_wants(database: str, devnet: Devnet) -> None:
     prepared(devnet)
-    async with indexed(database, devnet, width=1000) as chain:
+    async with indexed(database, devnet, width=10_000) as chain:
         chain.redeem(ticket(1))
         chain.proxies[0].fault = refusing_more_than(3)
         await chain.catch_up()

@@ -9,7 +9,7 @@ import psycopg
 
 from chain.messages import decode_payment
 from chain.signatures import keccak
-from chain.tickets import Ticket, is_winning
+from chain.tickets import is_winning
 from clearinghouse.api.answers import read_answer
 from clearinghouse.checkup import chain_index
 from clearinghouse.checkup.findings import Status
@@ -17,9 +17,10 @@ from tests.parts import client
 from tests.parts.chained import Chained, chained
 from tests.parts.devnet import Devnet
 from tests.parts.stack import TICKET_EV_WEI, TestGateway
+from tests.parts.winners import ticket_of
 
 RAND = 4711
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 async def pay_and_redeem(over: Chained, gateway: TestGateway) -> int:
@@ -34,12 +35,7 @@ async def pay_and_redeem(over: Chained, gateway: TestGateway) -> int:
     winners = [(nonce, sig) for nonce, sig in signed if is_winning(sig, RAND, payment.win_prob)]
     assert winners
     for nonce, signature in winners:
-        ticket = Ticket(
-            recipient=payment.recipient, sender=payment.sender, face_value_wei=payment.face_value_wei,
-            win_prob=payment.win_prob, sender_nonce=nonce, recipient_rand_hash=payment.recipient_rand_hash,
-            creation_round=payment.creation_round, creation_round_block_hash=payment.creation_round_block_hash,
-        )  # fmt: skip
-        over.devnet.redeem(ticket, signature, RAND)
+        over.devnet.redeem(ticket_of(payment, nonce), signature, RAND)
     return len(winners)
 
 

@@ -14,19 +14,28 @@ from clearinghouse.http_connection import HEAD_MAX_BYTES
 from clearinghouse.listener import HttpListener
 
 READ_TIMEOUT_S = 0.3
+PATIENCE_S = 30
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await Reply(200, b"hello").send(send)
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
+@contextlib.asynccontextmanager
+async def listening(*, read_timeout_s: float, idle_timeout_s: float = 600) -> AsyncIterator[int]:
     listener = HttpListener(
-        hello, host="127.0.0.1", port=0, read_timeout_s=READ_TIMEOUT_S, idle_timeout_s=1, shutdown_timeout_s=1
-    )
+        hello, host="127.0.0.1", port=0, read_timeout_s=read_timeout_s, idle_timeout_s=idle_timeout_s,
+        shutdown_timeout_s=1,
+    )  # fmt: skip
     yield await listener.start()
     await listener.stop()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """Where nothing but a head that does not end is cut off within anybody's patience."""
+    async with listening(read_timeout_s=READ_TIMEOUT_S) as number:
+        yield number
 
 
 async def converse(port: int, *parts: bytes, pause_s: float = 0) -> bytes:
@@ -37,7 +46,7 @@ async def converse(port: int, *parts: bytes, pause_s: float = 0) -> bytes:
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(pause_s)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return await reader.read()
     finally:
         writer.close()
@@ -48,7 +57,7 @@ async def converse(port: int, *parts: bytes, pause_s: float = 0) -> bytes:
 async def test_a_head_that_never_ends_is_cut_off_after_the_read_timeout(port: int) -> None:
     started = time.monotonic()
     assert await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
-    assert READ_TIMEOUT_S * 0.9 < time.monotonic() - started < 1
+    assert time.monotonic() - started > READ_TIMEOUT_S * 0.9
 
 
 async def test_a_second_request_on_a_connection_has_the_same_bound(port: int) -> None:
@@ -56,13 +65,15 @@ async def test_a_second_request_on_a_connection_has_the_same_bound(port: int) ->
     assert answer.count(b"HTTP/1.1 200") == 1
 
 
-async def test_endless_headers_are_refused_with_431(port: int) -> None:
+async def test_endless_headers_are_refused_with_431() -> None:
     lines = [b"X-%04d: %s\r\n" % (n, b"y" * 1000) for n in range(HEAD_MAX_BYTES // 1000)]
-    answer = await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\n", *lines, pause_s=0.001)
+    async with listening(read_timeout_s=60) as port:
+        answer = await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\n", *lines, pause_s=0.001)
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_connection_without_a_request_is_closed_when_idle(port: int) -> None:
-    started = time.monotonic()
-    assert await converse(port) == b""
-    assert 0.9 < time.monotonic() - started < 3
+async def test_a_connection_without_a_request_is_closed_when_idle() -> None:
+    async with listening(read_timeout_s=600, idle_timeout_s=1) as port:
+        started = time.monotonic()
+        assert await converse(port) == b""
+        assert time.monotonic() - started > 0.9

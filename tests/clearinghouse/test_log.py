@@ -177,6 +177,11 @@ def test_amounts_keep_all_their_digits() -> None:
     assert log.events[0]["rows"] == 5
 
 
+@pytest.mark.parametrize("prefix", ["sk_live_", "sk_test_", "rk_live_", "whsec_"])
+def test_keys_and_secrets_of_stripe_are_taken_out(prefix: str) -> None:
+    assert without_secrets(f"with {prefix}51HqLyjWDarjtT1_zdp7dc, please") == f"with {prefix}[redacted], please"
+
+
 def test_ordinary_text_is_left_alone() -> None:
     for text in (
         "Started on http://127.0.0.1:8080/docs",

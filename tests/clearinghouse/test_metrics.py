@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from chain.rpc import Failure
 from clearinghouse.chain_watch import ChainObserver, Poll
+from clearinghouse.config import Settings
 from clearinghouse.connections import Connections
 from clearinghouse.errors import OutOfCredit, Refusal
 from clearinghouse.metrics import SIGNER_STATUSES, STANDINGS, Metrics, Route, Stage, refusal_codes
@@ -20,6 +21,10 @@ from clearinghouse.policy import Rule
 from clearinghouse.shares import Shares
 from clearinghouse.signers.health import Standing
 from clearinghouse.signers.pool import PoolObserver
+from settlement.billing_watch.metrics import BillingMetrics
+from settlement.jobs import jobs_of
+from settlement.stripe_link.inbox_metrics import InboxMetrics
+from settlement.work_metrics import WorkMetrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +179,10 @@ def test_every_metric_is_explained_for_operators(metrics: Metrics) -> None:
     metrics.prices.watch_price("USD", lambda: 1.0)
     metrics.watch_connections(Connections(8))
     metrics.watch_grpc_calls(Shares(8))
+    WorkMetrics(metrics.registry, jobs=["ledger-verify"])  # on a port of its own, and on the same page
+    jobs_of(Settings.model_validate({"stripe": {"api_key": "sk_test_local_clearinghouse"}}), metrics.registry)
+    InboxMetrics(metrics.registry)
+    BillingMetrics(metrics.registry)
     kinds = {"counter": "_total", "info": "_info"}
     shown = {family.name + kinds.get(family.type, "") for family in metrics.registry.collect()}
     explained = set(re.findall(r"`(clearinghouse_\w+)`", page))

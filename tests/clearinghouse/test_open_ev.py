@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -90,11 +91,8 @@ async def test_a_reading_that_fails_forgets_nothing_that_was_released(
     assert (fits(ceiling, 40), fits(ceiling, 41)) == (True, False)
 
 
-async def test_a_database_that_is_away_does_not_keep_the_service_from_starting(
-    serve: AsyncEngine, owner: Connection
-) -> None:
-    owner.execute("ALTER VIEW gateway_usage RENAME TO gone")
-    ceiling = OpenEvCeiling(serve, max_wei=100)
+async def test_a_database_that_is_away_does_not_keep_the_service_from_starting(tmp_path: Path) -> None:
+    ceiling = OpenEvCeiling(async_engine(f"host={tmp_path} dbname=away"), max_wei=100)
     await ceiling.start()
     with pytest.raises(Unavailable, match="not known"):
         ceiling.require(1)

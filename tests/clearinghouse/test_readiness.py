@@ -8,18 +8,22 @@ from clearinghouse.readiness import Check, Readiness
 
 
 async def test_however_many_ask_at_once_each_part_is_looked_at_once() -> None:
-    looks = 0
+    looks, begun, may_end = 0, asyncio.Event(), asyncio.Event()
 
     async def probe() -> str:
         nonlocal looks
         looks += 1
-        await asyncio.sleep(0.05)
+        begun.set()
+        await may_end.wait()
         return f"look {looks}"
 
     readiness = Readiness({"database": probe})
     impatient = asyncio.create_task(readiness.checks())
-    await asyncio.sleep(0.01)
+    await begun.wait()
     impatient.cancel()  # its look goes on for the others
-    answers = await asyncio.gather(*(readiness.checks() for _ in range(100)))
+    asking = [asyncio.create_task(readiness.checks()) for _ in range(100)]
+    await asyncio.sleep(0)  # each of them has asked
+    may_end.set()
+    answers = await asyncio.gather(*asking)
     assert answers == [[Check("database", True, "look 1")]] * 100
     assert await readiness.checks() == [Check("database", True, "look 2")]

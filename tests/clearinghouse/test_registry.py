@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from chain.chain_reading import ChainReading, Rounds
 from chain.contracts import Contracts
 from chain.escrow import EscrowUnknown
-from chain.escrow_reader import ChainReading, Rounds
 from chain.orchestrators import Orchestrator, Orchestrators
 from chain.quorum import Block
 from clearinghouse.registry import ActiveOrchestrators, EveryRegistry, Registration
@@ -25,8 +25,9 @@ def reading(round_: int, *, after_s: int = 0) -> ChainReading:
         block=Block(b"\x01" * 32, 1, 1, BEGAN_UNIX_S + after_s),
         contracts=Contracts(*[bytes(20)] * 4),
         rounds=Rounds(round_, round_, bytes(32), bytes(32), 2, 2),
-        pool_size=1, deposit_wei=1, reserve_wei=1, claimed_in_round_wei=0, withdraw_round=0,
-    )  # fmt: skip
+        pool_size=1,
+        escrows={},
+    )
 
 
 class Read:

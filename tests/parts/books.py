@@ -8,16 +8,21 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 
+from chain.rates import EthPrice
 from chain.tickets import WIN_PROB_CERTAIN
+from clearinghouse.commits import Issuance
+from clearinghouse.database.arrays import optional_array_literal
 from clearinghouse.ids import uuid7
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 ETH_PRICE = Decimal(2000)
+#: As declared, for what is charged by rate cards.
+ETH = EthPrice("USD", ETH_PRICE, "declared", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Usage:
     sender: bytes = b"\x33" * 20
     approved: bytes | None = None
     repeats_max_count: int | None = None
+    rate_rule: int | None = None
+    quantity: int | None = None
+    #: Of each ticket; its face value follows.
+    win_prob: int = WIN_PROB_CERTAIN
 
     def continued(self, *, num_tickets: int = 1) -> Usage:
         """The next payment of the session: same recipientRandHash, the nonces that follow."""
@@ -78,10 +87,29 @@ def cost(ev_wei: int, markup_bps: int) -> Decimal:
     return Decimal(ev_wei * int(ETH_PRICE) * (10_000 + markup_bps)).scaleb(-22)
 
 
-_TYPES = """
+def new_gateway(connection: Connection, credit: int = 1000) -> tuple[UUID, UUID]:
+    """(gateway, key), with so much credit."""
+    gateway, key = uuid4(), uuid4()
+    connection.execute("SELECT open_system_accounts('USD')")
+    connection.execute("INSERT INTO gateway (id, name) VALUES (%s, %s)", [gateway, str(gateway)])
+    connection.execute(
+        "INSERT INTO api_key (id, gateway_id, public_id, secret_hmac) VALUES (%s, %s, %s, %s)",
+        [key, gateway, str(key), os.urandom(32)],
+    )
+    connection.execute(
+        "INSERT INTO account (id, gateway_id, name, currency) VALUES (%s, %s, %s, 'USD')",
+        [gateway, gateway, str(gateway)],
+    )
+    if credit:
+        grant = "SELECT grant_credit(%s, %s, %s, NULL, %s, 'a test', 'test')"
+        connection.execute(grant, [uuid4(), gateway, credit, str(uuid4())])
+    return gateway, key
+
+
+TYPES = """
     uuid uuid bigint uuid boolean bytea bytea bigint bytea text bytea bigint integer numeric numeric bigint bytea bytea
     bytea numeric numeric numeric numeric text timestamptz integer numeric text text text text text text text uuid bytea
-    bytea numeric integer
+    bytea numeric integer bigint numeric
 """.split()  # noqa: SIM905 - in the order of the parameters of commit_issuances
 
 
@@ -91,20 +119,33 @@ def commit(connection: Connection, call: Usage) -> tuple[str | None, Decimal]:
     return outcome
 
 
-def commit_together(connection: Connection, calls: Sequence[Usage]) -> list[tuple[str | None, Decimal]]:
+def commit_together(
+    connection: Connection, calls: Sequence[Usage], *, is_covered: bool = False
+) -> list[tuple[str | None, Decimal]]:
     """Record a batch, as the service does with calls that come at once. The outcomes in the order of the calls."""
     columns = [list(column) for column in zip(*map(_values, calls), strict=True)]
-    parameters = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
-    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters}, true) ORDER BY o_ord"
-    return [(code, balance) for code, balance in connection.execute(query.encode(), columns)]
+    parameters = ", ".join(f"%s::{kind}[]" for kind in TYPES)
+    query = f"SELECT o_code, o_balance FROM commit_issuances({parameters}, true, %s) ORDER BY o_ord"
+    return [(code, balance) for code, balance in connection.execute(query.encode(), [*columns, is_covered])]
+
+
+def as_the_service_sends(calls: Sequence[Usage]) -> list[str | None]:
+    """The parameters of commit_issuances, but for its flags: each a column as text."""
+    return list(map(optional_array_literal, TYPES, zip(*map(_values, calls), strict=True)))
+
+
+def as_issuance(call: Usage) -> Issuance:
+    """What the service gives to its group commit."""
+    return Issuance(*_values(call))
 
 
 def _values(call: Usage) -> list[Any]:
     """The parameters of commit_issuances, in order."""
     tickets: list[Any] = [None, None, None, call.sender, None]
     if call.approved is None:
-        assert call.ev_wei % call.num_tickets == 0, "every ticket of this part is certain to win"
-        tickets = [call.ev_wei // call.num_tickets, WIN_PROB_CERTAIN, 3500, call.sender, call.recipient]
+        face_value_wei, rest = divmod(call.ev_wei * WIN_PROB_CERTAIN, call.num_tickets * call.win_prob)
+        assert rest == 0, "every ticket of this part is worth a whole number of wei"
+        tickets = [face_value_wei, call.win_prob, 3500, call.sender, call.recipient]
     return [
         call.gateway_id, call.key_id, call.ceilings_version, call.session_id, call.is_new, call.base_hash,
         call.head_hash, call.sequence, call.request_hash, call.idempotency_key, call.rand, call.first_nonce,
@@ -113,4 +154,5 @@ def _values(call: Usage) -> list[Any]:
         "app", "https://orchestrator.example:8935", "live-video-to-video", "streamdiffusion", call.end_user,
         call.issuance_id, b"the answer", call.approved,
         call.ev_wei * WIN_PROB_CERTAIN if call.approved is not None else None, call.repeats_max_count,
+        call.rate_rule, call.quantity,
     ]  # fmt: skip

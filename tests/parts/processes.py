@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_ENDING_S = 60
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ def descendants(pid: int) -> list[int]:
 def of_folder(folder: Path) -> list[Process]:
     """Live processes that were started with a path below `folder` in their arguments."""
     return [process for process in running() if str(folder) in process.arguments and process.state not in "ZX"]
+
+
+def left_in(folder: Path) -> list[Process]:
+    """Those of `of_folder` that do not end: PostgreSQL says that it has stopped a moment before its process is gone."""
+    give_up_at_s = time.monotonic() + _ENDING_S
+    while (left := of_folder(folder)) and time.monotonic() < give_up_at_s:
+        time.sleep(0.05)
+    return left
 
 
 @contextmanager

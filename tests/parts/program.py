@@ -39,6 +39,7 @@ from tests.parts import processes
 PATIENCE_S = 120.0
 _POLL_INTERVAL_S = 0.02
 _TAIL_CHARS = 4000
+ROOT = Path(__file__).parents[2]
 
 ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -60,6 +61,11 @@ ROUND_OF_THE_ORCHESTRATOR = {
 def command(*arguments: str | Path | int) -> list[str]:
     """The console script beside this interpreter, with arguments."""
     return [str(Path(sysconfig.get_path("scripts")) / "clearinghouse"), *map(str, arguments)]
+
+
+def module_command(module: str, *arguments: str | Path | int) -> list[str]:
+    """One of the tests' own programs. It runs elsewhere, so its environment needs PYTHONPATH = ROOT."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
 
 
 def clean_environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -93,17 +99,22 @@ def run(*arguments: str | Path | int, folder: Path, environment: Mapping[str, st
 
 
 class Program:
-    """A program that runs until told to stop, in a session of its own; both outputs go to files, so it never waits."""
+    """A program that runs until told to stop, in a session of its own; both outputs go to files, so it never waits.
+
+    `module` is one of the tests' own programs, such as tests.devnet; without it, it is `clearinghouse`.
+    """
 
     def __init__(
-        self, arguments: tuple[str | Path | int, ...], *, folder: Path, number: int, environment: Mapping[str, str]
-    ) -> None:
+        self, arguments: tuple[str | Path | int, ...], *, folder: Path, number: int, environment: Mapping[str, str],
+        module: str | None = None,
+    ) -> None:  # fmt: skip
         self.arguments = arguments
         self._out, self._err = (folder / f"program-{number}.{name}" for name in ("out", "err"))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                command(*arguments), cwd=folder, env=clean_environment(environment), stdin=subprocess.DEVNULL,
-                stdout=out, stderr=err, start_new_session=True,
+                command(*arguments) if module is None else module_command(module, *arguments), cwd=folder,
+                env=clean_environment(environment), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
             )  # fmt: skip
 
     @property
@@ -195,8 +206,11 @@ class Home:
         """What a command that must succeed answers with --json."""
         return self.run(*arguments, "--json").json
 
-    def start(self, *arguments: str | Path | int, environment: Mapping[str, str] | None = None) -> Program:
-        program = Program(arguments, folder=self.folder, number=next(self._numbers), environment=environment or {})
+    def start(
+        self, *arguments: str | Path | int, environment: Mapping[str, str] | None = None, module: str | None = None
+    ) -> Program:
+        number, environment = next(self._numbers), environment or {}
+        program = Program(arguments, folder=self.folder, number=number, environment=environment, module=module)
         self._programs.append(program)
         return program
 

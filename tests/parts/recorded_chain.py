@@ -1,6 +1,7 @@
 """A node that only remembers: blocks without end, and in some of them logs that were recorded for them.
 
-It answers what an indexer asks, batch by batch, from memory, so that a long history costs no time to make.
+It answers what an indexer and an escrow's reader ask, batch by batch, from memory, so that a long history costs no time
+to make.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import bisect
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from eth_abi.abi import encode
 
 from chain.events import REDEEMED
+from chain.functions import GET_SENDER_INFO
 from chain.signatures import keccak
 from chain.tickets import WIN_PROB_CERTAIN
 from tests.parts.devnet import DEV_CHAIN_ID
@@ -45,18 +47,22 @@ def redeemed_log(number: int, nonce: int, rand: int, sender: bytes) -> dict[str,
 
 @dataclass
 class RecordedChain:
-    """`logs` by block number, ascending."""
+    """`logs` by block number, ascending. `unix_s` is the time of every block. While it `is_away` it hangs up."""
 
     head_number: int
     logs: list[tuple[int, dict[str, Any]]]
     url: str = ""
+    is_away: bool = False
+    unix_s: Callable[[], int] = lambda: int(time.time())
+    requests_count: int = 0
 
     def answer(self, call: dict[str, Any]) -> Any:
         method, parameters = call["method"], call["params"]
         if method == "eth_chainId":
             return hex(DEV_CHAIN_ID)
         if method == "eth_call":
-            return "0x" + CONTRACT.rjust(32, b"\0").hex()
+            words = 4 if parameters[0]["data"].startswith(f"0x{GET_SENDER_INFO.hex()}") else 1
+            return "0x" + CONTRACT.rjust(32, b"\0").hex() * words
         if method == "eth_getLogs":
             return self._logs(parameters[0])
         if method == "eth_getBlockByHash":
@@ -65,7 +71,7 @@ class RecordedChain:
         return self._block(self.head_number if parameters[0] == "latest" else int(parameters[0], 16))
 
     def _block(self, number: int) -> dict[str, Any]:
-        return {"number": hex(number), "hash": "0x" + block_hash(number).hex(), "timestamp": hex(int(time.time()))}
+        return {"number": hex(number), "hash": "0x" + block_hash(number).hex(), "timestamp": hex(self.unix_s())}
 
     def _logs(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         if isinstance(asked["topics"][0], str):
@@ -75,7 +81,8 @@ class RecordedChain:
         return [log for _, log in self.logs[begin:end]]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (body := await _request_body(reader)) is not None:
+        while (body := await _request_body(reader)) is not None and not self.is_away:
+            self.requests_count += 1
             answers = [{"jsonrpc": "2.0", "id": c["id"], "result": self.answer(c)} for c in json.loads(body)]
             content = json.dumps(answers).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))

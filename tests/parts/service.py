@@ -28,12 +28,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chain.signatures import keccak
 from clearinghouse.config import Settings
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
-from clearinghouse.identity import gateways, keys, webhook_signers
+from clearinghouse.identity import gateways, keys, limits, webhook_signers
 from clearinghouse.ids import show
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.accounts import Standing, standing
 from clearinghouse.ledger.verify import verify
 from clearinghouse.service import RunningService, Secrets, running_service
+from settlement.api import operators_routes
 from tests.parts import client
 from tests.parts.client import Answer
 from tests.parts.stack import (
@@ -109,12 +110,31 @@ class House:
             key = await keys.create(connection, gateway_id, pepper=PEPPER, expires_at=expires_at)
         return TestGateway(gateway_id, key.api_key)
 
+    async def limit_key(self, gateway: TestGateway, **changes: Decimal | int | None) -> None:
+        """Of the key that it calls with, by the names that operators know."""
+        async with self.engine.begin() as connection:
+            key = await keys.find(connection, gateway.api_key.split("_")[1])
+            await limits.set_key_limits(connection, key.id, changes)
+
     async def new_webhook_secret(self, sender: bytes = SIGNER_KEY.address) -> str:
         """Of a new signer that may ask the webhook; it signs with the ticket key of services in this process."""
         async with self.engine.begin() as connection:
             name = f"signer-{next(self._numbers)}-{secrets.token_hex(3)}"
             new = await webhook_signers.create(connection, name, sender=sender, pepper=PEPPER)
         return new.webhook_secret
+
+    def expire_key(self, gateway: TestGateway) -> None:
+        """Lets the time come at which it expires."""
+        self._change("UPDATE api_key SET expires_at = now() WHERE public_id = %s AND expires_at > now()",
+                     gateway.api_key.split("_")[1])  # fmt: skip
+
+    def expire_credit(self, gateway: TestGateway) -> None:
+        """Lets the time come at which its only credit that expires does; nothing has been tidied up by then."""
+        self._change(
+            "WITH lot AS (UPDATE credit_lot SET expires_at = now() "
+            "WHERE account_id = %s AND remaining > 0 AND expires_at > now() RETURNING account_id) "
+            "UPDATE account SET next_expiry_at = now() FROM lot WHERE id = lot.account_id", gateway.id,
+        )  # fmt: skip
 
     async def revoke(self, gateway: TestGateway) -> None:
         async with self.engine.begin() as connection:
@@ -136,6 +156,11 @@ class House:
         """As the owner of the database, apart from all of our own code."""
         with psycopg.connect(self.conninfo) as connection:
             return connection.execute(query.encode(), parameters).fetchall()
+
+    def _change(self, query: str, *parameters: Any) -> None:
+        """One row, as `fetch`."""
+        with psycopg.connect(self.conninfo) as connection:
+            assert connection.execute(query.encode(), parameters).rowcount == 1
 
     def sums(self, gateway: TestGateway) -> Sums:
         ((issuances, tickets, ev_wei, issued, debited, balance, credit_limit),) = self.fetch(_SUMS, gateway.id)
@@ -231,6 +256,7 @@ async def running(
     request_deadline_s: float = DEADLINE_S,
     price_max_age_s: int = 300,
     policy: Mapping[str, Any] | None = None,
+    coverage: Mapping[str, Any] | None = None,
     escrow: Mapping[str, Any] | None = None,
     chain: Mapping[str, Any] | None = None,
     price: Mapping[str, Any] | None = None,
@@ -239,13 +265,15 @@ async def running(
     admin_token: str | None = None,
     webhook: Mapping[str, Any] | None = None,
     signer_events: Mapping[str, Any] | None = None,
+    stripe: Mapping[str, Any] | None = None,
     usd_per_eth: Decimal = USD_PER_ETH,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
-    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `escrow`, `chain`,
-    `price`, `listen`, `webhook` and `signer_events` have settings of these sections that differ from the defaults; the
-    native signer's own limit on face values follows `policy`. With `admin_token` there is a management API.
+    `serve_conninfo` is another way to the same database, for the service alone. `policy`, `coverage`, `escrow`,
+    `chain`, `price`, `listen`, `webhook`, `signer_events` and `stripe` have settings of these sections that differ from
+    the defaults; the native signer's own limit on face values follows `policy`. With `admin_token` there is a
+    management API.
     """
     policy = policy or {}
     signer = {
@@ -265,8 +293,10 @@ async def running(
                 **(escrow or {}),
             },
             "policy": policy,
+            "coverage": coverage or {},
             "chain": chain or {},
             "signer_events": signer_events or {},
+            "stripe": stripe or {},
             "price": {
                 "declared": {"USD": f"{usd_per_eth}", "EUR": f"{EUR_PER_ETH}"},
                 "max_age_s": price_max_age_s,
@@ -283,6 +313,7 @@ async def running(
             conninfo=serve_conninfo or conninfo,
             admin_conninfo=conninfo if admin_token is not None else None,
             secrets=Secrets(api_key_pepper=PEPPER, native_key=SIGNER_KEY),
+            routes=operators_routes(),
         ) as service,
     ):
         yield Service(house, service)

@@ -8,7 +8,7 @@ async with serving(database, processes_count=2) as (first, second):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -30,11 +30,18 @@ class ServiceProcess(Served):
 
 
 @asynccontextmanager
-async def serving(conninfo: str, *, processes_count: int) -> AsyncIterator[list[ServiceProcess]]:
-    """They share a ticket key and a pepper, answer signers that ask, and are killed when the block ends."""
+async def serving(
+    conninfo: str, *, processes_count: int, settings_of: Callable[[Home, Keystore], dict[str, str]] | None = None
+) -> AsyncIterator[list[ServiceProcess]]:
+    """They share a ticket key and a pepper, answer signers that ask, and are killed when the block ends.
+
+    `settings_of` adds to what they are told.
+    """
     with new_home() as home:
         keystore = await asyncio.to_thread(new_keystore, home, "tickets")
         settings = serve_settings(home, conninfo, keystore)
+        if settings_of is not None:
+            settings |= settings_of(home, keystore)
         starts = [asyncio.to_thread(home.serve, settings) for _ in range(processes_count)]
         started = await asyncio.gather(*starts)
         async with house_of(conninfo) as house:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chain.keystore import create_keystore
+from tests.parts.ports import free_port
 from tests.parts.program import Home, Program
 
 
@@ -46,7 +47,7 @@ class SignerProcess:
 
     def start(self) -> None:
         self.program = self.home.start(
-            "signer", "--port", self.port if self.url else 0, "--data-dir", self.home.folder / self.name,
+            "signer", "--port", self.port if self.url else free_port(), "--data-dir", self.home.folder / self.name,
             environment={**self.keystore.environment, **self.settings},
         )  # fmt: skip
         self.url = self.program.wait_for(r"^signing for 0x\w+ .*at (http://\S+)$")[1]

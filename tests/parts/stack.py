@@ -38,13 +38,14 @@ from clearinghouse.charging import Charging
 from clearinghouse.commits import GroupCommit
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
 from clearinghouse.gates import Gates
-from clearinghouse.identity import gateways, keys
+from clearinghouse.identity import gateways, keys, limits
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.accounts import Standing, standing
 from clearinghouse.lookups import Lookups
 from clearinghouse.metrics import Metrics
 from clearinghouse.policy import Policy
+from clearinghouse.rate_watch import RateWatch
 from clearinghouse.registry import DeclaredRecipients
 from clearinghouse.requests import PaymentRequest, decode_payment_request
 from clearinghouse.session_cache import SessionCache
@@ -188,6 +189,12 @@ class Stack:
             key = await keys.create(connection, gateway_id, pepper=PEPPER)
         return TestGateway(gateway_id, key.api_key)
 
+    async def limit_key(self, gateway: TestGateway, **changes: Decimal | int | None) -> None:
+        """Of the key that it calls with, by the names that operators know."""
+        async with self.engine.begin() as connection:
+            key = await keys.find(connection, gateway.api_key.split("_")[1])
+            await limits.set_key_limits(connection, key.id, changes)
+
     async def standing(self, gateway: TestGateway) -> Standing:
         async with self.engine.connect() as connection:
             return await standing(connection, gateway.id)
@@ -264,12 +271,14 @@ async def running_stack(
     sessions = SessionCache(sessions_max_count=10_000)
     gates = Gates(policy or Policy(), recipients=DeclaredRecipients([]), escrow=None)
     prices = DeclaredPrices({"USD": USD_PER_ETH, "EUR": Decimal(2800)}, declared_at=datetime.now(UTC))
+    rates = RateWatch(engine)
+    await rates.start()
     signing = Signing(
         authenticator=authenticator,
         lookups=lookups,
         sessions=sessions,
         gates=gates,
-        charging=Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups),
+        charging=Charging(authenticator=authenticator, prices=prices, commits=commits, usage=lookups, rates=rates),
         signer=signer,
         metrics=metrics,
         deadline_s=deadline_s,
@@ -291,6 +300,7 @@ async def running_stack(
             signing=signing,
         )
     finally:
+        await rates.stop()
         await commits.close()
         await lookups.close()
         await engine.dispose()

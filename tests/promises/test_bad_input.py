@@ -18,7 +18,7 @@ from tests.parts.service import GO_LIVEPEER, OURS, Service, our_body
 from tests.parts.stack import Clock, Stream, TestGateway, offer
 
 ROUTES = [GO_LIVEPEER, OURS]
-KEEPING = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KEEPING = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

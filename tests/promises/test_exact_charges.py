@@ -64,7 +64,7 @@ def minimal(number: int) -> bytes:
     minimum=st.sampled_from(["0", "0.000000000001", "0.01", "7"]),
 )
 @example(10**18, 1, 1, 1, 1, "USD", 1_000_000, "0")
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_charge_equals_the_independent_computation_to_the_last_digit(  # noqa: PLR0917 (hypothesis names them)
     service: Service,
     face_value_wei: int,

@@ -43,10 +43,19 @@ async def set_minimum(service: Service, gateway: TestGateway, minimum_charge: De
         await gateways.set_pricing(connection, gateway.id, markup_bps=0, minimum_charge=minimum_charge)
 
 
-async def limit_key(service: Service, gateway: TestGateway, **changes: Decimal | int | None) -> None:
-    async with service.house.engine.begin() as connection:
-        key = await keys.find(connection, gateway.api_key.split("_")[1])
-        await limits.set_key_limits(connection, key.id, changes)
+async def limit_by(service: Service, gateway: TestGateway, name: str, most: int) -> None:
+    """Of the gateway or of its key, by the name that refusals have."""
+    if name.startswith("key_"):
+        await service.house.limit_key(gateway, **{name.removeprefix("key_"): most})
+    else:
+        await limit(service, gateway, **{name: most})
+
+
+async def close_idle(service: Service) -> int:
+    engine = async_engine(in_role(service.house.conninfo, SERVE_ROLE))
+    closed = await close_idle_sessions(engine, idle=timedelta(minutes=2))
+    await engine.dispose()
+    return closed
 
 
 async def storm(services: Sequence[Service], gateway: TestGateway, streams: Sequence[Stream]) -> list[Answer]:
@@ -90,6 +99,8 @@ def let_days_pass(service: Service, days: int) -> None:
     as_owner(
         service,
         f"UPDATE issuance SET created_at = created_at - interval '{days * 24} hours'",
+        f"UPDATE exposure_counter SET issued_hour = issued_hour - interval '{days * 24} hours'",
+        f"UPDATE exposure_delta SET issued_hour = issued_hour - interval '{days * 24} hours'",
         f"UPDATE account SET usage_day = usage_day - {days} WHERE usage_day > '2000-01-01'",
     )
 
@@ -118,7 +129,7 @@ EXACT: dict[str, tuple[dict[str, Decimal | int], dict[str, Decimal | int]]] = {
         {"sessions_open_per_orchestrator": MOST - 1},
     ),
 }
-OF_KEYS = ("calls_per_day", "spend_per_day", "spend_per_month")
+OF_KEYS = tuple(name for name in EXACT if name in limits.KEY_LIMITS)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -144,13 +155,47 @@ async def test_a_keys_limit_below_its_gateways_is_reached_exactly_and_its_other_
     for allowed, most in zip(EXACT[name], (MOST, MOST - 1), strict=True):
         gateway = await first.house.new_gateway(tickets=100)
         await limit(first, gateway, calls_per_day=MOST + 1)
-        await limit_key(first, gateway, **allowed)
+        await first.house.limit_key(gateway, **allowed)
         answers = await storm(twins, gateway, [new_stream(first) for _ in range(CALLERS)])
         assert rules(answers) == {f"key_{name}"}
         assert released(answers) == most
+        assert await counted(first, gateway) == [(str(most * TICKET_EV_WEI), str(most))]
         another = await first.house.new_key(gateway.id)
         answers = await storm(twins, another, [new_stream(first) for _ in range(8)])
         assert (released(answers), rules(answers)) == (MOST + 1 - most, {"calls_per_day"})
+
+
+async def counted(service: Service, gateway: TestGateway) -> list[tuple[str, str]]:
+    """Open expected value in wei and open sessions of each key that has limits, as the gateway reads them."""
+    answer = await client.call(service.port, "GET", "/v1/limits", headers=[("Authorization", gateway.authorization)])
+    used = [{use["limit"]: use["used"] for use in key["limits"]} for key in answer.json["keys"]]
+    return [(limits["key_ev_open"], limits["key_sessions_open"]) for limits in used]
+
+
+async def test_what_a_key_has_open_when_it_is_first_limited_counts_and_what_others_opened_does_not(
+    service: Service,
+) -> None:
+    gateway = await service.house.new_gateway()
+    other = await service.house.new_key(gateway.id)
+    idle, stream, others = (new_stream(service) for _ in range(3))
+    await service.pay(gateway, idle)  # three days ago, in the end, and closed
+    let_days_pass(service, 1)
+    await service.pay(gateway, stream)
+    let_days_pass(service, 2)
+    as_owner(service, "UPDATE session SET updated_at = updated_at - interval '10 minutes'")
+    await service.pay(gateway, stream)
+    await service.pay(other, others)
+    await service.pay(gateway, others)
+    assert await close_idle(service) == 1
+    await service.house.limit_key(gateway, ev_open=4 * TICKET_EV_WEI, sessions_open=2)
+    assert await counted(service, gateway) == [(str(3 * TICKET_EV_WEI), "1")]
+    answers = await storm([service], gateway, [new_stream(service) for _ in range(8)])
+    assert (released(answers), rules(answers)) == (1, {"key_ev_open"})
+    await service.house.limit_key(gateway, ev_open=None)
+    await forgotten()
+    answers = await storm([service], gateway, [new_stream(service) for _ in range(8)])
+    assert (released(answers), rules(answers)) == (0, {"key_sessions_open"})
+    await service.pay(other, new_stream(service))
 
 
 async def test_what_a_key_used_before_it_had_a_limit_counts(service: Service) -> None:
@@ -160,10 +205,10 @@ async def test_what_a_key_used_before_it_had_a_limit_counts(service: Service) ->
     for _ in range(3):
         await service.pay(gateway, stream)
     await service.pay(other, new_stream(service))
-    await limit_key(service, gateway, calls_per_day=4, spend_per_month=10)
+    await service.house.limit_key(gateway, calls_per_day=4, spend_per_month=10)
     answers = await storm([service], gateway, [new_stream(service) for _ in range(8)])
     assert (released(answers), rules(answers)) == (1, {"key_calls_per_day"})
-    await limit_key(service, gateway, calls_per_day=None, spend_per_month=None)
+    await service.house.limit_key(gateway, calls_per_day=None, spend_per_month=None)
     await forgotten()
     await service.pay(gateway, stream)
     assert service.house.fetch("SELECT count(*) FROM key_limit") == [(0,)]
@@ -171,7 +216,7 @@ async def test_what_a_key_used_before_it_had_a_limit_counts(service: Service) ->
 
 async def test_a_rotated_key_keeps_its_limits(service: Service) -> None:
     gateway = await service.house.new_gateway()
-    await limit_key(service, gateway, calls_per_day=1, requests_per_s=7)
+    await service.house.limit_key(gateway, calls_per_day=1, requests_per_s=7)
     async with service.house.engine.begin() as connection:
         new = await keys.rotate(connection, gateway.api_key.split("_")[1], pepper=PEPPER)
         kept = await limits.key_limits(connection, new.key.id)
@@ -199,7 +244,7 @@ async def test_the_reason_is_credit_where_both_credit_and_a_limit_are_short(serv
 
 async def test_a_keys_limit_is_named_before_that_of_sessions_per_orchestrator(service: Service) -> None:
     gateway = await service.house.new_gateway()
-    await limit_key(service, gateway, calls_per_day=0)
+    await service.house.limit_key(gateway, calls_per_day=0)
     await limit(service, gateway, sessions_open_per_orchestrator=0)
     assert rules([await service.sign(gateway, new_stream(service).body())]) == {"key_calls_per_day"}
 
@@ -293,7 +338,7 @@ async def test_a_limit_per_day_begins_anew_at_midnight_utc(service: Service, nam
     gateway = await service.house.new_gateway()
     key = await service.house.new_key(gateway.id)
     await limit(service, gateway, **EXACT[name][0])
-    await limit_key(service, key, **EXACT[name][1])
+    await service.house.limit_key(key, **EXACT[name][1])
     assert released(await storm([service], key, [new_stream(service) for _ in range(8)])) == MOST - 1
     refused = await storm([service], gateway, [new_stream(service) for _ in range(8)])
     assert (released(refused), rules(refused)) == (1, {name})
@@ -318,37 +363,36 @@ async def test_a_limit_per_month_does_not_begin_anew_with_the_day_but_with_the_m
     await service.pay(gateway, stream)
 
 
-async def test_open_expected_value_stays_open_for_three_days(service: Service) -> None:
+@pytest.mark.parametrize("name", ["ev_open", "key_ev_open"])
+async def test_open_expected_value_stays_open_for_three_days(service: Service, name: str) -> None:
     gateway = await service.house.new_gateway()
-    await limit(service, gateway, ev_open=2 * TICKET_EV_WEI)
+    await limit_by(service, gateway, name, 2 * TICKET_EV_WEI)
     stream = new_stream(service)
     await service.pay(gateway, stream)
     let_days_pass(service, 1)
     await service.pay(gateway, stream)
     let_days_pass(service, 1)
-    assert (await service.sign(gateway, stream.body())).header("clearinghouse-limit") == "ev_open"
+    assert (await service.sign(gateway, stream.body())).header("clearinghouse-limit") == name
     let_days_pass(service, 1)  # the first is three days old
     await forgotten()
     await service.pay(gateway, stream)
-    assert (await service.sign(gateway, stream.body())).header("clearinghouse-limit") == "ev_open"
+    assert (await service.sign(gateway, stream.body())).header("clearinghouse-limit") == name
 
 
-@pytest.mark.parametrize("name", ["sessions_open", "sessions_open_per_orchestrator"])
+@pytest.mark.parametrize("name", ["sessions_open", "key_sessions_open", "sessions_open_per_orchestrator"])
 async def test_sessions_at_their_limit_go_on_and_an_idle_one_makes_room_and_may_come_back(
     service: Service, name: str
 ) -> None:
     gateway = await service.house.new_gateway(tickets=1000)
     streams = [new_stream(service) for _ in range(3)]
     assert released(await storm([service], gateway, streams)) == 3
-    await limit(service, gateway, **{name: 3})
+    await limit_by(service, gateway, name, 3)
     assert (await service.sign(gateway, new_stream(service).body())).header("clearinghouse-limit") == name
     assert released(await storm([service], gateway, streams)) == 3
     idle, *busy = streams
     as_owner(service, "UPDATE session SET updated_at = updated_at - interval '10 minutes'")
     await storm([service], gateway, busy)
-    engine = async_engine(in_role(service.house.conninfo, SERVE_ROLE))
-    assert await close_idle_sessions(engine, idle=timedelta(minutes=2)) == 1
-    await engine.dispose()
+    assert await close_idle(service) == 1
     await forgotten()
     await service.pay(gateway, new_stream(service))
     assert (await service.sign(gateway, new_stream(service).body())).status == 429
@@ -357,6 +401,8 @@ async def test_sessions_at_their_limit_go_on_and_an_idle_one_makes_room_and_may_
         "SELECT sessions_open, (SELECT sum(sessions)::bigint FROM open_sessions) FROM account WHERE id = %s", gateway.id
     )
     assert (opened, per_orchestrator) == (4, 4)
+    if name == "key_sessions_open":
+        assert (await counted(service, gateway))[0][1] == "4"
 
 
 async def test_orchestrators_have_their_own_share_of_sessions(service: Service) -> None:

@@ -383,7 +383,7 @@ async def test_the_second_signer_answers_when_the_first_gives_no_complete_answer
         streams = [service.new_stream() for _ in range(4)]
         started_s = time.monotonic()
         answers = await asyncio.gather(*(service.sign(gateway, stream.body()) for stream in streams))
-        assert time.monotonic() - started_s < CLIENT_TIMEOUT_S - 1
+        assert time.monotonic() - started_s < CLIENT_TIMEOUT_S
         assert [answer.status for answer in answers] == [200] * 4
         assert first.payments, "the broken signer was never asked"
         assert service.house.sums(gateway).tickets == 4

@@ -93,9 +93,9 @@ async def test_a_stream_pays_through_a_signer_that_asks_and_the_books_say_so(ser
     assert service.house.fetch("SELECT sequence, first_nonce, num_tickets, end_user FROM issuance ORDER BY id") == [
         (number, 1 + 2 * number, 2, "user 7") for number in range(4)
     ]
-    ((ev_numerator, face_value_max_wei),) = service.house.fetch("SELECT ev_numerator, face_value_max_wei FROM exposure")
+    ((ev_numerator, face_value_wei),) = service.house.fetch("SELECT ev_numerator, face_value_wei FROM exposure_book")
     assert int(ev_numerator) == sum(tickets_in(*answers).values())
-    assert face_value_max_wei is None, "nobody said what it is at most"
+    assert face_value_wei is None, "the webhook is shown no ticket"
 
 
 async def test_without_an_answer_of_the_webhook_no_ticket_leaves(service: Service, signer: Signer) -> None:
@@ -146,7 +146,7 @@ async def stack(database: str) -> AsyncIterator[Stack]:
         yield stack
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=PLANS.filter(lambda plan: plan.job_type != ""))
 async def test_whatever_a_correct_signer_shows_is_charged_as_its_tickets(stack: Stack, plan: Plan) -> None:
     """For any price, expected value, time between payments and type: to the wei, each payment rounded up once."""
@@ -413,6 +413,20 @@ async def test_limits_and_rates_hold_at_the_webhook_to_the_last_call(service: Se
     assert refused.message.startswith("limit_reached: The limit calls_per_day is reached: 3 of 3 calls are used")
     paid = next(stream for stream, answer in zip(streams, answers, strict=True) if answer.status == 200)
     assert (await signer.sign(gateway, paid.body())).status == 200, "its answer was lost, and it is paid for"
+
+
+@pytest.mark.parametrize(("name", "most"), [("sessions_open", 3), ("ev_open", 3 * TICKET_EV_WEI)])
+async def test_what_one_key_may_have_open_is_kept_at_the_webhook_to_the_last_call(
+    service: Service, signer: Signer, name: str, most: int
+) -> None:
+    gateway = await service.house.new_gateway()
+    await service.house.limit_key(gateway, **{name: most})
+    streams = [service.new_stream() for _ in range(12)]
+    answers = await asyncio.gather(*(signer.sign(gateway, stream.body()) for stream in streams))
+    assert sorted(answer.status for answer in answers) == [200] * 3 + [429] * 9
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.message.startswith(f"limit_reached: The limit key_{name} is reached: {most} of {most}")
+    await signer.pay(await service.house.new_key(gateway.id), service.new_stream())
 
 
 async def test_a_price_above_the_ceiling_is_refused_and_below_it_the_signer_is_told(database: str) -> None:

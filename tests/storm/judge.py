@@ -19,7 +19,21 @@ from tests.parts.payer import Counts, Received
 from tests.storm.books import Account, Snapshot
 from tests.storm.facts import CERTAIN, Answer, Call, Entry, Refused, Released, Unheard, read_state
 from tests.storm.services import CALM_DEADLINE_S
-from tests.storm.twin import REFUSAL_REMEMBERED_S, Broken, Paid, Payment, Replayed, Terms, Twin, Verdict, follows
+from tests.storm.twin import (
+    COVER_LOW,
+    COVER_UNKNOWN,
+    COVER_USED,
+    REFUSAL_REMEMBERED_S,
+    TOO_MUCH,
+    Broken,
+    Paid,
+    Payment,
+    Replayed,
+    Terms,
+    Twin,
+    Verdict,
+    follows,
+)
 
 #: After these the payment may be on record all the same: the same request tells.
 UNCERTAIN = frozenset({"database_unavailable", "deadline_exceeded", "shutting_down", "unavailable", "internal_error"})
@@ -182,6 +196,11 @@ class Judge:
         if answer.code in excuses:
             return True
         if answer in one.outdated and answer.code in {"unauthenticated", "gateway_suspended", "limit_reached"}:
+            return True
+        # What a process reads of the gates is a moment old. It only refuses by it: the commit judges by what holds.
+        if self.twin.gateways[one.call.gateway].was_covered_otherwise_since(one.began_s - REFUSAL_REMEMBERED_S) and (
+            answer in one.outdated or answer in {COVER_UNKNOWN, COVER_LOW, COVER_USED, TOO_MUCH}
+        ):
             return True
         # A limit that was met a moment ago is named before credit is judged again, and before the signer is asked.
         met_at_s = self._limits_met[one.call.service, one.call.key].get(answer.limit, -REFUSAL_REMEMBERED_S)

@@ -19,6 +19,7 @@ from clearinghouse.identity.webhook_signers import WEBHOOK_PATH
 from clearinghouse.ids import show
 from tests.parts.orchestrator import Orchestrator
 from tests.parts.payer import calm, delivered, paying
+from tests.parts.ports import free_port
 from tests.parts.program import Home, Serving
 from tests.parts.service import house_of
 from tests.parts.service_process import serve_settings
@@ -155,7 +156,7 @@ class KilledServices(Services):
             **serve_settings(self._home, self.conninfo, self._keystore),
             "CLEARINGHOUSE_WEBHOOK__REPEATS_PER_HOUR_COUNT": "1000",
         }
-        port = self.lines[number].http_port
+        port = self.lines[number].http_port or free_port()  # which nobody is given by chance while it is down
         serving = await asyncio.to_thread(self._home.serve, environment, http_port=port)
         self._old_lines.append(self.lines[number])  # closed later: a call on it may not have ended yet
         self._programs[number], self.lines[number] = serving, Line(serving.http_port, serving.grpc_port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,13 +18,14 @@ from clearinghouse.ids import parse, show
 from clearinghouse.ledger import accounts, transfers
 from tests.parts.stack import PEPPER, TICKET_CHARGE_USD, TICKET_EV_WEI
 from tests.storm.schedule import GATEWAYS, Change
-from tests.storm.twin import Gateway, Terms, Twin
+from tests.storm.twin import Cover, Gateway, Terms, Twin
 
 TICKET = Fraction(TICKET_CHARGE_USD)
 _EXACT = Context(prec=120, traps=[Inexact])
 _GATEWAY_LIMITS = (
     "calls_per_day", "spend_per_day", "spend_per_month", "ev_open", "sessions_open", "sessions_open_per_orchestrator",
 )  # fmt: skip
+_KEY_LIMITS = ("calls_per_day", "spend_per_day", "ev_open", "sessions_open")
 
 
 @dataclass
@@ -43,11 +45,22 @@ class Tenant:
 
 
 class Operators:
-    """`engine` is in role clearinghouse_admin; `orchestrators` are the addresses that sessions are with."""
+    """`engine` is in role clearinghouse_admin; `orchestrators` are the addresses that sessions are with.
 
-    def __init__(self, twin: Twin, engine: AsyncEngine, orchestrators: list[bytes]) -> None:
+    `cover` sets what the deposit covers, at random: what that is for each gateway.
+    """
+
+    def __init__(
+        self,
+        twin: Twin,
+        engine: AsyncEngine,
+        orchestrators: list[bytes],
+        *,
+        cover: Callable[[random.Random], Awaitable[dict[UUID, Cover]]],
+    ) -> None:
         self._twin = twin
         self._engine = engine
+        self._set_cover = cover
         self._orchestrators = orchestrators
         self.tenants: list[Tenant] = []
         self._acts: dict[str, Callable[[Tenant, Terms, int], Awaitable[None]]] = {
@@ -62,6 +75,7 @@ class Operators:
             "limit": self._limit,
             "key_limit": self._key_limit,
             "no_limits": self._no_limits,
+            "cover": self._cover,
         }
 
     async def open_tenants(self) -> None:
@@ -185,20 +199,16 @@ class Operators:
     async def _limit(self, tenant: Tenant, terms: Terms, amount: int) -> None:
         """A little above what is used, or a little below."""
         name = _GATEWAY_LIMITS[amount % len(_GATEWAY_LIMITS)]
-        unit = TICKET if "spend" in name else Fraction(TICKET_EV_WEI if name == "ev_open" else 1)
-        most = max(self._used(tenant, name) + unit * (amount % 7 - 1), Fraction(0))
+        most = max(self._used(tenant, name) + _unit(name) * (amount % 7 - 1), Fraction(0))
         async with self._engine.begin() as connection:
             await limits.set_gateway_limits(connection, tenant.uuid, {name: _quantity(name, most)})
         self._twin.change(tenant.id, limits={**terms.limits, name: most})
 
     async def _key_limit(self, tenant: Tenant, terms: Terms, amount: int) -> None:
-        key, name = tenant.newest_key, ("calls_per_day", "spend_per_day")[amount % 2]
-        used, day = self._gateway(tenant).used_by_key[key], datetime.now(UTC).date()
-        most = (
-            used.calls[day] + Fraction(amount % 4)
-            if name == "calls_per_day"
-            else used.spent[day] + TICKET * (amount % 12)
-        )
+        """So much above what the key has used."""
+        key, name = tenant.newest_key, _KEY_LIMITS[amount % len(_KEY_LIMITS)]
+        more = amount // len(_KEY_LIMITS) % (12 if name in ("spend_per_day", "ev_open") else 4)
+        most = self._used_by_key(tenant, key, name) + _unit(name) * more
         async with self._engine.begin() as connection:
             key_id = (await keys.find(connection, key)).id
             await limits.set_key_limits(connection, key_id, {name: _quantity(name, most)})
@@ -209,13 +219,20 @@ class Operators:
             await limits.set_gateway_limits(connection, tenant.uuid, dict.fromkeys(_GATEWAY_LIMITS))
             for key in {key for key, _ in terms.key_limits}:
                 key_id = (await keys.find(connection, key)).id
-                await limits.set_key_limits(connection, key_id, {"calls_per_day": None, "spend_per_day": None})
+                await limits.set_key_limits(connection, key_id, dict.fromkeys(_KEY_LIMITS))
         self._twin.change(tenant.id, limits={}, key_limits={})
+
+    async def _cover(self, _tenant: Tenant, _terms: Terms, amount: int) -> None:
+        covers = await self._set_cover(random.Random(amount))
+        for tenant in self.tenants:
+            self._twin.change(tenant.id, cover=covers[tenant.uuid])
 
     def _used(self, tenant: Tenant, name: str) -> Fraction:
         used, day = self._gateway(tenant).used, datetime.now(UTC).date()
         if name == "sessions_open_per_orchestrator":
-            return Fraction(max(self._twin.open_sessions(tenant.id, address) for address in self._orchestrators))
+            return Fraction(
+                max(self._twin.open_sessions(tenant.id, orchestrator=address) for address in self._orchestrators)
+            )
         by_name: dict[str, Fraction | int] = {
             "calls_per_day": used.calls[day],
             "spend_per_day": used.spent[day],
@@ -224,6 +241,21 @@ class Operators:
             "sessions_open": self._twin.open_sessions(tenant.id),
         }
         return Fraction(by_name[name])
+
+    def _used_by_key(self, tenant: Tenant, key: str, name: str) -> Fraction:
+        used, day = self._gateway(tenant).used_by_key[key], datetime.now(UTC).date()
+        by_name: dict[str, Fraction | int] = {
+            "calls_per_day": used.calls[day],
+            "spend_per_day": used.spent[day],
+            "ev_open": used.ev_open_wei(day),
+            "sessions_open": self._twin.open_sessions(tenant.id, opened_by=key),
+        }
+        return Fraction(by_name[name])
+
+
+def _unit(name: str) -> Fraction:
+    """What a call of one ticket uses, about."""
+    return TICKET if "spend" in name else Fraction(TICKET_EV_WEI if name == "ev_open" else 1)
 
 
 def decimal_of(amount: Fraction) -> Decimal:

@@ -30,6 +30,7 @@ class Profile(StrEnum):
     CALM = "calm"  # gateways that pay, lose answers and fork
     MEAN = "mean"  # and operators who change everything under way, restarts, attacks
     BROKEN = "broken"  # and signers and databases that fail
+    COVERED = "covered"  # and a deposit that covers now more, now less
     KILLED = "killed"  # processes of their own, which are killed, and a signer that asks the webhook
 
 
@@ -276,6 +277,15 @@ def _change(dice: random.Random) -> Change:
     return Change(dice.randrange(GATEWAYS), dice.choices(CHANGES, weights=weights)[0], dice.randint(0, 60))
 
 
+def _cover(dice: random.Random) -> Change:
+    """Of all gateways."""
+    return Change(0, "cover", dice.getrandbits(32))
+
+
+def _covered_burst(dice: random.Random) -> Burst:
+    return Burst(_burst(dice).calls, _cover(dice))
+
+
 def _sweep(dice: random.Random) -> Sweep:
     return Sweep(dice.randrange(GATEWAYS))
 
@@ -326,5 +336,6 @@ _WEIGHTS: dict[Profile, dict[Make, float]] = {
     Profile.CALM: _CALLS,
     Profile.MEAN: {**_CALLS, **_ATTACKS, _change: 18, _busy_burst: 8, _sweep: 1, _restart: 0.2},
     Profile.BROKEN: {**_CALLS, **_ATTACKS, _change: 6, _busy_burst: 2, _signer_mood: 5, _database_mood: 1.5},
+    Profile.COVERED: {**_CALLS, **_ATTACKS, _begin: 9, _change: 2, _cover: 4, _covered_burst: 3, _sweep: 1},
     Profile.KILLED: {**_CALLS, _kill: 0.3, _deadly_burst: 1},
 }

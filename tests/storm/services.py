@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -23,6 +23,7 @@ from tests.parts.database_link import DatabaseLink
 from tests.parts.lying_signer import Lie, LyingSigner, with_payment, with_state
 from tests.parts.service import Service, running
 from tests.parts.stack import SIGNER_KEY, USD_PER_ETH
+from tests.storm import covers
 from tests.storm.schedule import SERVICES, SIGNERS, Kill, Profile
 from tests.storm.wire import Line
 
@@ -111,6 +112,8 @@ class Services:
     signers_well_at_s: float = 0.0
     database_well_at_s: float = 0.0
     _stacks: list[AsyncExitStack] = field(default_factory=list)
+    #: Where coverage is enforced: nobody else evaluates it.
+    _lead: ExitStack = field(default_factory=ExitStack)
     _running: list[Service] = field(default_factory=list)
     #: Signers and links out of order, and for how many more steps.
     _moods: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -192,6 +195,8 @@ class Services:
             self.database_well_at_s = max(self.database_well_at_s, now_s + AFTER_CUT_S)
 
     async def open(self) -> None:
+        if self.profile is Profile.COVERED:
+            self._lead.enter_context(covers.leading(self.conninfo, self.sender))
         if self.profile is Profile.BROKEN:
             self.signers = [MoodySigner() for _ in range(SIGNERS)]
             for signer in self.signers:
@@ -214,6 +219,7 @@ class Services:
                 serve_conninfo=self.links[number].conninfo if self.links else None,
                 request_deadline_s=self.deadline_s,
                 usd_per_eth=Decimal(int(self.usd_per_eth[number])),
+                coverage=covers.SETTINGS if self.profile is Profile.COVERED else None,
             )
         )
         self.lines[number] = Line(service.running.http_port, service.running.grpc_port)
@@ -230,6 +236,7 @@ class Services:
             await link.close()
         for signer in self.signers:
             await signer.stop()
+        self._lead.close()
 
 
 @asynccontextmanager

@@ -14,15 +14,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
 from clearinghouse.ledger.verify import verify
 from tests.parts.storm import require_books_to_agree
 from tests.storm import schedule
 from tests.storm.books import BookReader, book_reader
+from tests.storm.covers import set_at_random
 from tests.storm.facts import Call, Released, Unheard
 from tests.storm.judge import Judge, Sent
 from tests.storm.killed import KilledServices
@@ -34,7 +36,13 @@ from tests.storm.world import World
 
 EUR_PER_ETH = Fraction(2800)
 #: The books are compared with everything every so many steps; where things break, that means waiting for the mend.
-CALM_EVERY_STEPS = {Profile.CALM: 100, Profile.MEAN: 100, Profile.BROKEN: 250, Profile.KILLED: 150}
+CALM_EVERY_STEPS = {
+    Profile.CALM: 100,
+    Profile.MEAN: 100,
+    Profile.COVERED: 100,
+    Profile.BROKEN: 250,
+    Profile.KILLED: 150,
+}
 TOLD_EVENTS_COUNT = 20
 RECOVERY_S = 30.0
 #: Looks in a row that must find nothing under way.
@@ -43,8 +51,8 @@ _ACTIVE = """
     SELECT count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name = 'clearinghouse-hot' AND state <> 'idle'
 """
-#: Without what the webhook approved, which has no round.
-_EXPOSURE = "SELECT sum(tickets), sum(ev_numerator) FROM exposure WHERE creation_round IS NOT NULL"
+#: Without what the webhook approved: it is not paid at a service, and the twin does not have it.
+_EXPOSURE = "SELECT sum(num_tickets), sum(ev_numerator) FROM exposure_book WHERE face_value_wei IS NOT NULL"
 
 
 @dataclass
@@ -112,17 +120,23 @@ async def storm(
 
 @asynccontextmanager
 async def _open(conninfo: str, folder: Path, profile: Profile, story: Story) -> AsyncIterator[Run]:
-    engine = async_engine(in_role(conninfo, ADMIN_ROLE))
+    engine, serving = (async_engine(in_role(conninfo, role)) for role in (ADMIN_ROLE, SERVE_ROLE))
     try:
         async with opened(_services(profile, conninfo, folder, story.seed)) as services:
             with book_reader(conninfo) as books:
                 twin, world = Twin(), World(services.sender)
-                operators = Operators(twin, engine, [node.address for node in world.orchestrators])
+                operators = Operators(
+                    twin,
+                    engine,
+                    [node.address for node in world.orchestrators],
+                    cover=partial(set_at_random, serving, services.sender),
+                )
                 await operators.open_tenants()
                 world.tenants = operators.tenants
                 yield Run(story, twin, world, operators, services, books, engine, conninfo)
     finally:
         await engine.dispose()
+        await serving.dispose()
 
 
 def _services(profile: Profile, conninfo: str, folder: Path, seed: int) -> Services:
@@ -280,10 +294,8 @@ class Run:
         return sum(payment.entry.gateway == gateway for payment in self.twin.payments.values()) - received
 
     def _require_exposure(self) -> None:
-        """Promise 8: the view is the twin's sum, to the digit."""
-        ((tickets, numerator),) = self.books.fetch(
-            "SELECT sum(tickets), sum(ev_numerator) FROM exposure WHERE creation_round IS NOT NULL"
-        )
+        """Promise 8: the book is the twin's sum, to the digit. (That it equals the issuances, `verify` has seen.)"""
+        ((tickets, numerator),) = self.books.fetch(_EXPOSURE)
         if (int(tickets or 0), int(numerator or 0)) != self.twin.exposure():
             raise Broken(f"exposure {tickets}, {numerator}; right is {self.twin.exposure()}")
 

@@ -63,7 +63,7 @@ async def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(se
     assert service.house.fingerprint()[1] == books[1]
     started_s = time.monotonic()
     await service.pay(gateway, service.new_stream())
-    assert time.monotonic() - started_s < 1
+    assert time.monotonic() - started_s < client.CLIENT_TIMEOUT_S - 1
 
 
 def _storm(port: int, gateway: TestGateway, subject: TestGateway, number: int) -> Counter[str]:
@@ -73,7 +73,7 @@ def _storm(port: int, gateway: TestGateway, subject: TestGateway, number: int) -
     end_s, turn = time.monotonic() + storm_seconds(), 0
     while not turn or time.monotonic() < end_s:
         for operation in operations:
-            is_admins = operation.path.startswith("/v1/admin/")
+            is_admins = operation.path.startswith(("/v1/admin/", "/v1/jobs"))
             authorization = f"Bearer {ADMIN_TOKEN}" if is_admins else gateway.authorization
             how = {"base_url": f"http://127.0.0.1:{port}", "headers": {"Authorization": authorization}}
             seen[operation.label] += _examples(operation, gateway_text(subject), number + turn, how)

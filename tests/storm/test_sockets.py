@@ -29,8 +29,8 @@ from tests.storm.mutate import storm_seconds, storm_seed, until_the_end
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(storm_seconds() * 2 + 120)]
 
 READ_TIMEOUT_S, IDLE_TIMEOUT_S = 0.6, 1.2
-#: From the last byte sent: an answer, its end, and a loop that has a hundred others to serve.
-ENDS_WITHIN_S = READ_TIMEOUT_S + 2 * IDLE_TIMEOUT_S + 2
+#: From the last byte sent: an answer, its end, and a loop that has a hundred others to serve on a busy machine.
+ENDS_WITHIN_S = READ_TIMEOUT_S + 2 * IDLE_TIMEOUT_S + 15
 AT_ONCE = 40
 IDLE_COUNT = 2000
 PATHS = (GO_LIVEPEER, OURS, "/v1/balance", "/healthz", "/openapi.json", "/nowhere", GO_LIVEPEER + "?", "//", "*")
@@ -207,7 +207,7 @@ async def attack_with(port: int, attack: Attack, choice: random.Random) -> Count
 async def require_good_call(service: Service, gateway: TestGateway) -> None:
     began_s = time.monotonic()
     await service.pay(gateway, service.new_stream())
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < client.CLIENT_TIMEOUT_S - 1
 
 
 async def test_whatever_a_socket_does_it_ends_in_time_and_harms_nobody(service: Service, gateway: TestGateway) -> None:
@@ -337,5 +337,7 @@ async def require_good_grpc_call(service: Service, gateway: TestGateway) -> None
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.running.grpc_port}") as channel:
         request = next_request(service.new_stream())
         began_s = time.monotonic()
-        assert await ClearinghouseStub(channel).SignTicket(request, metadata=metadata(gateway), timeout=5)
-        assert time.monotonic() - began_s < 1
+        assert await ClearinghouseStub(channel).SignTicket(
+            request, metadata=metadata(gateway), timeout=client.CLIENT_TIMEOUT_S
+        )
+        assert time.monotonic() - began_s < client.CLIENT_TIMEOUT_S - 1

@@ -25,6 +25,9 @@ async def test_whatever_happens_every_answer_is_one_that_the_promises_allow_and_
     assert sum(story.outcomes["paid"] for story in stories) > 10, (
         "a storm in which hardly anything was paid shows little"
     )
+    if profile is Profile.COVERED:
+        refused = {what for story in stories for what in story.outcomes}
+        assert {"coverage_unknown", "coverage_low", "coverage_critical", "ticket_not_allowed"} <= refused
     if profile is Profile.KILLED:
         assert all(sum(story.outcomes[what] for story in stories) for what in ("killed", "paid at the signer"))
 

@@ -12,6 +12,7 @@ import pytest
 
 from clearinghouse import charging, sessions, signing
 from clearinghouse.commits import Outcome
+from clearinghouse.coverage.early import EarlyGate
 from clearinghouse.errors import RefreshSession
 from clearinghouse.sessions import Proceed, Replay, first_nonce
 from tests.storm.campaign import Database, one_storm
@@ -25,10 +26,10 @@ STEPS = 350
 SEEDS = range(1, 7)
 
 
-async def what_is_found(databases: Database) -> str:
+async def what_is_found(databases: Database, profile: Profile = Profile.MEAN) -> str:
     for seed in SEEDS:
         try:
-            await one_storm(databases, seed, Profile.MEAN, STEPS)
+            await one_storm(databases, seed, profile, STEPS)
         except StormFailed as failure:
             return failure.why
     pytest.fail(f"nothing was found in {len(SEEDS)} runs of {STEPS} steps")
@@ -59,13 +60,21 @@ async def test_the_service_as_it_is_passes_the_same_runs(databases: Database) ->
 SQL_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "a debit that is left out": (("SET balance = balance - paid.cost,", "SET balance = balance,"),),
     "credit that ends one call too late": (
-        ("o_balance + o_credit_limit < item.charge", "o_balance + o_credit_limit < 0"),
+        ("o_balance + o_credit_limit < o_charge", "o_balance + o_credit_limit < 0"),
     ),
     "calls a day, off by one": (("calls[n] >= item.calls_day_left", "calls[n] > item.calls_day_left"),),
     "expected value, off by one call": (("evs[n] + item.ev > item.ev_left", "evs[n] > item.ev_left"),),
     "a session that is not counted": (("opened[n] := opened[n] + 1;", "opened[n] := opened[n];"),),
-    "a key's use that is not counted": (("SET calls_day = calls_day + 1, spent_day", "SET spent_day"),),
+    "a key's use that is not counted": (
+        ("calls_day = calls_day + (item.tickets > 0)::integer", "calls_day = calls_day"),
+    ),
     "a suspension that is not looked at": (("gateway.status <> 'active'", "false"),),
+    "tickets that are not in the book": (
+        ("date_trunc('hour', begun_at, 'UTC'), a_tickets[ord]", "date_trunc('hour', begun_at, 'UTC'), 1"),
+    ),
+    "expected value that is not in the total": (
+        ("ev_total_wei = ev_total_wei + paid.ev", "ev_total_wei = ev_total_wei"),
+    ),
     "a markup of a moment ago": (
         ("(gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)", "true"),
         ("<> (asked.markup, asked.minimum_charge, asked.ceilings_version)", "= false"),
@@ -125,8 +134,8 @@ def _released_without_commit(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str
 
 def _charged_for_less(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
     """Rounded down by one wei where n·EV is no whole number of them."""
-    real = charging.charge
-    monkeypatch.setattr(charging, "charge", lambda ev_wei, *terms: real(ev_wei - 1, *terms))
+    real = charging.by_markup
+    monkeypatch.setattr(charging, "by_markup", lambda ev_wei, *price, **terms: real(ev_wei - 1, *price, **terms))
     return ()
 
 
@@ -153,3 +162,21 @@ async def test_a_fault_in_the_service_is_found(
     databases: Database, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     print(await what_is_found(with_sql(databases, *FAULTS[fault](monkeypatch))))
+
+
+COVER_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "a new session while the deposit is low": (("item.is_new AND gate.level IN ('low', 'critical')", "false"),),
+    "a gate that has ended": (("gate.valid_until <= begun_at", "false"),),
+    "a ticket larger than the cap": (("item.face_value > gate.face_value_max_wei", "false"),),
+    "a share that is passed by one call": (("evs[n] + item.ev <= share", "evs[n] <= share"),),
+}
+
+
+@pytest.mark.parametrize("fault", COVER_FAULTS)
+async def test_a_commit_that_releases_what_is_not_covered_is_found(
+    databases: Database, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Without the early gate, which refuses nearly all of it before."""
+    monkeypatch.setattr(EarlyGate, "refusal", lambda *_, **__: None)
+    monkeypatch.setattr(EarlyGate, "share_refusal", lambda *_: None)
+    print(await what_is_found(with_sql(databases, *COVER_FAULTS[fault]), Profile.COVERED))

@@ -37,6 +37,9 @@ REFRESH = Refused(480, "refresh_session")
 TOO_DEAR = Refused(481, "price_exceeded")
 NOTHING_DUE = Refused(482, "no_tickets")
 BROKE = Refused(402, "out_of_credit")
+COVER_UNKNOWN = Refused(503, "coverage_unknown")
+COVER_LOW = Refused(503, "coverage_low")
+COVER_USED = Refused(503, "coverage_critical")
 
 
 class Broken(AssertionError):
@@ -61,6 +64,16 @@ Verdict = Paid | Replayed | Refused
 
 
 @dataclass(frozen=True)
+class Cover:
+    """What the sender's deposit covers, as far as it concerns a gateway."""
+
+    level: str = "ok"
+    face_value_max_wei: int | None = None
+    #: While critical: up to where all expected value that the gateway was ever released may go.
+    ev_total_max_wei: int = 0
+
+
+@dataclass(frozen=True)
 class Terms:
     """What an operator sets for a gateway. Amounts in its currency."""
 
@@ -73,6 +86,7 @@ class Terms:
     keys: frozenset[str] = frozenset()
     limits: Mapping[str, Fraction] = field(default_factory=dict)
     key_limits: Mapping[tuple[str, str], Fraction] = field(default_factory=dict)
+    cover: Cover = Cover()
 
 
 @dataclass
@@ -92,6 +106,9 @@ class Counters:
     def spent_in_month(self, day: date) -> Fraction:
         return sum((amount for d, amount in self.spent.items() if (d.year, d.month) == (day.year, day.month)), _ZERO)
 
+    def ev_total_wei(self) -> int:
+        return sum(self.ev_wei.values())
+
     def ev_open_wei(self, day: date) -> int:
         """Of the tickets released on this day and the two before."""
         return sum(wei for d, wei in self.ev_wei.items() if 0 <= (day - d).days <= 2)
@@ -110,6 +127,8 @@ class Session:
     price_wei: Fraction
     receipt: str
     sequence: int
+    #: The key that opened it last.
+    opened_by: str
     is_closed: bool = False
 
 
@@ -144,6 +163,10 @@ class Gateway:
         """What has been replaced since then (time.monotonic())."""
         return (terms for at_s, terms in self.replaced if at_s > since_s)
 
+    def was_covered_otherwise_since(self, since_s: float) -> bool:
+        """Whether the gates said something else then."""
+        return any(terms.cover != self.terms.cover for terms in self.terms_since(since_s))
+
     def was_relaxed_since(self, since_s: float) -> bool:
         """Whether a limit that held then may hold no more."""
         return self.swept_at_s > since_s or any(self.terms_since(since_s))
@@ -177,9 +200,12 @@ class Twin:
             if session.gateway == gateway_id:
                 session.is_closed = True
 
-    def open_sessions(self, gateway_id: str, orchestrator: bytes | None = None) -> int:
+    def open_sessions(self, gateway_id: str, *, orchestrator: bytes | None = None, opened_by: str | None = None) -> int:
         return sum(
-            not s.is_closed and s.gateway == gateway_id and orchestrator in (None, s.call.offer.orchestrator)
+            not s.is_closed
+            and s.gateway == gateway_id
+            and orchestrator in (None, s.call.offer.orchestrator)
+            and opened_by in (None, s.opened_by)
             for s in self.sessions.values()
         )
 
@@ -255,15 +281,25 @@ class Twin:
             return {TOO_MUCH}
         if 0 < count <= NONCES_MAX < call.first_nonce + count - 1:
             return {REFRESH}
+        if (uncovered := _uncovered(call, terms.cover)) is not None:
+            return {uncovered}
         signers_no = _signers_no(call, count)
         charge = cost(ev_wei, price, terms) if count else _ZERO
         limit = self.limit_passed(call, terms, charge=charge, ev_wei=ev_wei)
         stopped = Refused(429, "limit_reached", limit)
         if count and charge > terms.granted + terms.credit_limit - self.gateways[call.gateway].spent:
             return {BROKE, signers_no or BROKE}  # credit is remembered, too
+        # A share is known before the signer is asked, a limit only where it was met a moment ago.
+        refused: set[Verdict] = self._beyond_share(call, terms.cover, ev_wei) | ({stopped} if limit else set())
         if signers_no is not None:
-            return {signers_no, stopped} if limit else {signers_no}  # a limit that was reached before is told first
-        return {stopped} if limit else {Paid(count)}
+            return {signers_no, *refused}  # a limit that was reached before is told first
+        return refused or {Paid(count)}
+
+    def _beyond_share(self, call: Call, cover: Cover, ev_wei: int) -> set[Verdict]:
+        if cover.level != "critical" or not ev_wei:
+            return set()
+        total_wei = self.gateways[call.gateway].used.ev_total_wei() + ev_wei
+        return {COVER_USED} if total_wei > cover.ev_total_max_wei else set()
 
     def limit_passed(self, call: Call, terms: Terms, *, charge: Fraction, ev_wei: int) -> str:
         """The first limit, in the published order, that the call would pass; "" where none."""
@@ -282,10 +318,16 @@ class Twin:
             ),
             ("key_calls_per_day", terms.key_limits.get((call.key, "calls_per_day")), of_key.calls[day] + 1),
             ("key_spend_per_day", terms.key_limits.get((call.key, "spend_per_day")), of_key.spent[day] + charge),
+            ("key_ev_open", terms.key_limits.get((call.key, "ev_open")), of_key.ev_open_wei(day) + ev_wei),
+            (
+                "key_sessions_open",
+                terms.key_limits.get((call.key, "sessions_open")) if is_new else None,
+                self.open_sessions(call.gateway, opened_by=call.key) + 1,
+            ),
             (
                 "sessions_open_per_orchestrator",
                 terms.limits.get("sessions_open_per_orchestrator") if is_new else None,
-                self.open_sessions(call.gateway, orchestrator) + 1,
+                self.open_sessions(call.gateway, orchestrator=orchestrator) + 1,
             ),
         ]
         return next((name for name, allowed, used in wanted if allowed is not None and used > allowed), "")
@@ -334,7 +376,10 @@ class Twin:
         session = self.sessions.get(entry.session)
         price_wei = session.price_wei if session is not None else offer.price_wei
         manifest = (session.manifest if session is not None else "") or call.manifest
-        self.sessions[entry.session] = Session(entry.gateway, call, manifest, price_wei, entry.receipt, entry.sequence)
+        opened_by = entry.key if session is None or session.is_closed else session.opened_by
+        self.sessions[entry.session] = Session(
+            entry.gateway, call, manifest, price_wei, entry.receipt, entry.sequence, opened_by
+        )
         self.rands[entry.rand] = entry.session, entry.nonces[-1]
         gateway.spent += entry.charge
         gateway.used.count(entry)
@@ -416,6 +461,17 @@ def _signers_no(call: Call, count: int) -> Refused | None:
     if count == 0:
         return NOTHING_DUE
     return INVALID if count > TICKETS_MAX else None
+
+
+def _uncovered(call: Call, cover: Cover) -> Refused | None:
+    """What the gates refuse, whatever the call is worth."""
+    if cover.level == "unknown":
+        return COVER_UNKNOWN
+    if call.state is None and cover.level in {"low", "critical"}:
+        return COVER_LOW
+    if cover.face_value_max_wei is not None and call.offer.face_value_wei > cover.face_value_max_wei:
+        return TOO_MUCH
+    return None
 
 
 def _shown(verdicts: set[Verdict]) -> str:

@@ -175,7 +175,7 @@ class HeldSigner:
         return await self.inner.discover_orchestrators(query)
 
 
-async def until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
     """Returns as soon as the condition holds; TimeoutError when it never does."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -21,6 +21,7 @@ from clearinghouse.database.connect import SERVE_ROLE, async_engine, in_role
 from clearinghouse.listener import HttpListener
 from clearinghouse.readiness import Probe, Readiness
 from clearinghouse.requests import MAX_BODY_BYTES
+from settlement.api import operators_routes
 from tests.parts.stack import PEPPER, Stack, TestGateway
 
 ADMIN_TOKEN = "admin-token-of-a-test"
@@ -79,7 +80,7 @@ class HttpPort:
         return await self.call(method, f"/v1/admin{path}", body, headers={**ADMIN, **named})
 
     def _exchange(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.number, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.number, timeout=60)
         try:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
@@ -133,6 +134,7 @@ async def running_port(
         readiness=Readiness(probes if probes is not None else {"database": fine}),
         docs_enabled=docs_enabled,
         read_timeout_s=1,
+        above=operators_routes(),
     )
     api = HttpApi(
         signing=stack.signing,

@@ -106,7 +106,7 @@ async def test_tls_is_spoken_with_a_certificate_and_nothing_else_is(stack: Stack
         assert (await port.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata(gateway))).balance == "10"
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port.number}") as plain:
             with pytest.raises(grpc.aio.AioRpcError) as error:
-                await plain.unary_unary(f"/{SERVICE}/GetBalance")(b"", metadata=metadata(gateway), timeout=5)
+                await plain.unary_unary(f"/{SERVICE}/GetBalance")(b"", metadata=metadata(gateway), timeout=30)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -122,7 +122,7 @@ async def test_mutual_tls_lets_in_only_clients_of_its_authority(stack: Stack) ->
         (grpc.ssl_channel_credentials(authority.cert_pem), False),
     ):
         async with running_port(stack, credentials=credentials, client=client) as port:
-            call = port.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata(gateway), timeout=5)
+            call = port.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata(gateway), timeout=30)
             if is_let_in:
                 assert (await call).balance == "10"
                 continue

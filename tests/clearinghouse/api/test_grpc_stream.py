@@ -53,7 +53,7 @@ def numbered(stack: Stack, *numbers: int) -> list[pb.SignTicketsRequest]:
 async def answers(call: Any, *, count: int) -> dict[str, pb.SignTicketsResponse]:
     """The next `count` answers by their ids, in the order in which they came."""
     found: dict[str, pb.SignTicketsResponse] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(count):
             answer = await call.read()
             assert answer is not grpc.aio.EOF, "the stream ended early"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
 
+import psycopg
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -22,22 +22,10 @@ from clearinghouse.readiness import NotReady
 from clearinghouse.requests import MAX_BODY_BYTES
 from clearinghouse.strict_json import parse_object
 from tests.clearinghouse.api.http_port import ADMIN, ADMIN_TOKEN, HttpPort, fine, running_port
-from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stack, running_stack
+from tests.parts.stack import TICKET_CHARGE_USD, TICKET_EV_WEI, Stack
 
 SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 NOBODY = "lpch_" + "0" * 16 + "_" + "0" * 64
-
-
-@pytest.fixture
-async def stack(database: str) -> AsyncIterator[Stack]:
-    async with running_stack(database, remember_s=0) as running:
-        yield running
-
-
-@pytest.fixture
-async def port(stack: Stack) -> AsyncIterator[HttpPort]:
-    async with running_port(stack) as running:
-        yield running
 
 
 async def new_gateway(port: HttpPort, name: str = "studio", **fields: Any) -> dict[str, Any]:
@@ -68,7 +56,13 @@ async def test_a_gateway_reads_its_balance_with_what_expires(port: HttpPort, sta
         "credit_limit": "2.5",
         "currency": "USD",
         "usage_total": "0",
+        "status": "ok",
+        "low_balance": "10",
+        "depleted_below": "0.01",
         "credit_lots": [{"id": lot_id, "amount": "5", "remaining": "5", "expires_at": expires_at}],
+        "gateway_status": "active",
+        "gateway_status_reason": "",
+        "keys_expiring": [],
     }
 
 
@@ -118,6 +112,14 @@ async def test_a_bad_page_query_is_refused_precisely(port: HttpPort, stack: Stac
     answer = await port.as_gateway(gateway, "GET", f"/v1/issuances?{query}")
 
     assert part in answer.problem(400, "invalid_request")["detail"]
+
+
+async def test_a_misspelled_query_of_topups_is_refused(port: HttpPort, stack: Stack) -> None:
+    answer = await port.as_gateway(await stack.new_gateway(), "GET", "/v1/topups?cursr=x")
+
+    assert (
+        "unknown query parameter 'cursr': known are cursor, limit" in answer.problem(400, "invalid_request")["detail"]
+    )
 
 
 async def test_a_suspended_gateway_still_reads_but_does_not_sign(port: HttpPort, stack: Stack) -> None:
@@ -269,7 +271,7 @@ async def test_a_body_of_undeclared_length_is_counted_as_it_comes(port: HttpPort
     writer.write(f"Authorization: Bearer {ADMIN_TOKEN}\r\n\r\n".encode())
     for _ in range(17):
         writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-    status = await asyncio.wait_for(reader.readline(), 5)
+    status = await asyncio.wait_for(reader.readline(), 30)
     writer.close()
 
     assert status.startswith(b"HTTP/1.1 413")
@@ -279,7 +281,7 @@ async def test_a_body_that_never_ends_is_given_up(port: HttpPort) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
     writer.write(b"POST /v1/admin/gateways HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n")
     writer.write(f"Authorization: Bearer {ADMIN_TOKEN}\r\n\r\n{{".encode())
-    status = await asyncio.wait_for(reader.readline(), 5)
+    status = await asyncio.wait_for(reader.readline(), 30)
     writer.close()
 
     assert status.startswith(b"HTTP/1.1 400")
@@ -293,7 +295,7 @@ async def test_a_bug_is_an_incident_and_shows_nothing_else(port: HttpPort, monke
 
     reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
     writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
 
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -338,7 +340,7 @@ def next_body(stack: Stack) -> dict[str, Any]:
 async def test_every_admin_route_asks_for_the_token_before_anything_else(port: HttpPort, authorization: str) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     routes = [(method, path) for path, item in port.document["paths"].items() for method in item if "/admin/" in path]
-    assert len(routes) == 26
+    assert len(routes) == 42
 
     for method, path in routes:
         answer = await port.call(method.upper(), re.sub(r"\{\w+\}", "x", path), b"{not json", headers=headers)
@@ -355,7 +357,7 @@ async def test_two_authorization_headers_are_refused(port: HttpPort) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
     token = f"Authorization: Bearer {ADMIN_TOKEN}\r\n"
     writer.write(f"GET /v1/admin/gateways HTTP/1.1\r\nHost: x\r\n{token}{token}\r\n".encode())
-    status = await asyncio.wait_for(reader.readline(), 5)
+    status = await asyncio.wait_for(reader.readline(), 30)
     writer.close()
 
     assert status.startswith(b"HTTP/1.1 401")
@@ -365,7 +367,7 @@ async def test_without_a_configured_token_there_is_no_admin_api(stack: Stack) ->
     async with running_port(stack, admin_token=None) as port:
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
             (await port.call("GET", "/v1/admin/gateways", headers=headers)).problem(404, "not_found")
-        assert not any(path.startswith("/v1/admin") for path in port.document["paths"])
+        assert not any(path.startswith(("/v1/admin", "/v1/jobs")) for path in port.document["paths"])
 
 
 async def test_suspend_and_resume(port: HttpPort, stack: Stack) -> None:
@@ -419,13 +421,17 @@ async def test_a_key_has_limits_of_its_own(port: HttpPort, stack: Stack) -> None
     await stack.pay(gateway, stack.new_stream())
     (key,) = (await port.admin("GET", "/gateways/studio/keys")).json["items"]
 
-    limited = (await port.admin("PUT", f"/keys/{key['id']}/limits", {"spend_per_month": "5"})).json
+    limited = (
+        await port.admin("PUT", f"/keys/{key['id']}/limits", {"spend_per_month": "5", "sessions_open": "9"})
+    ).json
     read = (await port.as_gateway(gateway, "GET", "/v1/limits")).json
 
     assert limits_of(limited) == {
         "key_calls_per_day": (None, "1"),
         "key_spend_per_day": (None, str(TICKET_CHARGE_USD)),
         "key_spend_per_month": ("5", str(TICKET_CHARGE_USD)),
+        "key_ev_open": (None, str(TICKET_EV_WEI)),
+        "key_sessions_open": ("9", "1"),
     }
     assert read["keys"] == [limited]
 
@@ -736,6 +742,46 @@ async def test_an_account_in_eth_counts_to_the_wei(port: HttpPort) -> None:
     assert answer.json["balance"] == "0.000000000000000001"
 
 
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_operator_sees_the_jobs_and_nobody_else_does(port: HttpPort, stack: Stack) -> None:
+    (await port.call("GET", "/v1/jobs")).problem(401, "unauthenticated")
+    (await port.as_gateway(await stack.new_gateway(), "GET", "/v1/jobs")).problem(401, "unauthenticated")
+    assert (await port.call("GET", "/v1/jobs", headers=ADMIN)).json == {
+        "leader": None, "leads_since": None, "items": [],
+    }  # fmt: skip
+    with psycopg.connect(stack.conninfo, autocommit=True) as owner:
+        owner.execute("SELECT register_jobs('w:1', '2026-11-01T00:00Z', '{a,b}', '{60,86400}', '{0,5}')")
+        columns = "job, due_at, started_at, ended_at, outcome, said, error_kind, error, leader, by_hand"
+        for run in (
+            ("a", 0, 0, "00:01.5", "ok", "x", None, None, False),
+            ("a", 1, 1, "01:02", "failed", None, "E", "e", True),
+            ("a", 2, 2, "02:02", "lost", None, None, None, False),
+            ("b", 2, 2, None, None, None, None, None, False),
+        ):
+            job, due, begun, ended, *rest, by_hand = run
+            at = [f"2026-11-01T00:0{due}Z", f"2026-11-01T00:0{begun}Z", ended and f"2026-11-01T00:{ended}Z"]
+            values = [job, *at, *rest, "w:1", by_hand]
+            owner.execute(f"INSERT INTO job_run ({columns}) VALUES ({', '.join(['%s'] * 10)})", values)
+
+    a, b = (await port.call("GET", "/v1/jobs", headers=ADMIN)).json["items"]
+
+    assert (a["name"], a["every_s"], a["failures_count"], a["last_ok_at"]) == (
+        "a",
+        60,
+        1,
+        "2026-11-01T00:00:00.000000Z",
+    )
+    assert a["last"] == {
+        "outcome": "failed", "started_at": "2026-11-01T00:01:00.000000Z", "ended_at": "2026-11-01T00:01:02.000000Z",
+        "duration_ms": 2000, "said": None, "error_kind": "E", "error": "e", "by_hand": True, "leader": "w:1",
+    }  # fmt: skip
+    assert a["late"] == "was due at 2026-11-01T00:02:00.000000Z"
+    assert (b["last"], b["running_since"]) == (None, "2026-11-01T00:02:00.000000Z")
+    assert b["late"] == "has been running since 2026-11-01T00:02:00.000000Z"
+
+
 # --- documentation ----------------------------------------------------------------------------------------------------
 
 
@@ -746,8 +792,12 @@ async def test_the_openapi_document_is_valid_and_describes_every_route(port: Htt
     assert document == port.document
     hot = {"/generate-live-payment", "/sign-orchestrator-info", "/discover-orchestrators", "/v1/signTicket"}
     hot |= {"/webhooks/remote-signer", "/authorize"}
-    cold = {"/v1/balance", "/v1/limits", "/v1/prices", "/v1/issuances", "/v1/issuances/{issuance_id}"}
+    cold = {"/v1/balance", "/v1/limits", "/v1/prices", "/v1/coverage", "/v1/issuances", "/v1/issuances/{issuance_id}"}
+    cold |= {"/v1/invoices", "/v1/invoices/{invoice_id}"}
+    cold |= {"/v1/topups", "/v1/topups/{topup_id}", "/v1/statements", "/v1/statements/{period}", "/v1/usage"}
     machines = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
+    machines |= {"/v1/jobs"}
+    cold |= {"/v1/billing"}
     assert hot | cold | machines == {path for path in document["paths"] if not path.startswith("/v1/admin/")}
     operations = [operation for item in document["paths"].values() for operation in item.values()]
     assert all(operation["description"] and operation["tags"] for operation in operations)

@@ -74,8 +74,7 @@ def test_the_plot_falls_from_the_deposit_to_nothing_and_is_svg(tmp_path: Path) -
     file = tmp_path / "deposit.svg"
     assert simulate(*QUICK, "--deposit", "0.3eth", "--plot", str(file)).exit_code == 0
     drawing = ElementTree.fromstring(file.read_text(encoding="utf-8"))
-    line = drawing.find("{http://www.w3.org/2000/svg}polyline")
-    assert line is not None
+    *_, line = drawing.findall("{http://www.w3.org/2000/svg}polyline")  # the others are the grid
     heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
     assert heights == sorted(heights)  # y grows downwards
     assert (heights[0], heights[-1]) == (50, 350)
@@ -105,7 +104,9 @@ def test_any_deposit_and_horizon_can_be_drawn(deposit_wei: int, step_s: float) -
         (["--demand-variation", "50d"], "write the number alone"),
         (["--job", "dead"], "none of the job types lv2v, live, fixed"),
         (["--plot", "deposit.png"], "does not end in .svg"),
-        (["--sessions", "0"], "sessions_count must be above 0"),
+        (["--plot", "nowhere/deposit.svg"], "there is no directory nowhere"),
+        (["--sessions", "0"], "Invalid value: --sessions must be above 0"),
+        (["--pool-size", "0"], "Invalid value: --pool-size must be above 0"),
         (["--ruin-probability", "0"], "must be above 0 and below 1"),
         (["--ruin-probability", "0.00001"], "it takes 1000000"),
         (["--runs", "1000000"], "1 to 100000 runs"),

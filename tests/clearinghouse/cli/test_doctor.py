@@ -25,11 +25,13 @@ from chain.keystore import create_keystore
 from chain.signatures import SigningKey, checksum_address
 from clearinghouse.checkup import database as database_check
 from clearinghouse.checkup import service as service_check
+from clearinghouse.checkup import transactions as transactions_check
 from clearinghouse.checkup.certificates import CertificateError, validity_of
 from clearinghouse.checkup.findings import Finding
 from clearinghouse.checkup.run import CHECK_TIMEOUT_S, examine
 from clearinghouse.config import ListenSettings, Settings
 from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
+from clearinghouse.database.migrate import migrate
 from clearinghouse.identity import gateways, webhook_signers
 from clearinghouse.price_store import set_override
 from tests.clearinghouse.signers.receiver import http_answer, receiving
@@ -183,12 +185,17 @@ async def test_a_file_limit_below_the_connections_is_a_warning_with_what_is_left
 # --- the database -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_database_that_is_as_it_should_be_has_no_fault(tmp_path: Path, database: str) -> None:
-    found = await findings(tmp_path, **served_by(database), price={"declared": {"USD": "3123.45"}})
+async def test_a_database_that_is_as_it_should_be_has_no_fault(tmp_path: Path) -> None:
+    """One that waits for its disk, which the one of all tests does not."""
+    with EmbeddedPostgres(tmp_path / "elsewhere") as durable:
+        migrate(durable.conninfo)
+        found = await findings(tmp_path, **served_by(durable.conninfo), price={"declared": {"USD": "3123.45"}})
+    no_worker = found.pop("worker")  # tests/settlement/test_doctor.py
+    assert "none has ever run" in no_worker.detail
     assert {finding.status for finding in found.values()} == {"ok"}, found
     assert {
         "database", "database clock", "database durability", "database role clearinghouse_serve",
-        "database role clearinghouse_admin", "database schema",
+        "database role clearinghouse_admin", "database schema", "database transactions",
     } <= set(found)  # fmt: skip
 
 
@@ -244,22 +251,16 @@ async def test_a_role_that_does_not_exist_asks_for_migrate(tmp_path: Path, datab
     is_error(found, "does not exist", "`clearinghouse migrate`")
 
 
-async def test_commits_that_do_not_wait_for_the_disk_are_an_error(
-    tmp_path: Path, database: str, owner: psycopg.Connection[Any]
-) -> None:
-    name = conninfo_to_dict(database)["dbname"]
-    owner.execute(f"ALTER DATABASE {name} SET synchronous_commit = off".encode())
-    found = (await findings(tmp_path, **served_by(database)))["database durability"]
-    is_error(found, "synchronous_commit is off", "Set it to on")
-    assert "fsync" not in found.detail
-    owner.execute(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply".encode())
-    assert (await findings(tmp_path, **served_by(database)))["database durability"].status == "ok"
-
-
-async def test_fsync_off_is_an_error(tmp_path: Path) -> None:
+async def test_commits_that_do_not_wait_for_the_disk_are_an_error(tmp_path: Path) -> None:
     with EmbeddedPostgres(tmp_path / "data") as embedded:
         assert (await findings(tmp_path))["database durability"].status == "ok"
         with psycopg.connect(embedded.conninfo, autocommit=True) as connection:
+            connection.execute("ALTER DATABASE clearinghouse SET synchronous_commit = off")
+            found = (await findings(tmp_path))["database durability"]
+            is_error(found, "synchronous_commit is off", "Set it to on")
+            assert "fsync" not in found.detail
+            connection.execute("ALTER DATABASE clearinghouse SET synchronous_commit = remote_apply")
+            assert (await findings(tmp_path))["database durability"].status == "ok"
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
         is_error((await findings(tmp_path))["database durability"], "fsync is off")
@@ -432,6 +433,28 @@ async def test_prices_from_feeds_are_read_and_what_is_wrong_with_them_is_told(tm
         found = (await findings(tmp_path, **settings))["price"]
         is_error(found, "the feed GBP / USD calls itself 'EUR / USD'", "clearinghouse price set")
     is_error((await findings(tmp_path, price={"source": "chainlink"}))["configuration"], "chain.rpc_urls is needed")
+
+
+async def test_a_transaction_that_keeps_dead_rows_for_long_is_a_warning_and_one_that_keeps_none_is_not(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = transactions_check.NAME
+    assert (await findings(tmp_path, **served_by(database)))[name].status == "ok"
+    monkeypatch.setattr(transactions_check, "AGE_MAX_S", 2)  # longer than any that doctor has itself
+    async with await psycopg.AsyncConnection.connect(database, application_name="pg_dump") as dump:
+        await dump.execute("SELECT 1")  # idle, with no snapshot
+        await asyncio.sleep(2.3)
+        assert (await findings(tmp_path, **served_by(database)))[name].status == "ok"
+        await dump.commit()
+        await dump.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        await dump.execute("SELECT 1")
+        await asyncio.sleep(2.3)
+        found = (await findings(tmp_path, **served_by(database)))[name]
+        assert found.status == "warning"
+        assert f"pg_dump of postgres (process {dump.info.backend_pid})" in found.detail
+        assert "from a replica" in found.what_to_do
+        await dump.rollback()
+    assert (await findings(tmp_path, **served_by(database)))[name].status == "ok"
 
 
 async def test_a_price_set_by_hand_is_a_warning(tmp_path: Path, database: str, admin: AsyncEngine) -> None:
@@ -674,6 +697,17 @@ async def test_endpoints_that_are_well_and_disagree_are_an_error(tmp_path: Path,
         found = await findings(tmp_path, **on_chain(proxies))
     assert found["chain rpc-2"].status == "ok"
     is_error(found["chain"], "rpc-1", "rpc-2", "disagree")
+
+
+async def test_endpoints_that_are_listened_to_are_tried_and_are_never_an_error(tmp_path: Path, devnet: Devnet) -> None:
+    async with ways_to(devnet) as proxies:
+        settings = on_chain(proxies)
+        settings["chain"]["ws_urls"] = [devnet.url.replace("http://", "ws://"), f"ws://127.0.0.1:1/{API_KEY}"]
+        found = await findings(tmp_path, **settings)
+    assert found["chain feed ws-1"].status == "ok"
+    lost = found["chain feed ws-2"]
+    assert (lost.status, lost.detail) == ("warning", "is of no use: connection_failed")
+    assert API_KEY not in str(found)
 
 
 async def test_without_a_chain_nothing_is_said_of_one(tmp_path: Path) -> None:

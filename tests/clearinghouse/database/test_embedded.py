@@ -84,7 +84,7 @@ def server_pid(data_dir: Path) -> int | None:
     return None if found is None else found.pid
 
 
-def wait_until(is_so: Callable[[], bool], *, timeout_s: int = 20) -> None:
+def wait_until(is_so: Callable[[], bool], *, timeout_s: int = 120) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline_s, "waited in vain"
@@ -141,7 +141,7 @@ def test_data_survives_a_restart_and_starting_again_is_quick(data_dir: Path) -> 
     postgres = EmbeddedPostgres(data_dir)
     begun_s = time.monotonic()
     database = postgres.start()
-    assert time.monotonic() - begun_s < 30
+    assert time.monotonic() - begun_s < 60
     assert postgres.start() == database, "starting twice is starting once"
     write(database.conninfo, 1)
     postgres.stop()
@@ -150,7 +150,7 @@ def test_data_survives_a_restart_and_starting_again_is_quick(data_dir: Path) -> 
 
     begun_s = time.monotonic()
     with EmbeddedPostgres(data_dir) as again:
-        assert time.monotonic() - begun_s < 10
+        assert time.monotonic() - begun_s < 30
         assert again == database
         assert read(again.conninfo) == [1]
 

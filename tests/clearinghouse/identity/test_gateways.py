@@ -112,7 +112,7 @@ async def test_system_accounts_are_opened_once_per_currency(admin: AsyncEngine, 
         for name, currency in (("a", "USD"), ("b", "USD"), ("c", "ETH")):
             await gateways.create(connection, name, currency=currency)
     query = "SELECT currency, name FROM account WHERE gateway_id IS NULL ORDER BY 1, 2"
-    names = ("expired", "funding", "revenue")
+    names = ("expired", "funding", "included", "revenue", "rounding", "written_off")
     assert owner.execute(query).fetchall() == [(code, name) for code in ("ETH", "USD") for name in names]
 
 

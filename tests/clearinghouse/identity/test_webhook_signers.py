@@ -8,6 +8,7 @@ import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -283,11 +284,11 @@ async def test_secrets_of_another_database_cannot_make_us_look_them_up_for_ever_
     one, _ = twins
     secret = (await created(admin)).webhook_secret
     assert await one.accepts(secret)
-    before = one.lookups.asked
+    before, began_s = one.lookups.asked, monotonic()
     made_up = [f"Bearer {WEBHOOK_SECRET.new(PEPPER)[0]}" for _ in range(5 * few.burst_count)]
     outcomes = await asyncio.gather(*(one.authenticator.authenticate(each) for each in made_up), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {WebhookSecretNeeded, LimitReached}
     assert {outcome.facts["rule"] for outcome in outcomes if isinstance(outcome, LimitReached)} == {KEY_LOOKUPS}
-    assert one.lookups.asked - before <= few.burst_count + 1
+    assert one.lookups.asked - before <= few.burst_count + 1 + int(monotonic() - began_s)
     await asyncio.sleep(0.25)  # the signer is not remembered any more, and still not a stranger
     assert await one.accepts(secret)

@@ -91,7 +91,7 @@ EVENTS = st.sampled_from(
 ).flatmap(lambda event: st.tuples(st.just(event[0]), event[1]))  # fmt: skip
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     limit=st.sampled_from([Decimal(0), Decimal(40)]),
     history=st.lists(EVENTS, min_size=10, max_size=24),

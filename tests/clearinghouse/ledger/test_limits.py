@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -16,7 +16,8 @@ from clearinghouse.housekeeping import close_idle_sessions
 from clearinghouse.identity import gateways, keys, limits
 from clearinghouse.ledger import transfers
 from clearinghouse.ledger.verify import verify
-from tests.parts.books import Connection, Usage, commit, commit_together, usage_costing
+from clearinghouse.usage import Limit
+from tests.parts.books import Connection, Usage, commit, commit_together, usage, usage_costing
 
 ORCHESTRATORS = (b"\x11" * 20, b"\x12" * 20)
 
@@ -78,6 +79,8 @@ class Twin:
     ev_wei: int = 0
     key_calls: int = 0
     key_spent: Decimal = Decimal(0)
+    key_ev_wei: int = 0
+    key_open: int = 0
     open: list[bytes] = field(default_factory=list)
 
     def judge(self, call: Usage, *, has_key_limits: bool) -> str | None:
@@ -92,6 +95,9 @@ class Twin:
         if has_key_limits:
             used.append(("key_calls_per_day", self.key_calls + 1))
             used += [(name, self.key_spent + call.charge) for name in ("key_spend_per_day", "key_spend_per_month")]
+            used.append(("key_ev_open", self.key_ev_wei + call.ev_wei))
+            if call.is_new:
+                used.append(("key_sessions_open", self.key_open + 1))
         if call.is_new:
             used.append(("sessions_open_per_orchestrator", self.open.count(call.orchestrator) + 1))
         allowed = self.allowed | {f"key_{name}": most for name, most in self.key_allowed.items()}
@@ -101,6 +107,7 @@ class Twin:
         self.calls, self.spent, self.ev_wei = self.calls + 1, self.spent + call.charge, self.ev_wei + call.ev_wei
         if has_key_limits:
             self.key_calls, self.key_spent = self.key_calls + 1, self.key_spent + call.charge
+            self.key_ev_wei, self.key_open = self.key_ev_wei + call.ev_wei, self.key_open + call.is_new
         if call.is_new:
             self.open.append(call.orchestrator)
         return None
@@ -125,7 +132,7 @@ async def test_any_history_of_batches_is_judged_as_one_call_after_the_other(
     rng = random.Random(seed)
     payer = await new_payer(admin, "acme")
     _, limited = payer.keys
-    twin = Twin(some_limits(rng, limits.GATEWAY_LIMITS), some_limits(rng, ("calls_per_day", "spend_per_day")))
+    twin = Twin(some_limits(rng, limits.GATEWAY_LIMITS), some_limits(rng, limits.KEY_LIMITS))
     async with admin.begin() as connection:
         # Both begin without limits on sessions, of which the twin knows nothing.
         lifted = dict.fromkeys(("sessions_open", "sessions_open_per_orchestrator"))
@@ -136,8 +143,9 @@ async def test_any_history_of_batches_is_judged_as_one_call_after_the_other(
     for _ in range(12):
         batch: list[Usage] = []
         for _ in range(rng.randrange(1, 6)):
-            if heads and rng.random() < 0.5:
+            if heads and rng.random() < 0.5:  # either key goes on with what either opened
                 call = heads.pop(rng.randrange(len(heads))).continued(num_tickets=rng.randrange(1, 5))
+                call = replace(call, key_id=rng.choice(payer.keys))
             else:
                 charge, orchestrator = Decimal(rng.randrange(1, 8)), rng.choice(ORCHESTRATORS)
                 call = usage_costing(payer.id, rng.choice(payer.keys), charge, orchestrator=orchestrator)
@@ -148,6 +156,36 @@ async def test_any_history_of_batches_is_judged_as_one_call_after_the_other(
         assert [code for code, _ in commit_together(owner, batch)] == expected
         heads += [call for call, code in zip(batch, expected, strict=True) if code is None]
     assert (await verify(admin)).findings == ()
+
+
+async def test_a_session_counts_for_the_key_that_opened_it_last_whoever_goes_on_with_it(
+    admin: AsyncEngine, owner: Connection
+) -> None:
+    payer = await new_payer(admin, "acme")
+    first, second = payer.keys
+    for key in payer.keys:
+        async with admin.begin() as connection:
+            await limits.set_key_limits(connection, key, {"sessions_open": 1, "ev_open": 10**16})
+    opened = usage(payer.id, first, approved=b"states")  # at the webhook, where a repeat may have nothing due
+    went_on = replace(opened.continued(num_tickets=2), key_id=second)
+    assert [commit(owner, call)[0] for call in (opened, went_on)] == [None, None]
+    assert await _open_of(admin, payer) == [(1, 10**15), (0, 2 * 10**15)]
+    assert commit(owner, usage(payer.id, first))[0] == "key_sessions_open"
+    owner.execute("SELECT close_idle_sessions(%s, interval '0')", [payer.id])
+    assert await _open_of(admin, payer) == [(0, 10**15), (0, 2 * 10**15)]
+    assert commit(owner, went_on.continued(num_tickets=0))[0] is None
+    assert await _open_of(admin, payer) == [(0, 10**15), (1, 2 * 10**15)]
+    assert commit(owner, usage(payer.id, second))[0] == "key_sessions_open"
+    assert commit(owner, usage(payer.id, first))[0] is None
+    assert (await verify(admin)).findings == ()
+
+
+async def _open_of(admin: AsyncEngine, payer: Payer) -> list[tuple[int, int]]:
+    """Of both keys: open sessions, and open expected value in wei."""
+    async with admin.begin() as connection:
+        found = [await limits.key_limits(connection, key) for key in payer.keys]
+    by_name = [{use.limit: int(use.used) for use in key.limits} for key in found]
+    return [(used[Limit.KEY_SESSIONS_OPEN], used[Limit.KEY_EV_OPEN]) for used in by_name]
 
 
 async def test_idle_sessions_are_closed_gateway_by_gateway_and_a_held_account_waits(

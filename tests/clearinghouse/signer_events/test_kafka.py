@@ -138,8 +138,9 @@ async def read_while_the_database_is_away(world: World, kafka: Broker, database:
         assert await kafka.committed("clearinghouse") == 0
         await link.mend()
         await until(lambda: total(counts) == 3)
-        await asyncio.sleep(0.5)
-        assert await kafka.committed("clearinghouse") == 3
+        async with asyncio.timeout(PATIENCE_S):
+            while await kafka.committed("clearinghouse") != 3:
+                await asyncio.sleep(0.05)
     assert world.service.house.fetch("SELECT count(*), max(copies) FROM signer_event") == [(3, 1)]
 
 

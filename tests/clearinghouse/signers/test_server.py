@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import json
 import signal
-import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -222,16 +221,22 @@ async def test_a_bug_is_a_masked_500_and_the_server_lives_on(bench: Bench) -> No
 
 
 class SlowSigner(NativeSigner):
+    """`told` is called when a payment has been accepted, which then takes its time."""
+
+    told: Callable[[], object] = staticmethod(lambda: None)
+
     async def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> SignerAnswer:
+        self.told()
         await asyncio.sleep(0.3)
         return await super().generate_payment(request, auth_id=auth_id)
 
 
 async def test_stopping_finishes_what_was_accepted(bench: Bench) -> None:
-    signer = SlowSigner(key=KEY, escrow=bench.escrow, now_unix_ns=bench.clock)
+    signer, accepted = SlowSigner(key=KEY, escrow=bench.escrow, now_unix_ns=bench.clock), asyncio.Event()
+    signer.told = accepted.set
     async with signer_served(signer) as url:
         answering = asyncio.create_task(call(url, "POST", "/generate-live-payment", body(info(), inPixels=1)))
-        await asyncio.sleep(0.1)
+        await accepted.wait()
     assert (await answering).status == 200
     with pytest.raises(OSError):
         await call(url, "GET", "/healthz")
@@ -247,7 +252,7 @@ async def test_a_client_that_hangs_up_in_mid_request_harms_nobody(url: str) -> N
 
 
 ALONE = """
-import asyncio, sys
+import asyncio
 from clearinghouse.process import run
 from clearinghouse.signers.server import signer_served
 from tests.clearinghouse.signers.test_server import SlowSigner
@@ -256,7 +261,9 @@ from tests.clearinghouse.signers.calls import KEY, Bench
 async def main(stop):
     bench = Bench()
     signer = SlowSigner(key=KEY, escrow=bench.escrow, now_unix_ns=bench.clock)
-    async with signer_served(signer, port=int(sys.argv[1])):
+    signer.told = lambda: print("accepted", flush=True)
+    async with signer_served(signer) as url:
+        print(url, flush=True)
         await stop.wait()
 
 run(main)
@@ -264,15 +271,14 @@ run(main)
 
 
 async def test_a_signer_of_its_own_answers_what_it_accepted_before_sigterm_ends_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", ALONE, str(port), cwd=ROOT)
-    url = f"http://127.0.0.1:{port}"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", ALONE, cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
-            await until_healthy(url)
+        async with asyncio.timeout(120):
+            url = (await process.stdout.readline()).decode().strip()
+            assert (await call(url, "GET", "/healthz")).status == 200
             answering = asyncio.create_task(call(url, "POST", "/generate-live-payment", body(info(), inPixels=1)))
-            await asyncio.sleep(0.1)
+            assert await process.stdout.readline() == b"accepted\n"
             process.send_signal(signal.SIGTERM)
             assert (await answering).status == 200
             assert await process.wait() == 0
@@ -280,11 +286,3 @@ async def test_a_signer_of_its_own_answers_what_it_accepted_before_sigterm_ends_
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-async def until_healthy(url: str) -> None:
-    while True:
-        with contextlib.suppress(OSError):
-            if (await call(url, "GET", "/healthz")).status == 200:
-                return
-        await asyncio.sleep(0.05)

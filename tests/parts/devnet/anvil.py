@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +11,10 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 
-from clearinghouse.database.file_locks import exclusive_lock
+from tests.parts.npm import NotInstalled, installed
 
 HERE = Path(__file__).parent
-PROGRAM = HERE / "node_modules" / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil"
-INSTALL_TIMEOUT_S = 240
+PROGRAM = "@foundry-rs/anvil-linux-amd64/bin/anvil"
 START_TIMEOUT_S = 20
 
 
@@ -39,26 +36,11 @@ class Anvil:
 
 
 def anvil_program() -> Path:
-    """The program, installed by `npm ci` where it is missing or older than the lock. Raises AnvilMissing."""
-    lock_digest = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = HERE / "node_modules" / ".installed-from"
-    with exclusive_lock(HERE / ".install.lock", timeout_s=INSTALL_TIMEOUT_S):
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != lock_digest:
-            _install()
-            stamp.write_text(lock_digest, encoding="utf-8")
-    return PROGRAM
-
-
-def _install() -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise AnvilMissing("npm (node) is not installed")
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
-    if "EBADPLATFORM" in done.stderr:
-        raise AnvilMissing("the lock has the node for Linux on x86-64 only")
-    if done.returncode != 0 or not PROGRAM.exists():
-        raise RuntimeError(f"`npm ci` in {HERE} failed:\n{done.stdout}\n{done.stderr}")
+    """The program, installed by npm where it is missing or older than the lock. Raises AnvilMissing."""
+    try:
+        return installed(HERE, PROGRAM)
+    except NotInstalled as error:
+        raise AnvilMissing(str(error)) from error
 
 
 @contextmanager

@@ -139,16 +139,32 @@ class Devnet:
     def mine(self) -> None:
         self.rpc("evm_mine")
 
+    def pause(self) -> None:
+        """No block comes by itself, until `undone` begins or ends."""
+        self.rpc("evm_setIntervalMining", 0)
+
     @contextmanager
     def undone(self) -> Iterator[None]:
         """Whatever happens to the chain within the block has never happened after it."""
-        snapshot, round_ = self.rpc("evm_snapshot"), self.round
+        with self._at_rest():
+            snapshot, round_, number = self.rpc("evm_snapshot"), self.round, self.rpc("eth_blockNumber")
         try:
             yield
         finally:
-            assert self.rpc("evm_revert", snapshot) is True
-            self.round = round_
-            self.rpc("evm_setTime", int(time.time()))  # the clock was put back too
+            with self._at_rest():
+                assert self.rpc("evm_revert", snapshot) is True
+                assert self.rpc("eth_blockNumber") == number, "the chain is where it was"
+                self.round = round_
+                self.rpc("evm_setTime", int(time.time()))  # the clock was put back too
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """No block comes by itself: one that is made while the chain is put back would be of both chains."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.rpc("evm_setIntervalMining", 1)
 
     def rpc(self, method: str, *parameters: Any) -> Any:
         """Raises ChainRefused."""

@@ -1,0 +1,5 @@
+"""`python -m settlement.cli` is `clearinghouse`."""
+
+from settlement.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""The local Stripe of `clearinghouse dev --stripe-local`: test mode, in the same process, its journal in the data
+directory, its events to the service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import typer
+
+if TYPE_CHECKING:
+    from clearinghouse.config import Settings
+
+_JOURNAL = "stripe-local.jsonl"
+
+
+@asynccontextmanager
+async def stripe_beside_dev(settings: Settings, conninfo: str) -> AsyncIterator[None]:
+    """While the block lasts. Everybody has a customer there, so that everybody can pay. OSError for a taken port."""
+    from settlement.cli.stripe_local import endpoints  # noqa: PLC0415
+    from settlement.stripe_local.frame import LocalStripe  # noqa: PLC0415
+    from settlement.stripe_local.handlers import HANDLERS  # noqa: PLC0415
+    from settlement.stripe_local.server import BANNER, stripe_served  # noqa: PLC0415
+    from settlement.stripe_local.store import Store  # noqa: PLC0415
+
+    at = urlsplit(settings.stripe.api_url)
+    stripe = LocalStripe(HANDLERS, store=Store(settings.data_dir / _JOURNAL))
+    endpoints(stripe, [f"http://{settings.listen.host}:{settings.listen.http_port}/webhooks/stripe"])
+    await _give_customers(conninfo)
+    async with stripe_served(stripe, host=at.hostname or "127.0.0.1", port=at.port or 0) as base_url:
+        typer.echo(f"{BANNER} It listens at {base_url}.", err=True)
+        yield
+
+
+async def _give_customers(conninfo: str) -> None:
+    from sqlalchemy import text  # noqa: PLC0415
+
+    from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role  # noqa: PLC0415
+    from settlement.customers.store import set_details  # noqa: PLC0415
+
+    engine = async_engine(in_role(conninfo, ADMIN_ROLE, application_name="clearinghouse-dev"), pool_size=1)
+    try:
+        async with engine.begin() as connection:
+            query = text("SELECT id, name FROM gateway WHERE NOT EXISTS "
+                         "(SELECT FROM customer WHERE gateway_id = gateway.id)")  # fmt: skip
+            for gateway_id, name in (await connection.execute(query)).all():
+                details = {"name": name, "email": "billing@gateway.example"}
+                await set_details(connection, gateway_id, details, actor="clearinghouse dev")
+    finally:
+        await engine.dispose()

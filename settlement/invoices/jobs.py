@@ -1,0 +1,136 @@
+"""The job `invoices`: what is due is planned, and what is planned goes on to Stripe, a part of it each turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Final, Literal, get_args
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from clearinghouse.config import Settings
+from clearinghouse.errors import Refusal
+from clearinghouse.hot_metrics import NAMESPACE
+from clearinghouse.ids import show
+from settlement.invoices.crediting import finish
+from settlement.invoices.note_store import CreditNote, notes_under_way
+from settlement.invoices.run import Planned, Walked, held_words, plan_due, waiting_invoices, walk_all
+from settlement.invoices.store import Choice, held
+from settlement.invoices.walk import CustomerOf, Walker
+from settlement.rerating.finish import finish as finish_rerating
+from settlement.rerating.store import reratings_under_way
+from settlement.schedule import Job, JobFailed, Tick
+from settlement.stripe_link.client import StripeAway
+from settlement.stripe_link.desk import desk_of
+
+log = structlog.get_logger(__name__)
+
+EVERY_S: Final = 60
+#: What was planned waits meanwhile: no longer than this at a time.
+_PLAN_FOR_S: Final = 10
+#: From the beginning of a turn. Then the next one goes on, almost at once: a job that takes for hours would look late,
+#: and one that pauses would not use Stripe's rate.
+_WALK_UNTIL_S: Final = 57
+#: What was held up is tried again so much later, unless somebody runs it by hand.
+_HELD_FOR: Final = timedelta(minutes=15)
+_NAMED_MAX_COUNT: Final = 3
+Outcome = Literal["planned", "carried", "nothing_due", "issued", "held", "not_planned"]
+
+
+class InvoicesHeld(JobFailed):
+    """Some periods are not asked for before somebody has looked. `clearinghouse invoices list` has them."""
+
+
+class InvoiceMetrics:
+    """What this process did. The labels are all there from the start."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = Counter(
+            "invoices", "Periods that invoices were planned for, issued, or not.", ["outcome"],
+            namespace=NAMESPACE, registry=registry,
+        )  # fmt: skip
+        self._counters = {outcome: counter.labels(outcome) for outcome in get_args(Outcome)}
+
+    def saw(self, planned: Planned, walked: Walked) -> None:
+        for state in ("planned", "carried", "nothing_due"):
+            self._counters[state].inc(planned.count(state))
+        self._counters["not_planned"].inc(len(planned.problems))
+        self._counters["held"].inc(len(walked.held))
+        self._counters["issued"].inc(sum(each.state in {"open", "paid"} for each in walked.invoices))
+
+
+def invoice_jobs(settings: Settings, registry: CollectorRegistry, *, customer_of: CustomerOf) -> tuple[Job, ...]:
+    """None without an account at Stripe."""
+    if settings.stripe.api_key is None:
+        return ()
+    metrics = InvoiceMetrics(registry)
+
+    async def tick(tick: Tick) -> str:
+        async with desk_of(settings.stripe, tick) as desk:
+            return await turn(tick, Walker(desk, customer_of), settings, metrics)
+
+    return (Job("invoices", EVERY_S, tick),)
+
+
+async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceMetrics) -> str:
+    """One turn. Raises InvoicesHeld, and JobFailed where Stripe does not answer: the next turn goes on."""
+    engine, planned = walker.desk.engine, Planned()
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + _WALK_UNTIL_S
+    if settings.invoices.automatic:
+        planned = await plan_due(engine, Choice(), footer=settings.invoices.footer, within_s=_PLAN_FOR_S)
+    waiting = await waiting_invoices(engine, Choice(), tick.now, not_since=tick.now - _HELD_FOR)
+    left_s = max(0, int(until_s - clock()))
+    walked = await walk_all(walker, waiting, in_flight_count=settings.invoices.in_flight_count, within_s=left_s)
+    metrics.saw(planned, walked)
+    said = said_of(planned, walked)
+    begun = await _finish_all(walker, settings.invoices.footer, until_s) if walked.away is None else []
+    async with engine.connect() as connection:
+        words = [*planned.problems, *(held_words(invoice) for invoice in await held(connection)), *begun]
+    if walked.away is not None:
+        raise JobFailed("; ".join((said, walked.away, *words[:_NAMED_MAX_COUNT])))
+    if words:
+        more = f" and {len(words) - _NAMED_MAX_COUNT} more" if len(words) > _NAMED_MAX_COUNT else ""
+        raise InvoicesHeld(f"{len(words)} held up: {'; '.join(words[:_NAMED_MAX_COUNT])}{more}")
+    return said
+
+
+async def _finish_all(walker: Walker, footer: str, until_s: float) -> list[str]:
+    """Credit notes and re-ratings that somebody began and did not live to finish. Why some are not done: one that
+    cannot go on keeps no other. After `until_s` by the loop's clock no further one is begun, until the next turn."""
+    async with walker.desk.engine.connect() as connection:
+        notes, reratings = await notes_under_way(connection), await reratings_under_way(connection)
+    waiting: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        *((_name_of(each), partial(finish, walker.desk, each.id)) for each in notes),
+        *((each.name, partial(finish_rerating, walker, each.id, footer=footer)) for each in reratings),
+    ]
+    words = []
+    for name, go_on in waiting:
+        if asyncio.get_running_loop().time() >= until_s:
+            break
+        try:
+            await go_on()
+        except (Refusal, StripeAway) as reason:
+            words.append(f"{name}: {reason}")
+        except Exception as bug:
+            log.exception("credit_not_finished", what=name)
+            words.append(f"{name}: {bug!r}")
+    return words
+
+
+def _name_of(note: CreditNote) -> str:
+    """What may be looked up."""
+    return f"credit note {show('crn', note.id)} on {show('inv', note.invoice_id)}"
+
+
+def said_of(planned: Planned, walked: Walked) -> str:
+    """In one line."""
+    counts = {
+        "planned": planned.count("planned"), "carried": planned.count("carried"),
+        "with nothing due": planned.count("nothing_due"), "walked": len(walked.invoices),
+        "not planned yet": planned.left_count, "left for later": walked.left_count, "at others": walked.elsewhere_count,
+    }  # fmt: skip
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was due"

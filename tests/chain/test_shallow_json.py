@@ -1,0 +1,52 @@
+"""What is nested too deeply is refused by us, whatever the interpreter would let through."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain import shallow_json
+from chain.shallow_json import NESTING_MAX, TooDeep
+
+WITH_A_RAISED_BOUND = """
+import sys
+from chain import shallow_json
+sys.setrecursionlimit(1_000_000)
+for opening in ("[", '{"a":', '[{"a":'):
+    try:
+        shallow_json.loads(opening * 200_000)
+    except shallow_json.TooDeep:
+        print("refused")
+"""
+
+
+def test_a_process_whose_bound_was_raised_survives_a_deep_document() -> None:
+    command = [sys.executable, "-c", WITH_A_RAISED_BOUND]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 3), done.stderr
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_the_deepest_document_that_is_read(brackets: str) -> None:
+    opening, closing = ("[", "]") if brackets == "[]" else ('{"a":', "}")
+    deepest = opening * NESTING_MAX + "1" + closing * NESTING_MAX
+    assert shallow_json.loads(deepest.encode()) == shallow_json.loads(deepest)
+    with pytest.raises(TooDeep):
+        shallow_json.loads(opening + deepest + closing)
+
+
+def test_brackets_in_a_string_and_documents_side_by_side_are_not_deep() -> None:
+    text = '["' + "[{" * 1000 + '\\"[", ' + ", ".join(["[{}]"] * 1000) + "]"
+    assert len(shallow_json.loads(text)) == 1001
+
+
+@given(st.text(alphabet='[]{}"\\,:1a', max_size=400))
+def test_what_is_no_json_is_a_value_error(text: str) -> None:
+    try:
+        shallow_json.loads(text)
+    except ValueError:
+        return

@@ -1,0 +1,105 @@
+"""GET /v1/billing: how a gateway is billed, and what it owes, as it is in the books."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from clearinghouse.billing import DEFAULT_TERMS
+from clearinghouse.instants import rfc3339
+from settlement.customers.terms import DEFAULT_TERMS as TERMS
+from settlement.customers.terms import terms_row
+from tests.parts.client import call
+from tests.parts.service import Service, running
+from tests.parts.stack import TestGateway
+
+
+@pytest.fixture
+async def service(database: str) -> AsyncIterator[Service]:
+    async with running(database) as service:
+        yield service
+
+
+async def billing(service: Service, gateway: TestGateway) -> dict[str, Any]:
+    answer = await call(service.port, "GET", "/v1/billing", headers=[("Authorization", gateway.authorization)])
+    assert answer.status == 200, answer.body
+    document: dict[str, Any] = answer.json
+    return document
+
+
+def test_what_holds_where_nothing_was_agreed_on_is_said_in_one_way() -> None:
+    row = terms_row(TERMS)
+    assert {name: row[name] for name in DEFAULT_TERMS} == DEFAULT_TERMS
+
+
+async def test_a_gateway_that_nobody_agreed_on_anything_with_is_prepaid(service: Service) -> None:
+    gateway = await service.house.new_gateway(tickets=0)
+    assert await billing(service, gateway) == {
+        "gateway_id": f"gw_{gateway.id.hex}", "currency": "USD", "balance": "0", "credit_limit": "0", "available": "0",
+        "terms": {
+            "way": "prepaid", "begins_at": None, "cadence": "monthly:1", "time_zone": "UTC", "credit_limit": "0",
+            "refill": None, "fee": None, "included": None, "ends_at": None,
+        },
+        "period": None, "next_change": None, "hold": "none", "hold_reason": "", "open_invoices": [],
+    }  # fmt: skip
+
+
+async def test_all_of_it_is_told_also_to_a_gateway_that_is_held_back(service: Service, database: str) -> None:
+    gateway = await service.house.new_gateway(tickets=0)
+    begun, ends = datetime.now(UTC) - timedelta(days=3), datetime.now(UTC) + timedelta(days=4)
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(
+            """INSERT INTO billing_terms (gateway_id, begins_at, way, cadence, anchor_day, time_zone, refill_below,
+                   refill_to, refill_cooldown_s, refill_day_max, refill_month_max)
+               VALUES (%s, %s, 'automatic', 'weekly', 4, 'Asia/Tokyo', 5, 20, 600, 40, 80)""",
+            [gateway.id, begun],
+        )
+        owner.execute(
+            """INSERT INTO billing_terms (gateway_id, begins_at, way, credit_limit)
+               VALUES (%s, %s, 'postpaid', 7.50)""",
+            [gateway.id, ends],
+        )
+        owner.execute(
+            "INSERT INTO current_period VALUES (%s, %s, %s, '2026-11-19', '2026-11-26')", [gateway.id, begun, ends]
+        )
+        owner.execute("SELECT set_billing_hold(%s, 'signing', 'invoice CH-7 is overdue')", [gateway.id])
+        owner.cursor().executemany(
+            """INSERT INTO invoice (id, gateway_id, kind, begins_at, ends_at, first_day, next_day, currency, decimals,
+                   exact, total_minor, state, stripe_invoice_id, stripe_customer_id, finalized_at, due_at, number,
+                   remaining_minor, hosted_url)
+               VALUES (gen_random_uuid(), %s, 'usage', %s, %s, '2026-11-12', '2026-11-19', 'USD', 2, 12.345, 1235,
+                       %s, 'in_' || %s, 'cus_1', now(), %s, %s, 1000, 'https://pay.example/CH')""",
+            [
+                [gateway.id, begun - timedelta(days=7), begun, "open", "1", begun, "CH-7"],
+                [gateway.id, begun - timedelta(days=14), begun, "finalized", "2", ends, "CH-8"],  # and not sent yet
+            ],
+        )
+    told = await billing(service, gateway)
+    assert told["terms"] == {
+        "way": "automatic", "begins_at": rfc3339(begun), "cadence": "weekly:thu", "time_zone": "Asia/Tokyo",
+        "credit_limit": "0", "fee": None, "included": None, "ends_at": None,
+        "refill": {"below": "5", "to": "20", "cooldown_s": 600, "day_max": "40", "month_max": "80"},
+    }  # fmt: skip
+    assert told["period"] == {
+        "first_day": "2026-11-19", "last_day": "2026-11-25", "begins_at": rfc3339(begun), "ends_at": rfc3339(ends),
+    }  # fmt: skip
+    assert (told["next_change"]["way"], told["next_change"]["credit_limit"]) == ("postpaid", "7.5")
+    assert (told["hold"], told["hold_reason"]) == ("signing", "invoice CH-7 is overdue")
+    assert told["open_invoices"] == [
+        {"number": number, "currency": "USD", "amount_due": "10", "due_at": rfc3339(due_at),
+         "hosted_url": "https://pay.example/CH"}
+        for number, due_at in (("CH-7", begun), ("CH-8", ends))
+    ]  # fmt: skip
+
+
+async def test_what_was_free_and_has_ended_is_a_hold(service: Service, database: str) -> None:
+    gateway = await service.house.new_gateway()
+    ended = datetime.now(UTC) - timedelta(seconds=1)
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute("UPDATE account SET signs_until = %s WHERE id = %s", [ended, gateway.id])
+    told = await billing(service, gateway)
+    assert (told["hold"], told["hold_reason"]) == ("signing", f"What was free ended at {rfc3339(ended)}.")

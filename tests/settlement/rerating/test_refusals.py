@@ -1,0 +1,215 @@
+"""What is not rated anew: said before anything is done, with a next step that corrects nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clearinghouse.cli.refusals import explain
+from clearinghouse.errors import Conflict
+from clearinghouse.rates.rules import StoredVersion
+from settlement.invoices.crediting import Wanted, credit
+from settlement.invoices.jobs import InvoicesHeld
+from settlement.invoices.requests import shown_id
+from settlement.invoices.void import reissue, void
+from settlement.rerating.plan import find_or_plan
+from settlement.rerating.refusals import NotToBeRerated, ReratingBusy, ReratingHeld
+from tests.parts.crashing import CrashingDesk
+from tests.parts.invoiced import Debtor, invoiced
+from tests.settlement.invoices.command import Cli
+from tests.settlement.invoices.job import job_turn
+from tests.settlement.rerating.sold import Sold, per_second
+from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
+
+BY_HAND, LATER = "Correct it by hand", "the same command again later"
+_Case = Callable[[Sold], Awaitable[tuple[Debtor, StoredVersion]]]
+
+
+async def paid_in_part(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold)
+    sold.house.owner.execute("UPDATE invoice SET booked_minor = 1000")  # as after a transfer of less
+    return acme, right
+
+
+async def uncollectible(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold)
+    was = await sold.house.invoice()
+    await sold.house.stripe.running.client.v1.invoices.mark_uncollectible_async(was.at_stripe)
+    await sold.house.hear(was)
+    return acme, right
+
+
+async def in_the_making(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    wrong = await sold.apply(per_second(1, *WRONG))
+    acme = await sold.gateway("standard")
+    sold.use(acme, wrong, 60)
+    sold.house.close(acme)
+    await sold.house.plan()
+    return acme, await sold.apply(per_second(2, *RIGHT))
+
+
+async def included(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    wrong = await sold.apply(per_second(1, *WRONG))
+    acme = await sold.gateway("standard")
+    sold.use(acme, wrong, 60)
+    sold.house.close(acme, way="subscription")
+    return acme, await sold.apply(per_second(2, *RIGHT))
+
+
+async def credited_in_part(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold)
+    await credit(sold.house.desk, (await sold.house.invoice()).id, Wanted(500, "an outage", "test"))
+    return acme, right
+
+
+async def given_back_in_part(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold, card="pm_card_visa")
+    await credit(sold.house.desk, (await sold.house.invoice()).id, Wanted(500, "an outage", "test", "refund"))
+    return acme, right
+
+
+async def under_way(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold)
+    await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=False)
+    return acme, await sold.apply(per_second(3, *RIGHT))
+
+
+async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    """What Stripe kept for it would pay nothing."""
+    acme, right = await asked(sold, card="pm_card_visa")
+    with sold.house.owner.transaction():
+        sold.house.owner.execute("SET LOCAL session_replication_role = replica")  # as if it had been agreed on before
+        sold.house.owner.execute(
+            "INSERT INTO billing_terms (gateway_id, begins_at, way) SELECT %s, clock_timestamp(), 'prepaid'", [acme.id]
+        )
+    return acme, right
+
+
+async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    """100.03, 100.03 and credit of 100.02 have a tax of 20.02; 100.04 of the first lines have 20.01."""
+    sold.house.stripe.local.house.tax_percent_by_country["DE"] = "20"
+    wrong = await sold.apply(per_second(1, (None, "0.01")))
+    acme = await sold.gateway("standard", is_taxed=True, country="DE")
+    for number in range(2):
+        sold.use(acme, wrong, 10_003, app=f"app {number}")
+    await sold.house.enter(acme, "grant", "100.02")
+    sold.house.close(acme)
+    await sold.house.run()
+    return acme, await sold.apply(per_second(2, (None, "0.02")))
+
+
+@pytest.mark.parametrize(
+    ("case", "words", "next_step"),
+    [
+        (paid_in_part, "paid in part", LATER),
+        (uncollectible, "is uncollectible", BY_HAND),
+        (in_the_making, "in the making", LATER),
+        (included, "way subscription", BY_HAND),
+        (credited_in_part, "something was credited", BY_HAND),
+        (given_back_in_part, "6500 minor units left", BY_HAND),
+        (under_way, "not done yet", LATER),
+        (in_advance_by_now, "way is prepaid by now", BY_HAND),
+        (taxed_otherwise_by_its_lines, "come to 12005 minor units with tax, where the invoice has 12006", BY_HAND),
+    ],
+)
+async def test_it_is_refused_before_anything_is_done(sold: Sold, case: _Case, words: str, next_step: str) -> None:
+    acme, right = await case(sold)
+
+    def kept() -> Any:
+        return sold.house.value("SELECT (SELECT count(*) FROM rerating), (SELECT count(*) FROM credit_note),"
+                                " (SELECT count(*) FROM transfer WHERE kind = 'adjustment')")  # fmt: skip
+
+    before = kept()
+    for only_try in (True, False):
+        with pytest.raises(Conflict) as refused:
+            await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=only_try)
+        assert words in explain(refused.value)
+        assert next_step in explain(refused.value)
+    assert kept() == before
+
+
+async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_well(sold: Sold) -> None:
+    acme, right = await asked(sold)
+    first = await sold.house.invoice()
+    sold.use(acme, right, 100)
+    sold.house.close(acme)
+    await sold.house.run()
+    third = await sold.apply(per_second(3, (None, "0.10")))
+    await find_or_plan(sold.house.desk, sold.order(acme, third, "2026-09"), only_try=False)
+    gone = await void(sold.house.walker(), first.id, reason="wrong address")
+    with pytest.raises(ReratingHeld, match=r"70 .*is owed beside"):
+        await sold.rerate(acme, third, period="2026-09")
+    await sold.house.walker().walk((await reissue(sold.house.desk, gone, footer="")).id)
+    done = await sold.rerate(acme, third, period="2026-09")
+    assert (done.state, done.difference) == ("done", -10)
+    assert sorted(each.total_minor for each in await sold.house.invoices() if each.state == "open") == [1000, 7000]
+    sold.house.require_balanced(acme)
+    await sold.require_clean()
+
+
+async def test_what_is_owed_again_beside_the_period_is_told_at_once(sold: Sold) -> None:
+    acme, right = await asked(sold)
+    first = await sold.house.invoice()
+    sold.use(acme, right, 100)
+    sold.house.close(acme)
+    await sold.house.run()
+    await void(sold.house.walker(), first.id, reason="wrong address")
+    sold.use(acme, right, 100)
+    sold.house.close(acme)
+    await sold.house.run()
+    third = await sold.apply(per_second(3, (None, "0.10")))
+    with pytest.raises(NotToBeRerated, match=r"70 .*is owed beside"):
+        await sold.rerate(acme, third, period="2026-09")
+    assert sold.house.value("SELECT count(*) FROM credit_note") == 0
+
+
+async def test_one_that_somebody_refused_meanwhile_makes_no_credit_note(sold: Sold, tmp_path: Path) -> None:
+    acme, right = await asked(sold)
+    await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=False)
+    desk = CrashingDesk(sold.house.desk, 0)
+
+    def step(name: str) -> None:
+        if name == "after CreditNoteService.preview_async":
+            sold.house.owner.execute("UPDATE rerating SET state = 'refused', problem = 'declined', ended_at = now()")
+
+    desk.fuse.step = step  # type: ignore[method-assign]
+    with pytest.raises(ReratingBusy):
+        await sold.rerate(acme, right, desk=desk)
+    assert sold.house.value("SELECT count(*) FROM credit_note") == 0
+    shown = await Cli(sold.house, tmp_path)("show", shown_id(await sold.house.invoice()))
+    assert "refused: declined" in shown.out
+    assert (await sold.rerate(acme, right)).state == "done", "asked for anew"
+    await require_corrected(sold, acme, is_paid=False)
+
+
+async def test_several_who_ask_for_the_same_at_once_correct_once(sold: Sold) -> None:
+    acme, right = await asked(sold)
+    told = await asyncio.gather(*(sold.rerate(acme, right) for _ in range(3)), return_exceptions=True)
+    assert {type(each) for each in told if isinstance(each, BaseException)} <= {ReratingBusy, ReratingHeld}
+    assert (await sold.rerate(acme, right)).state == "done"
+    await require_corrected(sold, acme, is_paid=False)
+    await sold.require_clean()
+
+
+async def test_one_that_does_not_go_on_is_named_and_keeps_no_other_from_it(database: str) -> None:
+    async with invoiced(database, retry_for_s=0.2) as house:
+        sold = Sold(house)
+        wrong = await sold.apply(per_second(1, *WRONG))
+        held, other = [await owing(sold, wrong, name=f"acme-{number}") for number in range(2)]
+        await house.run()
+        right = await sold.apply(per_second(2, *RIGHT))
+        for debtor in (held, other):
+            await find_or_plan(house.desk, sold.order(debtor, right), only_try=False)
+        (was,) = [each for each in await house.invoices() if each.gateway_id == held.id]
+        await house.stripe.fault("status", status=500, path=f"/v1/invoices/{was.at_stripe}*", times=None)
+        with pytest.raises(InvoicesHeld, match=r"1 held up: re-rating rrt_\w+ of acme-0, 2026-08-01, inv_"):
+            await job_turn(house)
+        await require_corrected(sold, other, is_paid=False)
+        await house.stripe.works_again()
+        await job_turn(house)
+        await require_corrected(sold, held, is_paid=False)
+        assert [each.replaced_at is not None for each in await of_period(sold, held)] == [True, False]

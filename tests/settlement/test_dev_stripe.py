@@ -1,0 +1,47 @@
+"""`clearinghouse dev --stripe-local`: settings of a local Stripe, and a customer for whoever has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clearinghouse.config import Settings
+from clearinghouse.demo import with_local_stripe
+from settlement.cli import app
+from settlement.cli.dev_stripe import stripe_beside_dev
+from settlement.stripe_local.keys import DEFAULT_KEY, DEFAULT_WEBHOOK_SECRET
+from tests.parts.command_line import called
+from tests.settlement.conftest import Owner
+
+
+def test_the_settings_are_those_of_the_local_stripe_and_of_no_other() -> None:
+    settings = with_local_stripe(Settings())
+    assert settings.stripe.api_key is not None
+    assert settings.stripe.api_key.get_secret_value() == DEFAULT_KEY
+    assert settings.stripe.webhook_secrets is not None
+    assert [one.get_secret_value() for one in settings.stripe.webhook_secrets] == [DEFAULT_WEBHOOK_SECRET]
+    assert (settings.stripe.livemode, settings.payments.return_url) == (False, "http://127.0.0.1:8080/docs")
+
+
+async def test_every_gateway_has_a_customer_and_who_has_one_keeps_it(
+    database: str, owner: Owner, tmp_path: Path
+) -> None:
+    for name in ("demo", "other"):
+        owner.execute("INSERT INTO gateway (id, name) VALUES (gen_random_uuid(), %s)", [name])
+        owner.execute("INSERT INTO account (id, gateway_id, name, currency) SELECT id, id, name, 'USD' FROM gateway "
+                      "WHERE name = %s", [name])  # fmt: skip
+    owner.execute("INSERT INTO customer (gateway_id, name, email) SELECT id, 'Other', 'o@example.org' FROM gateway "
+                  "WHERE name = 'other'")  # fmt: skip
+    settings = with_local_stripe(Settings(data_dir=tmp_path))
+    free = settings.stripe.model_copy(update={"api_url": "http://127.0.0.1:0"})
+    async with stripe_beside_dev(settings.model_copy(update={"stripe": free}), database):
+        assert (tmp_path / "stripe-local.jsonl").exists()
+    named = owner.execute("SELECT name, email FROM customer ORDER BY name").fetchall()
+    assert named == [("Other", "o@example.org"), ("demo", "billing@gateway.example")]
+
+
+@pytest.mark.parametrize("option", [["--no-worker"], ["--http-port", "0"]], ids=str)
+def test_it_is_refused_where_nobody_could_deliver_or_act(option: list[str], tmp_path: Path) -> None:
+    answer = called(app, ["dev", "--stripe-local", "--data-dir", str(tmp_path), *option], {})
+    assert (answer.exit_code, "needs the worker" in answer.err) == (1, True)
