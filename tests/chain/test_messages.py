@@ -323,7 +323,7 @@ def _constrained(*pairs: tuple[int, str]) -> bytes:
     message = pb.Capabilities()
     for number, model in pairs:
         message.constraints.PerCapability[number].models[model].warm = True
-    return message.SerializeToString()
+    return message.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
