@@ -37,8 +37,11 @@ npm:
 devnet: npm $(VENV)/dev.done ## start a chain with a funded sender, an orchestrator and the service over it (docs/devnet.md)
 	@exec $(BIN)/python -m tests.devnet start
 
-test: $(VENV)/dev.done ## run every test (TESTS="-k name" to choose)
-	@$(BIN)/python -m pytest $(TESTS)
+# Most tests wait for sockets, clocks and other processes: two for each processor are busy enough.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 4 ? 2 * n : 8 )))
+
+test: $(VENV)/dev.done ## run every test, some side by side (TESTS="-k name" to choose, WORKERS=0 for one by one)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 check: $(VENV)/dev.done ## lint, format, types, generated code, packages: what must hold before a push
 	@$(BIN)/ruff check .
