@@ -200,9 +200,13 @@ async def test_an_altered_issuance_is_found_with_the_exact_amount(house: House) 
 async def test_the_command_says_all_of_it_and_how_it_ended(house: House, tmp_path: Path) -> None:
     cli = Cli(house, tmp_path)
     today = ("--from", "2020-01-01", "--to", "2100-01-01")
-    clean = await cli.other("reconcile", "report", *today, "--json")
-    assert clean.json()["differences_count"] == 0
     acme = await house.gateway("acme")
+    await house.topped_up(acme, "40")
+    await house.stripe.control("clock", advance_s=3 * 86_400)  # it is paid out
+    clean = (await cli.other("reconcile", "report", *today, "--json")).json()
+    assert clean["differences_count"] == 0
+    (paid_out,) = [one for one in clean["sections"][1]["compared"] if one["what"] == "payouts that are paid"]
+    assert (paid_out["count"], paid_out["sums"]) == (1, [{"minor": "3854", "currency": "USD"}])
     await house.enter(acme, "payment", "3")
     answer = await cli.other("reconcile", "report", *today, "--json")
     assert answer.exit_code == 1
