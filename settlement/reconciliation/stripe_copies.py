@@ -8,6 +8,7 @@ after the period, or does not know it (`stripe_missing`). Amounts are in the boo
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import stripe
@@ -22,6 +23,8 @@ from settlement.stripe_link.client import StripeLink, StripeRefused
 
 _GONE: Final = "resource_missing"
 _PAGE_ROWS: Final = 100
+#: Most invoices are paid so soon after they were issued.
+_PAID_WITHIN: Final = timedelta(days=62)
 _OBJECTS_BETWEEN_LINES: Final = 1000
 Row = dict[str, Any]
 
@@ -70,8 +73,11 @@ class StripeCopies:
         async for one in self._each(self._link.client.v1.payouts.list_async):
             yield one
 
-    async def _each(self, function: Callable[..., Awaitable[stripe.ListObject[Any]]]) -> AsyncIterator[Any]:
-        created = {"gte": int(self._period.begins_at.timestamp()), "lt": int(self._period.ends_at.timestamp())}
+    async def _each(
+        self, function: Callable[..., Awaitable[stripe.ListObject[Any]]], *, since: datetime | None = None
+    ) -> AsyncIterator[Any]:
+        begins_at = since or self._period.begins_at
+        created = {"gte": int(begins_at.timestamp()), "lt": int(self._period.ends_at.timestamp())}
         async for one in self._link.each(function, params={"created": created}):
             self._count += 1
             if self._count % _OBJECTS_BETWEEN_LINES == 0:
@@ -111,10 +117,19 @@ class StripeCopies:
             await (self._insert("stripe_charge", paid) if paid else self._missing(intent_id))
 
     async def _invoices_of_charges(self) -> None:
-        """What a charge has paid that is no top-up's."""
+        """What a charge has paid that is no top-up's: by a list of what was to be paid lately, and else one by one."""
+        list_ = self._link.client.v1.invoice_payments.list_async
+        rows = list[Row]()
+        async for one in self._each(list_, since=self._period.begins_at - _PAID_WITHIN):
+            intent_id = id_of(getattr(one.payment, "payment_intent", None))
+            if intent_id is not None:
+                rows.append({"intent_id": intent_id, "invoice_id": id_of(one.invoice)})
+            if len(rows) == _PAGE_ROWS:
+                await self._insert("stripe_invoice_paid", rows)
+                rows = []
+        await self._insert("stripe_invoice_paid", rows)
         async for intent_id in self._ids(_CHARGES_OF_NO_PAYMENT):
             params = {"payment": {"type": "payment_intent", "payment_intent": intent_id}}
-            list_ = self._link.client.v1.invoice_payments.list_async
             async for one in self._link.each(list_, params=params):
                 await self._insert("stripe_invoice_paid", [{"intent_id": intent_id, "invoice_id": id_of(one.invoice)}])
 
@@ -236,5 +251,6 @@ _CHARGES_OF_NO_PAYMENT: Final = f"""
     SELECT DISTINCT intent_id COLLATE "C" FROM stripe_charge AS listed
      WHERE in_period AND status = 'succeeded' AND intent_id COLLATE "C" > :after
        AND NOT EXISTS (SELECT FROM payment WHERE payment.stripe_intent_id = listed.intent_id)
+       AND NOT EXISTS (SELECT FROM stripe_invoice_paid AS paid WHERE paid.intent_id = listed.intent_id)
      ORDER BY 1 LIMIT {_PAGE_ROWS}
 """  # noqa: S608

@@ -112,7 +112,9 @@ async def busy(house: House) -> Debtor:
 
 async def test_busy_books_have_no_difference_until_something_is_done_behind_our_back(house: House) -> None:
     acme = await busy(house)
+    asked_count = house.stripe.asked("GET", "/v1/invoice_payments")
     report = await report_of(house.admin, by_key(house, READS_ALL))
+    assert house.stripe.asked("GET", "/v1/invoice_payments") == asked_count + 1  # by a list, and not for every charge
     assert differences(report) == set()
     stripe = compared(section(report, "stripe"))
     assert stripe["invoices at Stripe, but for drafts"] == (3, ["178.5 USD"])
