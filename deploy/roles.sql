@@ -51,3 +51,5 @@ GRANT clearinghouse_work TO clearinghouse_worker, clearinghouse_manager, clearin
 ALTER DATABASE :"DBNAME" OWNER TO clearinghouse_owner;
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"DBNAME" TO clearinghouse_serve, clearinghouse_admin, clearinghouse_work;
+-- For what Stripe has, while `clearinghouse reconcile report` holds the books against it.
+GRANT TEMPORARY ON DATABASE :"DBNAME" TO clearinghouse_admin;

@@ -512,6 +512,19 @@ def test_logins_take_on_their_role_and_no_other(deployed: str) -> None:
                 psycopg.connect(in_role(as_login(deployed, login), other))
 
 
+def test_temporary_tables_are_for_commands_alone(deployed: str) -> None:
+    """`clearinghouse reconcile report` needs them."""
+    making = "CREATE TEMPORARY TABLE mine (x int)"
+    with psycopg.connect(in_role(as_login(deployed, "clearinghouse_manager"), ADMIN_ROLE)) as connection:
+        connection.execute(making)
+    for login, role in (("clearinghouse_service", SERVE_ROLE), ("clearinghouse_worker", WORK_ROLE)):
+        with (
+            psycopg.connect(in_role(as_login(deployed, login), role)) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(making)
+
+
 @pytest.mark.parametrize("login", ["clearinghouse_service", "clearinghouse_manager", "clearinghouse_worker"])
 @pytest.mark.parametrize(
     "statement",

@@ -88,13 +88,19 @@ def _async_engine(url: URL, pool_size: int, autocommit: bool, pool_wait_s: int) 
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """All reads in it see one instant, whatever is committed meanwhile. They may take long, and change nothing."""
-    async with engine.connect() as unprepared:
-        connection = await unprepared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        async with connection.begin():
-            await connection.execute(text("SET LOCAL statement_timeout = 0"))
-            # It holds no lock that anybody waits for, and its reader may be busy with a slow disk in between.
-            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5min'"))
-            yield connection
+    async with engine.connect() as connection, snapshot_on(connection) as prepared:
+        yield prepared
+
+
+@asynccontextmanager
+async def snapshot_on(unprepared: AsyncConnection) -> AsyncIterator[AsyncConnection]:
+    """The same on a connection that is in no transaction: its temporary tables are there to be read, too."""
+    connection = await unprepared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    async with connection.begin():
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        # It holds no lock that anybody waits for, and its reader may be busy with a slow disk in between.
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5min'"))
+        yield connection
 
 
 async def database_now(connection: AsyncConnection) -> datetime:

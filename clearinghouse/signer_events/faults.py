@@ -113,42 +113,45 @@ _CHECKS: Final = {
     Found.EVENT_WITHOUT_ISSUANCE: f"""
         SELECT id::text, happened_at,
                format('%s ticket(s), sequence %s of state %s, session %s, AuthID %s, recipientRandHash %s', num_tickets,
-                      sequence, state_id, {_SHOWN_SESSION}, to_json(auth_id), encode(recipient_rand_hash, 'hex'))
+                      sequence, state_id, {_SHOWN_SESSION}, to_json(auth_id), encode(recipient_rand_hash, 'hex')),
+               fee_wei
           FROM judged WHERE rank > known
          UNION ALL  -- what names no session of ours need not wait for anything
         SELECT id::text, happened_at,
                format('%s ticket(s), sequence %s of state %s, session %s, AuthID %s, recipientRandHash %s', num_tickets,
-                      sequence, state_id, {_SHOWN_SESSION}, to_json(auth_id), encode(recipient_rand_hash, 'hex'))
+                      sequence, state_id, {_SHOWN_SESSION}, to_json(auth_id), encode(recipient_rand_hash, 'hex')),
+               fee_wei
           FROM signer_event WHERE session_id IS NULL AND happened_at >= :foreign_begins_at""",
     Found.SEQUENCE_NOT_ISSUED: """
         SELECT format('%s:%s-%s', gap.state_id, gap.first, gap.last), gap.happened_at,
-               format('number %s of this state was signed, and neither an event nor an issuance tells of it', number)
+               format('number %s of this state was signed, and neither an event nor an issuance tells of it', number),
+               NULL::numeric
           FROM gap JOIN unissued ON unissued.state_id = gap.state_id AND unissued.last = gap.last""",
     Found.SEQUENCE_MISSING: f"""
         SELECT format('%s:%s-%s', state_id, first, last), happened_at,
-               format('no event for these numbers, session %s', {_SHOWN_SESSION})
+               format('no event for these numbers, session %s', {_SHOWN_SESSION}), NULL::numeric
           FROM gap
          WHERE NOT EXISTS (SELECT FROM unissued
                             WHERE unissued.state_id = gap.state_id AND unissued.last = gap.last)""",
     Found.TICKETS_DIFFER: f"""
         SELECT id::text, happened_at,
                format('the event has %s ticket(s), issuance iss_%s has %s', num_tickets,
-                      replace(issuance_id::text, '-', ''), issued_tickets)
+                      replace(issuance_id::text, '-', ''), issued_tickets), ev_wei
           FROM judged WHERE {_IS_ISSUED} AND num_tickets <> issued_tickets""",
     Found.AMOUNT_DIFFERS: f"""
         SELECT id::text, happened_at,
                format('by its balances the event is worth another amount than the %s wei of issuance iss_%s', ev_wei,
-                      replace(issuance_id::text, '-', ''))
+                      replace(issuance_id::text, '-', '')), ev_wei
           FROM chained WHERE {_IS_ISSUED} AND num_tickets = issued_tickets AND NOT {_GREW}""",
     Found.FEE_DIFFERS: f"""
         SELECT id::text, happened_at,
                format('the event has a fee of %s wei, issuance iss_%s of %s wei', fee_wei,
-                      replace(issuance_id::text, '-', ''), issued_fee_wei)
+                      replace(issuance_id::text, '-', ''), issued_fee_wei), fee_wei - issued_fee_wei
           FROM judged WHERE {_IS_ISSUED} AND fee_wei <> issued_fee_wei""",
     Found.ISSUANCE_WITHOUT_EVENT: """
         SELECT 'iss_' || replace(id::text, '-', ''), happened_at,
                format('%s ticket(s) in session ses_%s, sequence %s', num_tickets, replace(session_id::text, '-', ''),
-                      sequence)
+                      sequence), ev_wei
           FROM issued
          WHERE id >= :first_id AND id < :end_id
            -- Between the first and the newest event: before and after them, nobody listened.
@@ -159,19 +162,20 @@ _CHECKS: Final = {
                 WHERE near.gateway_id = issued.gateway_id AND near.session_id = issued.session_id
                   AND near.sequence = issued.sequence AND near.recipient_rand_hash = issued.recipient_rand_hash)""",
     Found.DUPLICATE: """
-        SELECT id::text, happened_at, format('told %s times', copies)
+        SELECT id::text, happened_at, format('told %s times', copies), 0
           FROM judged WHERE copies > 1 AND differing_copies = 0""",
     Found.COPIES_DIFFER: """
-        SELECT id::text, happened_at, format('told %s times, %s of them otherwise', copies, differing_copies)
+        SELECT id::text, happened_at, format('told %s times, %s of them otherwise', copies, differing_copies), fee_wei
           FROM judged WHERE differing_copies > 0
          UNION ALL
-        SELECT id::text, happened_at, format('told %s times, %s of them otherwise', copies, differing_copies)
+        SELECT id::text, happened_at, format('told %s times, %s of them otherwise', copies, differing_copies),
+               num_tickets * face_value_wei
           FROM signer_payment
          WHERE happened_at >= :begins_at AND happened_at < :ends_at AND differing_copies > 0""",
     Found.PAYMENT_OUTSIDE_POLICY: """
         SELECT id::text, happened_at,
                format('%s ticket(s) of %s wei each to 0x%s, signed by 0x%s', num_tickets, face_value_wei,
-                      encode(recipient, 'hex'), encode(sender, 'hex'))
+                      encode(recipient, 'hex'), encode(sender, 'hex')), num_tickets * face_value_wei
           FROM signer_payment AS made
          WHERE happened_at >= :begins_at AND happened_at < :ends_at
            AND (sender <> CAST(:sender AS bytea)
@@ -185,11 +189,11 @@ assert set(_CHECKS) == set(Found)
 FAULTS: Final = (
     f"WITH {_SIDES}, fault AS ("
     + " UNION ALL ".join(
-        f"SELECT '{kind}' AS kind, subject, detail, happened_at FROM ({check}) AS c (subject, happened_at, detail)"
+        f"SELECT '{kind}' AS kind, * FROM ({check}) AS c (subject, happened_at, detail, amount_wei)"
         for kind, check in _CHECKS.items()
     )
     + """), numbered AS (
         SELECT *, count(*) OVER (PARTITION BY kind) AS total,
                row_number() OVER (PARTITION BY kind ORDER BY happened_at, subject) AS number FROM fault)
-    SELECT kind, subject, detail, happened_at, total FROM numbered WHERE number <= :findings_max"""
+    SELECT kind, subject, detail, happened_at, amount_wei, total FROM numbered WHERE number <= :findings_max"""
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -63,6 +64,25 @@ class Finding(NamedTuple):
     first_seen_at: datetime
 
 
+class Fault(NamedTuple):
+    """`amount_wei` is what it is about: of an issuance its expected value, of a fee by how much it differs, of what the
+    books do not have the fee that the signer reports. None where nobody tells."""
+
+    kind: Found
+    subject: str
+    detail: str
+    happened_at: datetime
+    amount_wei: Decimal | None
+
+
+class Judged(NamedTuple):
+    """A window. `totals` count all of `faults`, of which there are FINDINGS_PER_WINDOW_MAX of a kind at most."""
+
+    events: int
+    totals: dict[Found, int]
+    faults: list[Fault]
+
+
 @dataclass(slots=True)
 class Report:
     """What one run found between `begins_at` and `ends_at`: all of it counted, whether or not it was known before."""
@@ -86,7 +106,7 @@ async def reconcile(
     `ends_at` should lie a little in the past: events and records of what was thrown away come late. Events that name no
     session of ours are reported also after it. `on_window` is called after each window with the time reached.
     """
-    begins_at, ends_at = _whole_ms(begins_at), _whole_ms(ends_at)
+    begins_at, ends_at = whole_ms(begins_at), whole_ms(ends_at)
     report = Report(begins_at, ends_at)
     window_begins_at = begins_at
     while window_begins_at < ends_at:
@@ -94,7 +114,7 @@ async def reconcile(
             # A long look is meant here, and large sorts should not go to disk at once.
             await connection.execute(text("SET LOCAL statement_timeout = 0"))
             await connection.execute(text("SET LOCAL work_mem = '64MB'"))
-            window_ends_at = await _window_end(connection, window_begins_at, ends_at)
+            window_ends_at = await window_end(connection, window_begins_at, ends_at)
             await _judge(connection, report, window_begins_at, window_ends_at, expected)
         window_begins_at = window_ends_at
         on_window(report, window_ends_at)
@@ -114,7 +134,7 @@ async def reconcile_further(
             begins_at = (await connection.execute(text("SELECT reconciled_until FROM signer_event_progress"))).scalar()
             if begins_at is None or begins_at >= ends_at:
                 return total
-            window_ends_at = await _window_end(connection, begins_at, ends_at)
+            window_ends_at = await window_end(connection, begins_at, ends_at)
         report = await reconcile(engine, begins_at=begins_at, ends_at=window_ends_at, expected=expected)
         total = report if total is None else _sum(total, report)
         async with engine.begin() as connection:
@@ -162,7 +182,7 @@ def _sum(total: Report, report: Report) -> Report:
     return Report(min(total.begins_at, report.begins_at), report.ends_at, total.events + report.events, found)
 
 
-async def _window_end(connection: AsyncConnection, begins_at: datetime, ends_at: datetime) -> datetime:
+async def window_end(connection: AsyncConnection, begins_at: datetime, ends_at: datetime) -> datetime:
     """So that a window has about WINDOW_EVENTS, and is neither so short that what is read around it counts most, nor
     longer than WINDOW_MAX."""
     query = "SELECT happened_at FROM signer_event WHERE happened_at >= :at ORDER BY happened_at OFFSET :count LIMIT 1"
@@ -174,6 +194,28 @@ async def _window_end(connection: AsyncConnection, begins_at: datetime, ends_at:
 async def _judge(
     connection: AsyncConnection, report: Report, begins_at: datetime, ends_at: datetime, expected: Expected
 ) -> None:
+    foreign_begins_at = ends_at if ends_at == report.ends_at else FOR_EVER
+    judged = await judged_window(connection, begins_at, ends_at, expected, foreign_begins_at=foreign_begins_at)
+    report.events += judged.events
+    for kind, total in judged.totals.items():
+        report.found[kind] += total
+    complete = [kind for kind in Found if judged.totals.get(kind, 0) <= FINDINGS_PER_WINDOW_MAX]
+    findings = [(one.kind, one.subject, SEVERITY[one.kind], one.detail, one.happened_at) for one in judged.faults]
+    await _note(connection, begins_at, ends_at, complete, findings)
+
+
+async def judged_window(
+    connection: AsyncConnection,
+    begins_at: datetime,
+    ends_at: datetime,
+    expected: Expected,
+    *,
+    foreign_begins_at: datetime = FOR_EVER,
+) -> Judged:
+    """What does not fit in [begins_at, ends_at): whole milliseconds, no longer than WINDOW_MAX. Reads only.
+
+    From `foreign_begins_at` on, events that name no session of ours are among it too.
+    """
     parameters = {
         "begins_at": begins_at,
         "ends_at": ends_at,
@@ -181,7 +223,7 @@ async def _judge(
         "near_ends_at": ends_at + APART_MAX,
         "first_id": _first_id(begins_at),
         "end_id": _first_id(ends_at),
-        "foreign_begins_at": ends_at if ends_at == report.ends_at else FOR_EVER,
+        "foreign_begins_at": foreign_begins_at,
         "near_first_id": _first_id(begins_at - APART_MAX),
         "near_end_id": _first_id(ends_at + APART_MAX),
         "sender": expected.sender,
@@ -190,14 +232,11 @@ async def _judge(
         "findings_max": FINDINGS_PER_WINDOW_MAX,
     }
     counting = "SELECT count(*) FROM signer_event WHERE happened_at >= :begins_at AND happened_at < :ends_at"
-    report.events += (await connection.execute(text(counting), parameters)).scalar_one()
+    events = (await connection.execute(text(counting), parameters)).scalar_one()
     rows = (await connection.execute(text(FAULTS), parameters)).all()
     totals = {Found(row.kind): int(row.total) for row in rows}
-    for kind, total in totals.items():
-        report.found[kind] += total
-    complete = [kind for kind in Found if totals.get(kind, 0) <= FINDINGS_PER_WINDOW_MAX]
-    findings = [(row.kind, row.subject, SEVERITY[Found(row.kind)], row.detail, row.happened_at) for row in rows]
-    await _note(connection, begins_at, ends_at, complete, findings)
+    faults = [Fault(Found(row.kind), row.subject, row.detail, row.happened_at, row.amount_wei) for row in rows]
+    return Judged(events, totals, faults)
 
 
 async def _note(
@@ -217,7 +256,7 @@ async def _note(
     await connection.execute(text(query), {**times, **literals})
 
 
-def _whole_ms(instant: datetime) -> datetime:
+def whole_ms(instant: datetime) -> datetime:
     """Events and identifiers have no finer times: each is in one window."""
     return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 

@@ -68,6 +68,7 @@ CREATE TABLE escrow_event (
     reserve_wei       uint256,                   -- of a withdrawal
     start_round       uint256,                   -- of an unlock
     end_round         uint256,
+    recorded_at       timestamptz NOT NULL DEFAULT now(),  -- as of a redeemed ticket: the last column, it is not given
     PRIMARY KEY (block_number, log_index)
 );
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from clearinghouse.cli import new_app, usage
+from clearinghouse.cli import new_app, signer_events, usage
 from clearinghouse.cli.running import Above
 from settlement.api import operators_routes
 from settlement.cli import (
@@ -19,6 +19,7 @@ from settlement.cli import (
     notices,
     payments,
     periods,
+    reconciliation,
     statements,
     stripe_events,
     stripe_local,
@@ -52,6 +53,9 @@ app.add_typer(periods.app, name="periods")
 # What gateways had, used and have left.
 app.add_typer(statements.app, name="statements")
 usage.app.command("export")(usage_export.export)
+
+# The books against everything else that tells of the money.
+signer_events.reconcile_app.command("report")(reconciliation.report)
 
 # For development.
 app.command("stripe-local")(stripe_local.stripe_local)

@@ -7,11 +7,12 @@ from typing import Final
 from clearinghouse.ledger.claims.claim import ACCOUNT, TRANSFER, Claim, amount, shown
 
 _ZERO_SUM = f"""
-    SELECT currency AS subject, format('the postings sum to %s', {amount("sum(amount)")}) AS detail
+    SELECT currency AS subject, format('the postings sum to %s', {amount("sum(amount)")}) AS detail,
+           sum(amount) AS amount, currency AS unit
       FROM posting GROUP BY currency HAVING sum(amount) <> 0
     UNION ALL
     SELECT currency, format('customers'' balances and the postings of system accounts sum to %s',
-                            {amount("sum(amount)")})
+                            {amount("sum(amount)")}), sum(amount), currency
       FROM (SELECT currency, balance AS amount FROM account WHERE gateway_id IS NOT NULL
              UNION ALL
             SELECT account.currency, posting.amount FROM posting JOIN account ON account.id = posting.account_id
@@ -22,13 +23,14 @@ _ZERO_SUM = f"""
 _BALANCES = f"""
     SELECT {ACCOUNT} AS subject,
            format('the balance is %s, the postings sum to %s', {amount("account.balance")},
-                  {amount("coalesce(posted.amount, 0)")}) AS detail
+                  {amount("coalesce(posted.amount, 0)")}) AS detail,
+           account.balance - coalesce(posted.amount, 0) AS amount, account.currency AS unit
       FROM account LEFT JOIN (SELECT account_id, sum(amount) AS amount FROM posting GROUP BY account_id) AS posted
                           ON posted.account_id = account.id
      WHERE account.gateway_id IS NOT NULL AND account.balance <> coalesce(posted.amount, 0)
     UNION ALL
     SELECT {ACCOUNT}, format('a system account is summed from its postings, but holds a balance of %s',
-                              {amount("account.balance")})
+                              {amount("account.balance")}), account.balance, account.currency
       FROM account WHERE account.gateway_id IS NULL AND account.balance <> 0
 """  # noqa: S608
 
@@ -83,8 +85,8 @@ _TRANSFER_KINDS = f"""
 """  # noqa: S608
 
 ACCOUNTS: Final = (
-    Claim("zero_sum", "All postings of a currency sum to zero.", _ZERO_SUM),
-    Claim("balance", "The balance of every account is the sum of its postings.", _BALANCES),
+    Claim("zero_sum", "All postings of a currency sum to zero.", _ZERO_SUM, is_of_amounts=True),
+    Claim("balance", "The balance of every account is the sum of its postings.", _BALANCES, is_of_amounts=True),
     Claim("credit_limit", "No balance is below minus its credit limit.", _LIMITS),
     Claim("gateway_account", "Every gateway has an account.", _EVERY_GATEWAY_HAS_AN_ACCOUNT),
     Claim("transfer_accounts", "Both accounts of a transfer exist and are in its currency.", _TRANSFER_ACCOUNTS),

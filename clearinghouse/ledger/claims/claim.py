@@ -8,11 +8,16 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`sentence` is true where `violations` selects nothing. `name` is what scripts look for."""
+    """`sentence` is true where `violations` selects nothing. `name` is what scripts look for.
+
+    With `is_of_amounts` there are two further columns: `amount`, which the books have too much (below 0: too little),
+    and its `unit`, wei or a currency.
+    """
 
     name: str
     sentence: str
     violations: str
+    is_of_amounts: bool = False
 
 
 def shown(kind: str, column: str) -> str:

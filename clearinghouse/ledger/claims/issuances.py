@@ -14,17 +14,18 @@ _EV_NUMERATOR: Final = (
 _EV: Final = f"div({_EV_NUMERATOR} + {WIN_PROB_CERTAIN - 1}, {WIN_PROB_CERTAIN})"
 _EXPECTED_VALUES = f"""
     SELECT {ISSUANCE} AS subject,
-           format('ev_wei is %s, its %s tickets are worth %s', issuance.ev_wei, issuance.num_tickets, {_EV}) AS detail
+           format('ev_wei is %s, its %s tickets are worth %s', issuance.ev_wei, issuance.num_tickets, {_EV}) AS detail,
+           issuance.ev_wei - {_EV} AS amount, 'wei' AS unit
       FROM issuance WHERE issuance.ev_wei <> {_EV}
     UNION ALL
     SELECT {ISSUANCE},
            CASE WHEN issuance.ev_numerator IS NULL THEN 'neither its tickets nor what they are worth are recorded'
-                ELSE 'tickets are recorded that the webhook is not shown' END
+                ELSE 'tickets are recorded that the webhook is not shown' END, issuance.ev_wei, 'wei'
       FROM issuance
      WHERE num_nonnulls(issuance.face_value_wei, issuance.win_prob, issuance.creation_round)
            <> CASE WHEN issuance.ev_numerator IS NULL THEN 3 ELSE 0 END
     UNION ALL
-    SELECT {ISSUANCE}, format('win_prob %s is above certainty', issuance.win_prob)
+    SELECT {ISSUANCE}, format('win_prob %s is above certainty', issuance.win_prob), issuance.ev_wei, 'wei'
       FROM issuance WHERE issuance.win_prob > {WIN_PROB_CERTAIN}
 """  # noqa: S608
 
@@ -33,7 +34,8 @@ COST: Final = "issuance.ev_wei * issuance.price * (10000 + issuance.markup_bps) 
 _CHARGES = f"""
     SELECT {ISSUANCE} AS subject,
            format('the charge is %s, but ev_wei x price x markup is %s', {amount("issuance.charge")},
-                  {amount(COST)}) AS detail
+                  {amount(COST)}) AS detail,
+           issuance.charge - {COST} AS amount, issuance.currency AS unit
       FROM issuance WHERE issuance.rate_rule IS NULL AND issuance.charge < {COST}
 """  # noqa: S608
 
@@ -47,7 +49,8 @@ _PARENTS = f"""
                     WHEN session.gateway_id <> issuance.gateway_id THEN 'its session belongs to another gateway' END,
                CASE WHEN api_key.id IS NULL THEN format('its key %s does not exist', {shown("key", "issuance.key_id")})
                     WHEN api_key.gateway_id <> issuance.gateway_id THEN 'its key belongs to another gateway' END
-           ) AS detail
+           ) AS detail,
+           issuance.charge AS amount, issuance.currency AS unit
       FROM issuance LEFT JOIN session ON session.id = issuance.session_id
                     LEFT JOIN api_key ON api_key.id = issuance.key_id
      WHERE session.id IS NULL OR session.gateway_id <> issuance.gateway_id
@@ -133,9 +136,24 @@ _KEYED_ANSWERS = f"""
 """  # noqa: S608
 
 ISSUANCES: Final = (
-    Claim("issuance_ev", "The expected value of every issuance follows from its tickets.", _EXPECTED_VALUES),
-    Claim("issuance_charge", "No charge by a markup is below expected value x price x markup.", _CHARGES),
-    Claim("issuance_parents", "The session and the key of an issuance exist and are its gateway's.", _PARENTS),
+    Claim(
+        "issuance_ev",
+        "The expected value of every issuance follows from its tickets.",
+        _EXPECTED_VALUES,
+        is_of_amounts=True,
+    ),
+    Claim(
+        "issuance_charge",
+        "No charge by a markup is below expected value x price x markup.",
+        _CHARGES,
+        is_of_amounts=True,
+    ),
+    Claim(
+        "issuance_parents",
+        "The session and the key of an issuance exist and are its gateway's.",
+        _PARENTS,
+        is_of_amounts=True,
+    ),
     Claim(
         "exposure_book",
         "The book has every released ticket that was not redeemed, in the hours that are kept.",

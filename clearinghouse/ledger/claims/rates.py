@@ -27,21 +27,23 @@ def rated(calls: str) -> str:
 
 
 _RATED: Final = rated("issuance")
+_UNIT: Final = "(SELECT currency FROM account WHERE account.id = issuance.gateway_id)"
 _RATE_CHARGES = f"""
     SELECT {ISSUANCE} AS subject,
            format('the charge is %s, but by version %s of the rate card %s it comes to %s',
-                  {amount("issuance.charge")}, issuance.version, issuance.card, {amount(RATED_CHARGE)}) AS detail
+                  {amount("issuance.charge")}, issuance.version, issuance.card, {amount(RATED_CHARGE)}) AS detail,
+           issuance.charge - {RATED_CHARGE} AS amount, {_UNIT} AS unit
       FROM ({_RATED}) AS issuance WHERE issuance.charge <> {RATED_CHARGE}
     UNION ALL
     SELECT {ISSUANCE}, format('version %s of the rate card %s charged below cost, which it does not allow',
-                               issuance.version, issuance.card)
+                               issuance.version, issuance.card), issuance.charge, {_UNIT}
       FROM ({_RATED}) AS issuance WHERE NOT issuance.at_least_cost AND issuance.floor <> 'none'
     UNION ALL
-    SELECT {ISSUANCE}, format('its rule %s does not exist', issuance.rate_rule)
+    SELECT {ISSUANCE}, format('its rule %s does not exist', issuance.rate_rule), issuance.charge, issuance.currency
       FROM issuance LEFT JOIN rate_rule ON rate_rule.id = issuance.rate_rule
      WHERE issuance.rate_rule IS NOT NULL AND rate_rule.id IS NULL
     UNION ALL
-    SELECT {ISSUANCE}, 'what a rule would need is recorded for some of it only'
+    SELECT {ISSUANCE}, 'what a rule would need is recorded for some of it only', issuance.charge, issuance.currency
       FROM issuance LEFT JOIN rate_rule AS rule ON rule.id = issuance.rate_rule
      WHERE (issuance.rate_rule IS NULL) <> (issuance.at_least_cost IS NULL)
         OR coalesce(rule.per <> 'cost', false) <> (issuance.quantity IS NOT NULL)
@@ -91,7 +93,12 @@ _RATE_CARDS_ARE_DUE = f"""
 """  # noqa: S608
 
 RATES: Final = (
-    Claim("rate_charge", "Every charge by a rate card is what the rule it names comes to.", _RATE_CHARGES),
+    Claim(
+        "rate_charge",
+        "Every charge by a rate card is what the rule it names comes to.",
+        _RATE_CHARGES,
+        is_of_amounts=True,
+    ),
     Claim("rate_version", "What is charged by a rate card is by the version that held then.", _RATE_VERSIONS),
     Claim("rate_position", "What a rate has come to in a month is what its issuances sum to.", _RATE_POSITIONS),
     Claim(

@@ -10,7 +10,8 @@ _ISSUANCE_ACCOUNTS = f"""
     SELECT {ISSUANCE} AS subject,
            CASE WHEN account.id IS NULL
                 THEN format('the account %s does not exist', {shown("gw", "issuance.gateway_id")})
-                ELSE format('%s was charged to an account in %s', issuance.currency, account.currency) END AS detail
+                ELSE format('%s was charged to an account in %s', issuance.currency, account.currency) END AS detail,
+           issuance.charge AS amount, issuance.currency AS unit
       FROM issuance LEFT JOIN account ON account.id = issuance.gateway_id AND account.gateway_id = account.id
      WHERE account.id IS NULL OR account.currency <> issuance.currency
 """  # noqa: S608
@@ -23,7 +24,8 @@ _ISSUED_ONCE = f"""
 _USAGE_TOTALS = f"""
     SELECT {ACCOUNT} AS subject,
            format('usage_total is %s, the charges sum to %s', {amount("account.usage_total")},
-                  {amount("coalesce(used.amount, 0)")}) AS detail
+                  {amount("coalesce(used.amount, 0)")}) AS detail,
+           account.usage_total - coalesce(used.amount, 0) AS amount, account.currency AS unit
       FROM account LEFT JOIN (SELECT gateway_id, sum(charge) AS amount FROM issuance GROUP BY gateway_id)
                           AS used ON used.gateway_id = account.id
      WHERE account.usage_total <> coalesce(used.amount, 0)
@@ -96,7 +98,8 @@ _EV_IS_COUNTED = f"""
 _EV_TOTALS = f"""
     SELECT {ACCOUNT} AS subject,
            format('%s wei of expected value were ever released, it says; the issuances make it %s',
-                  account.ev_total_wei, coalesce(issued.ev_wei, 0)) AS detail
+                  account.ev_total_wei, coalesce(issued.ev_wei, 0)) AS detail,
+           account.ev_total_wei - coalesce(issued.ev_wei, 0) AS amount, 'wei' AS unit
       FROM account LEFT JOIN (SELECT gateway_id, sum(ev_wei) AS ev_wei FROM issuance GROUP BY gateway_id) AS issued
                           ON issued.gateway_id = account.id
      WHERE account.ev_total_wei <> coalesce(issued.ev_wei, 0)
@@ -213,9 +216,16 @@ _USAGE_SUMS_FIT = f"""
 """  # noqa: S608
 
 USAGE: Final = (
-    Claim("issuance_account", "The account of an issuance exists and is in its currency.", _ISSUANCE_ACCOUNTS),
+    Claim(
+        "issuance_account",
+        "The account of an issuance exists and is in its currency.",
+        _ISSUANCE_ACCOUNTS,
+        is_of_amounts=True,
+    ),
     Claim("issuance_id", "No two issuances share an id.", _ISSUED_ONCE),
-    Claim("usage_total", "The usage total of every account is the sum of its charges.", _USAGE_TOTALS),
+    Claim(
+        "usage_total", "The usage total of every account is the sum of its charges.", _USAGE_TOTALS, is_of_amounts=True
+    ),
     Claim(
         "usage_counted",
         "Calls and spend are counted as what the issuances of the day and the month sum to.",
@@ -223,7 +233,12 @@ USAGE: Final = (
     ),
     Claim("usage_sums", "What is added up for dashboards is what the issuances sum to.", _USAGE_SUMS_FIT),
     Claim("ev_counted", "Open expected value is counted as what the issuances of three days sum to.", _EV_IS_COUNTED),
-    Claim("ev_total", "Of each account all expected value that was ever released is counted.", _EV_TOTALS),
+    Claim(
+        "ev_total",
+        "Of each account all expected value that was ever released is counted.",
+        _EV_TOTALS,
+        is_of_amounts=True,
+    ),
     Claim("fees_counted", "Fees are counted as what the issuances of the day sum to.", _FEES_ARE_COUNTED),
     Claim("sessions_counted", "As many sessions are counted as open as there are.", _OPEN_SESSIONS_ARE_COUNTED),
     Claim("plan_limits", "The limits of every gateway are what its plan and its own limits come to.", _LIMITS_ARE_DUE),
