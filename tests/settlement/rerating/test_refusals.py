@@ -35,6 +35,13 @@ async def paid_in_part(sold: Sold) -> tuple[Debtor, StoredVersion]:
     return acme, right
 
 
+async def being_paid(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold)
+    was = await sold.house.invoice()
+    await sold.house.stripe.control(f"invoices/{was.at_stripe}/pay", card="pm_usBankAccount_success")
+    return acme, right
+
+
 async def uncollectible(sold: Sold) -> tuple[Debtor, StoredVersion]:
     acme, right = await asked(sold)
     was = await sold.house.invoice()
@@ -106,6 +113,7 @@ async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersio
     ("case", "words", "next_step"),
     [
         (paid_in_part, "paid in part", LATER),
+        (being_paid, "is processing", LATER),
         (uncollectible, "is uncollectible", BY_HAND),
         (in_the_making, "in the making", LATER),
         (included, "way subscription", BY_HAND),
@@ -130,6 +138,21 @@ async def test_it_is_refused_before_anything_is_done(sold: Sold, case: _Case, wo
         assert words in explain(refused.value)
         assert next_step in explain(refused.value)
     assert kept() == before
+
+
+async def test_an_invoice_that_is_being_paid_is_taken_back_once_the_bank_has_answered(sold: Sold) -> None:
+    """Also where the payment began after the re-rating was planned."""
+    acme, right = await asked(sold)
+    await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=False)
+    was = await sold.house.invoice()
+    await sold.house.stripe.control(f"invoices/{was.at_stripe}/pay", card="pm_usBankAccount_success")
+    with pytest.raises(ReratingBusy, match="is being paid"):
+        await sold.rerate(acme, right)
+    assert sold.house.value("SELECT count(*) FROM credit_note") == 0
+    await sold.house.stripe.control("clock", advance_s=181)
+    await sold.house.hear(was)
+    await sold.rerate(acme, right)
+    await require_corrected(sold, acme, is_paid=True)
 
 
 async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_well(sold: Sold) -> None:
