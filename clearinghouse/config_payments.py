@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from clearinghouse.config_section import Section
-from clearinghouse.config_values import Whole, http_url
+from clearinghouse.config_values import COMMA_LIST, Whole, http_url
+
+#: Stripe's names of what its page may take; `automatic` leaves that to Stripe's dashboard.
+PageMethod = Literal["automatic", "card", "link", "us_bank_account", "sepa_debit", "bacs_debit"]
 
 
 def _return_url(text: str) -> str:
@@ -15,6 +18,16 @@ def _return_url(text: str) -> str:
     if parts is None or parts.username is not None or parts.fragment:
         raise ValueError("an http or https URL is needed, without user and fragment")
     return text
+
+
+def _page_methods(methods: tuple[PageMethod, ...]) -> tuple[PageMethod, ...]:
+    if not methods:
+        raise ValueError("at least one is needed, or automatic")
+    if "automatic" in methods and len(methods) > 1:
+        raise ValueError("automatic stands alone: then Stripe's dashboard says which methods there are")
+    if len(set(methods)) != len(methods):
+        raise ValueError("one of them is named twice")
+    return methods
 
 
 ReturnUrl = Annotated[str, AfterValidator(_return_url)]
@@ -29,6 +42,11 @@ class PaymentSettings(Section):
     )
     product_name: Annotated[str, Field(min_length=1, max_length=100)] = Field(
         default="Livepeer clearinghouse credit", description="What is bought, on Stripe's pages and receipts."
+    )
+    checkout_methods: Annotated[tuple[PageMethod, ...], COMMA_LIST, AfterValidator(_page_methods)] = Field(
+        default=("card",),
+        description="What Stripe's page takes, each where it fits the account's currency (us_bank_account USD, "
+        "sepa_debit EUR, bacs_debit GBP); or automatic alone: what Stripe's dashboard has switched on.",
     )
     eu_bank_country: Literal["BE", "DE", "ES", "FR", "IE", "NL"] = Field(
         default="DE", description="Where the account is whose IBAN gateways are shown for transfers in euro."

@@ -82,6 +82,10 @@ class Issuance:
     rate_version: int | None
     rate_per: str | None
     quantity: int | None
+    #: What it costs since its period was rated anew, and by which version of a card; None where that was not done. The
+    #: difference is an entry of its own in the books.
+    rerated_charge: Decimal | None
+    rerated_by: str | None
 
     @property
     def rate_quantity(self) -> str | None:
@@ -111,9 +115,14 @@ _SELECT: Final = """
            issuance.face_value_wei, issuance.win_prob, coalesce(session.manifest_id, '') AS manifest_id, session.app,
            session.job_type, session.pipeline, session.model, session.orchestrator, session.recipient,
            session.transcoder, rule.card AS rate_card, rule.version AS rate_version, rule.per AS rate_per,
-           issuance.quantity
+           issuance.quantity, anew.charge AS rerated_charge, anew.rerated_by
       FROM issuance JOIN session ON session.id = issuance.session_id
                     LEFT JOIN rate_rule AS rule ON rule.id = issuance.rate_rule
+                    LEFT JOIN LATERAL (
+                        SELECT call.charge, rerating.card || '@' || rerating.version AS rerated_by
+                          FROM rerated_call AS call
+                          JOIN rerating ON rerating.id = call.rerating_id AND rerating.state = 'done'
+                         WHERE call.issuance_id = issuance.id ORDER BY rerating.as_of DESC LIMIT 1) AS anew ON true
      WHERE issuance.gateway_id = :gateway_id
 """
 
@@ -224,6 +233,8 @@ def issuance_json(issuance: Issuance) -> dict[str, Any]:
         "rate_version": issuance.rate_version,
         "rate_per": issuance.rate_per,
         "rate_quantity": issuance.rate_quantity,
+        "rerated_charge": show_amount(issuance.rerated_charge) if issuance.rerated_charge is not None else None,
+        "rerated_by": issuance.rerated_by,
     }
 
 

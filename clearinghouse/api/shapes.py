@@ -130,6 +130,11 @@ class IssuanceAnswer(Answer):
         description="How much of that was charged, exact: a fraction where it is no decimal. Null for a rate per cost.",
         examples=["0.25"],
     )
+    rerated_charge: str | None = Field(
+        description="What the call costs since its period was rated anew; null where that was not done. `charge` stays "
+        "what was charged at the time, and the difference is an entry of its own."
+    )
+    rerated_by: str | None = Field(description="Which version of a rate card that is by.", examples=["standard@2"])
 
 
 class IssuancePage(Answer):

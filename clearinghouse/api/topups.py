@@ -33,7 +33,10 @@ class TopupAnswer(Answer):
     id: str = Field(examples=["pay_0190f3c1a5f27c1e8b5d5b7c9a1e2f30"])
     gateway_id: str
     method: str = Field(description="As asked; or automatic, cash_balance (a transfer), wire, stablecoin.")
-    state: str = Field(description="requested, open, succeeded, failed, expired, canceled.")
+    state: str = Field(
+        description="requested, open, processing (the page is done, and a bank has not answered), succeeded, failed, "
+        "expired, canceled."
+    )
     amount: str | None
     currency: str
     url: str | None = Field(description="Where to pay or to save the card.")

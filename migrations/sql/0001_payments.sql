@@ -13,7 +13,7 @@ CREATE TABLE payment (
         'setup',            -- no money: a card is saved at Stripe's page
         'wire', 'stablecoin')),  -- came by another way: entered by one person, approved by another
     state               text NOT NULL DEFAULT 'requested'
-        CHECK (state IN ('requested', 'open', 'succeeded', 'failed', 'expired', 'canceled')),
+        CHECK (state IN ('requested', 'open', 'processing', 'succeeded', 'failed', 'expired', 'canceled')),
     amount              monetary CHECK (amount > 0),  -- what enters the account; Stripe's minor units follow from it
     currency            text NOT NULL,
     saves_card          boolean NOT NULL DEFAULT false,
@@ -43,7 +43,7 @@ CREATE TABLE payment (
     ended_at            timestamptz,
     CHECK ((method = 'setup') = (amount IS NULL)),
     CHECK ((method IN ('wire', 'stablecoin')) = (reference IS NOT NULL)),
-    CHECK ((ended_at IS NULL) = (state IN ('requested', 'open'))),
+    CHECK ((ended_at IS NULL) = (state IN ('requested', 'open', 'processing'))),
     CONSTRAINT receipt_needs_two_people CHECK (decided_by <> requested_by)
 );
 CREATE UNIQUE INDEX payment_request_key ON payment (gateway_id, request_key) WHERE request_key IS NOT NULL;
@@ -284,7 +284,8 @@ DECLARE
     mine payment;
 BEGIN
     SELECT * INTO STRICT before FROM payment WHERE id = a_id FOR UPDATE;
-    UPDATE payment SET state = CASE state WHEN 'requested' THEN 'open' ELSE state END, said = '',
+    UPDATE payment SET state = CASE state WHEN 'requested' THEN 'open' ELSE state END,
+           said = CASE state WHEN 'processing' THEN said ELSE '' END,
            stripe_session_id = coalesce(stripe_session_id, a_session),
            stripe_intent_id = coalesce(stripe_intent_id, a_intent), url = coalesce(url, a_url),
            instructions = coalesce(instructions, a_instructions), expires_at = coalesce(expires_at, a_expires_at)
@@ -298,6 +299,22 @@ BEGIN
         PERFORM pg_notify('payments_answered', a_id::text);
     END IF;
     RETURN mine;
+END $$;
+
+-- Its page is done, and the money comes later or never. False where that was known, or it has ended.
+CREATE FUNCTION process_payment(a_id uuid, a_session text, a_intent text, a_said text, a_actor text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE payment SET state = 'processing', said = a_said, stripe_session_id = coalesce(stripe_session_id, a_session),
+           stripe_intent_id = coalesce(stripe_intent_id, a_intent)
+     WHERE id = a_id AND state IN ('requested', 'open') AND method = 'checkout';
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO payment_event (payment_id, kind, actor, facts)
+    VALUES (a_id, 'processing', a_actor, jsonb_strip_nulls(jsonb_build_object('session', a_session, 'intent', a_intent)));
+    PERFORM pg_notify('payments_answered', a_id::text);
+    RETURN true;
 END $$;
 
 -- The money is there: the entry and the row, together and once. Returns booked, known (it was before), or other: it was

@@ -122,7 +122,7 @@ REVOKE SELECT ON payment, payment_event, refund, dispute, saved_card FROM cleari
 GRANT SELECT (id, gateway_id, method, state, amount, currency, saves_card, created_at, url, instructions, expires_at,
               failure, said, ended_at) ON payment TO clearinghouse_serve;
 GRANT EXECUTE ON FUNCTION request_payment TO clearinghouse_serve, clearinghouse_admin;
-GRANT EXECUTE ON FUNCTION plan_payment, claim_payments, note_payment_asked, put_off_payment, open_payment,
+GRANT EXECUTE ON FUNCTION plan_payment, claim_payments, note_payment_asked, put_off_payment, open_payment, process_payment,
     confirm_payment, end_payment, claim_refunds, note_refund_asked, put_off_refund, refuse_refund, note_refund,
     note_dispute TO clearinghouse_work;
 GRANT INSERT, UPDATE, DELETE ON saved_card TO clearinghouse_work;

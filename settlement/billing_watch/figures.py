@@ -55,9 +55,9 @@ FIGURES: Final = (
         "SELECT method, state, count(*) FROM payment WHERE ended_at > now() - interval '24 hours' GROUP BY 1, 2",
     ),
     Figure(
-        (("payments_open", "Payments that Stripe knows of, and that wait for who pays."),),
+        (("payments_open", "Payments that Stripe knows of, and that wait for who pays or for a bank."),),
         ("method",), _each(_METHODS),
-        "SELECT method, count(*) FROM payment WHERE ended_at IS NULL AND state = 'open' GROUP BY 1",
+        "SELECT method, count(*) FROM payment WHERE ended_at IS NULL AND state IN ('open', 'processing') GROUP BY 1",
     ),
     Figure(
         (("payments_waiting", "Payments and refunds still to be asked of Stripe, and receipts still to be approved."),

@@ -284,11 +284,15 @@ def _print_run(planned: Planned, walked: Walked | None, as_json: bool) -> None:
     away = walked.away if walked is not None else None
     if as_json:
         items = [invoice_document(each) for each in shown.values()]
-        print_json({"items": items, "problems": problems, "stripe_is_away": away})
+        print_json(
+            {"items": items, "problems": problems, "stripe_is_away": away, "planned_for_elsewhere": planned.busy}
+        )
         return
     _print_invoices(list(shown.values()), as_json=False, if_empty="Nothing is due.")
     for problem in [*problems, *([f"Stripe: {away}. Run it again."] if away else [])]:
         typer.echo(problem, err=True)
+    for gateway in planned.busy:
+        typer.echo(f"{gateway} is planned for by somebody else, such as a re-rating: run it again.", err=True)
     if walked is not None and walked.elsewhere_count:
         typer.echo(f"{walked.elsewhere_count} are being seen to by another process.", err=True)
 

@@ -40,7 +40,7 @@ def agree(before: Terms, given: Mapping[str, str], *, currency: str, begins_at: 
     """
     way = _way(given["way"]) if "way" in given else before.way
     if foreign := sorted(given.keys() - _OF_WAY[way] - {"way", "cadence", "time_zone"}):
-        raise InvalidRequest(f"{way} billing has no {', '.join(map(_option, foreign))}")
+        raise InvalidRequest(f"{way} billing has no {', '.join(map(_called, foreign))}")
     kept = before if before.way == way else None
     zone = given.get("time_zone", before.zone)
     time_zone(zone)
@@ -83,7 +83,7 @@ def _refill(given: Mapping[str, str], kept: Refill | None, amount: _Amount) -> R
     day_max = amount("refill_day_max", kept.day_max if kept else None)
     month_max = amount("refill_month_max", kept.month_max if kept else None)
     if below is None or to is None or day_max is None or month_max is None:
-        raise InvalidRequest(f"an automatic top-up needs {', '.join(map(_option, _REFILL))}")
+        raise InvalidRequest(f"an automatic top-up needs {', '.join(map(_called, _REFILL))}")
     if not below < to:
         raise InvalidRequest(f"a top-up goes up: to more than {show_amount(below)}, not {show_amount(to)}")
     if not 0 < day_max <= month_max:
@@ -102,20 +102,21 @@ def _subscription(kept: Subscription | None, amount: _Amount) -> Subscription | 
     if fee is None and included is None:
         return None
     if fee is None or included is None:
-        raise InvalidRequest("a subscription has a --fee, and usage that is --included; 0 is an amount")
+        raise InvalidRequest(f"a subscription needs {_called('fee')} and {_called('included')}; 0 is an amount")
     return Subscription(fee, included)
 
 
 def _require_whole(terms: Terms) -> None:
     if terms.way is Way.POSTPAID and not terms.credit_limit:
-        raise InvalidRequest("whoever pays afterwards needs a --credit-limit: without one nothing is signed")
+        raise InvalidRequest(f"whoever pays afterwards needs {_called('credit_limit')}: without one nothing is signed")
     if terms.way is Way.AUTOMATIC and terms.refill is None:
-        raise InvalidRequest(f"an automatic top-up needs {', '.join(map(_option, _REFILL))}")
+        raise InvalidRequest(f"an automatic top-up needs {', '.join(map(_called, _REFILL))}")
     if terms.way is Way.SUBSCRIPTION and terms.subscription is None:
-        raise InvalidRequest("a subscription has a --fee, and usage that is --included; 0 is an amount")
+        raise InvalidRequest(f"a subscription needs {_called('fee')} and {_called('included')}; 0 is an amount")
     if terms.ends_at is not None and terms.begins_at is not None and terms.ends_at <= terms.begins_at:
-        raise InvalidRequest('free terms end after they begin: say --ends-at, or "" for no end')
+        raise InvalidRequest(f'free terms end after they begin: say {_called("ends_at")}, or "" for no end')
 
 
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _called(name: str) -> str:
+    """As it is said over HTTP, and as a command has it: whoever is refused may have used either."""
+    return f"{name} (--{name.replace('_', '-')})"

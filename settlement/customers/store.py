@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class NoCustomer(NotFound):
     """Nobody has said who pays for the gateway."""
 
-    what_next = "`clearinghouse customers set GATEWAY --name … --email …` says who pays for it."
+    what_next = (
+        "Say who pays for it, by name and email: `clearinghouse customers set GATEWAY --name … --email …`, or over "
+        "HTTP PUT /v1/admin/gateways/{gateway}/customer."
+    )
 
 
 _SELECT: Final = "SELECT customer.*, account.currency FROM customer JOIN account ON account.id = customer.gateway_id "

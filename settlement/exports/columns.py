@@ -50,9 +50,15 @@ COLUMNS: Final[dict[str, Kind]] = {
     "rate_version": Kind.COUNT,
     "rate_per": Kind.NAME,
     "rate_quantity": Kind.NAME,
+    "rerated_charge": Kind.DIGITS,
+    "rerated_by": Kind.NAME,
 }
 
-#: What the webhook is not shown of the tickets it approves, and what is said of charges by a rate card alone.
+#: What the webhook is not shown of the tickets it approves, and what is said of charges by a rate card alone, or of
+#: those that were rated anew.
 NULLABLE: Final = frozenset(
-    {"recipient", "face_value_wei", "win_prob", "rate_card", "rate_version", "rate_per", "rate_quantity"}
-)
+    {
+        "recipient", "face_value_wei", "win_prob", "rate_card", "rate_version", "rate_per", "rate_quantity",
+        "rerated_charge", "rerated_by",
+    }
+)  # fmt: skip

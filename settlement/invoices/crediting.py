@@ -19,7 +19,7 @@ from clearinghouse.ids import show, uuid7
 from clearinghouse.ledger.transfers import check_reason
 from settlement.invoices.arrived import arrive
 from settlement.invoices.entries import Disagrees
-from settlement.invoices.note_lines import Chargeable, chosen, parts
+from settlement.invoices.note_lines import Chargeable, Tax, chosen, parts, with_all_tax
 from settlement.invoices.note_store import (
     CreditNote,
     Gives,
@@ -64,8 +64,8 @@ class NoteRefused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`amount_minor` without tax; None: all that is left. `gives` None: credit, or less to pay. `in_whole`: it takes
-    back the invoice with all of its tax, or is refused: parts of lines may come to another tax than all of them.
+    """`amount_minor` without tax; None: all that is left, which goes with all of the tax that is left. `gives` None:
+    credit, or less to pay. `in_whole`: it takes back the invoice with all of its tax, or is refused.
     """
 
     amount_minor: int | None
@@ -105,9 +105,12 @@ async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
     if not 0 < amount_minor <= state.left_minor:
         raise NotToBeCredited(f"{shown_id(invoice)} has {state.left_minor} minor units left that may be credited.")
     found = parts(chosen(state.lines, wanted.position), amount_minor)
+    is_all = wanted.position is None and (wanted.amount_minor is None or wanted.in_whole)
+    if is_all and amount_minor == state.left_minor and state.tax_left_minor is not None:
+        found = with_all_tax(found, state.lines, state.tax_left_minor)
     new = NewNote(
         uuid7(), invoice.id, gives, amount_minor, amount_minor + sum(part.tax_minor for part in found),
-        [{"line": part.line_id, "amount": part.amount_minor} for part in found], wanted.reason, wanted.actor,
+        [part.row for part in found], wanted.reason, wanted.actor,
     )  # fmt: skip
     if wanted.in_whole:
         _require_whole(invoice, new)
@@ -134,7 +137,10 @@ async def finish(desk: Desk, note_id: UUID) -> CreditNote:
 
 
 class _State(NamedTuple):
+    """What may be credited. `tax_left_minor`: None of one that is paid in part, whose tax is shared with what was."""
+
     left_minor: int
+    tax_left_minor: int | None
     lines: list[Chargeable]
 
 
@@ -168,11 +174,12 @@ async def _looked_at(desk: Desk, invoice: Invoice) -> _State:
     """By Stripe, which knows of notes that somebody made there."""
     link, api = desk.link, desk.link.client.v1
     credited: Counter[str] = Counter()
-    notes_minor = 0
+    notes_minor = notes_tax_minor = 0
     async for one in link.each(api.credit_notes.list_async, params={"invoice": invoice.at_stripe}):
         if (known := note(one)).is_void:
             continue
         notes_minor += known.net_minor
+        notes_tax_minor += known.total_minor - known.net_minor
         for line in await _lines_of(desk, one):
             if line.type == "invoice_line_item":
                 credited[line.invoice_line_item] += line.amount
@@ -181,7 +188,8 @@ async def _looked_at(desk: Desk, invoice: Invoice) -> _State:
         async for line in link.each(api.invoices.line_items.list_async, invoice.at_stripe, params={})
     ]
     paid_minor = invoice.booked_minor if invoice.state == "open" else 0
-    return _State(invoice.total_minor - notes_minor - paid_minor, lines)
+    tax_left_minor = invoice.tax_minor - notes_tax_minor if not paid_minor else None
+    return _State(invoice.total_minor - notes_minor - paid_minor, tax_left_minor, lines)
 
 
 async def _lines_of(desk: Desk, one: Any) -> list[Any]:
@@ -193,9 +201,18 @@ async def _lines_of(desk: Desk, one: Any) -> list[Any]:
 
 
 def _chargeable(invoice: Invoice, line: Any, credited_minor: int) -> Chargeable:
-    taxes = tuple(tax.amount for tax in line.taxes or [] if tax.tax_behavior == "exclusive")
+    told = line.taxes or []
+    on_top = [tax for tax in told if tax.tax_behavior == "exclusive"]
+    can_be_stated = len(on_top) == len(told)  # whoever states some of them, states all
+    taxes = tuple(Tax(_rate_of(tax) if can_be_stated else None, tax.amount) for tax in on_top)
     left_minor = max(0, line.amount - credited_minor)
     return Chargeable(line.id, line_key(metadata_of(line), invoice), line.amount, left_minor, taxes)
+
+
+def _rate_of(tax: Any) -> str | None:
+    """Of the SDK's object; None where Stripe names none."""
+    details = tax.tax_rate_details
+    return details.tax_rate if details is not None else None
 
 
 def _asked(invoice: Invoice, new: NewNote) -> dict[str, Any]:
@@ -203,7 +220,7 @@ def _asked(invoice: Invoice, new: NewNote) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "invoice": invoice.at_stripe,
         "lines": [
-            {"type": "invoice_line_item", "invoice_line_item": each["line"], "amount": each["amount"]}
+            {"type": "invoice_line_item", "invoice_line_item": each["line"], "amount": each["amount"], **_stated(each)}
             for each in new.lines
         ],
         "memo": new.reason,
@@ -212,6 +229,17 @@ def _asked(invoice: Invoice, new: NewNote) -> dict[str, Any]:
     if new.gives in _FIELD:
         asked[_FIELD[new.gives]] = new.total_minor
     return asked
+
+
+def _stated(row: dict[str, Any]) -> dict[str, Any]:
+    """The taxes of a line, where they are not left to Stripe."""
+    if "taxes" not in row:
+        return {}
+    taxes = [
+        {"tax_rate": rate_id, "amount": amount_minor, "taxable_amount": row["amount"]}
+        for rate_id, amount_minor in row["taxes"]
+    ]
+    return {"tax_amounts": taxes}
 
 
 def _require_whole(invoice: Invoice, new: NewNote) -> None:

@@ -131,6 +131,7 @@ def said_of(planned: Planned, walked: Walked) -> str:
     counts = {
         "planned": planned.count("planned"), "carried": planned.count("carried"),
         "with nothing due": planned.count("nothing_due"), "walked": len(walked.invoices),
-        "not planned yet": planned.left_count, "left for later": walked.left_count, "at others": walked.elsewhere_count,
+        "not planned yet": planned.left_count, "gateways planned for elsewhere": len(planned.busy),
+        "left for later": walked.left_count, "at others": walked.elsewhere_count,
     }  # fmt: skip
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was due"

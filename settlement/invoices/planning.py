@@ -69,14 +69,16 @@ async def all_due(connection: AsyncConnection, choice: Choice) -> list[Due]:
 
 
 async def plan(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
-    """Our row for it. None where it has one by now, or must wait for an earlier one. Raises as `plan_usage` does."""
+    """Our row for it. None where it has one by now, or must wait for an earlier one. Raises as `plan_usage` does.
+
+    The caller's transaction has the gateway's turn: `its_turn`.
+    """
     planner = plan_usage if due.kind == "usage" else plan_fee
     return await planner(connection, due, footer=footer)
 
 
 async def plan_fee(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
     """Our row for a subscription's period, which the fee in the books then belongs to. None where it has one."""
-    await one_at_a_time(connection, due.gateway_id)
     if await _next_revision(connection, due):
         return None
     return await _insert_fee(connection, due, footer)
@@ -87,7 +89,6 @@ async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> I
 
     Raises NoPayer, InvalidRequest for a currency that nobody is billed in, and DoesNotAddUp.
     """
-    await one_at_a_time(connection, due.gateway_id)
     values = {"gateway_id": due.gateway_id, "begins_at": due.begins_at}
     if (await connection.execute(text(_IS_NEXT), values)).scalar_one() is not True:
         return None
@@ -166,7 +167,18 @@ async def insert(connection: AsyncConnection, due: Due, owed: Owed, manner: Mann
 async def one_at_a_time(connection: AsyncConnection, gateway_id: UUID) -> None:
     """Until the transaction ends, nobody else plans for this gateway: what is owed depends on what was asked for."""
     query = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
-    await connection.execute(text(query), {"name": f"invoices of {gateway_id}"})
+    await connection.execute(text(query), {"name": _turn_of(gateway_id)})
+
+
+async def its_turn(connection: AsyncConnection, gateway_id: UUID) -> bool:
+    """As `one_at_a_time`, and without waiting: False where somebody else has the turn, such as a long re-rating."""
+    query = "SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
+    is_ours: bool = (await connection.execute(text(query), {"name": _turn_of(gateway_id)})).scalar_one()
+    return is_ours
+
+
+def _turn_of(gateway_id: UUID) -> str:
+    return f"invoices of {gateway_id}"
 
 
 async def books_between(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clearinghouse.errors import Refusal
-from settlement.invoices.planning import Due, all_due, plan
+from settlement.invoices.planning import Due, all_due, its_turn, plan
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import Choice, Invoice, to_walk
 from settlement.invoices.walk import Walker
@@ -29,11 +29,12 @@ Told = Callable[[Invoice], None]
 @dataclass
 class Planned:
     """What became of periods. `problems` say of which gateways nothing could be planned, and why. `left_count`: periods
-    of gateways for which there was no time."""
+    of gateways for which there was no time. `busy`: gateways that somebody else plans for, by name: at another turn."""
 
     invoices: list[Invoice] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     left_count: int = 0
+    busy: list[str] = field(default_factory=list)
 
     def count(self, state: str) -> int:
         return sum(invoice.state == state for invoice in self.invoices)
@@ -70,7 +71,8 @@ async def plan_due(
     """Our rows for all that is due. `only_try`: as it would be, and nothing is kept. `engine` writes.
 
     After `within_s` no further gateway is begun, but one always is: whoever comes again gets on. Of a gateway of which
-    a period cannot be planned, no later one is: what it owes follows from the earlier ones.
+    a period cannot be planned, no later one is: what it owes follows from the earlier ones. A gateway that somebody
+    else plans for, as a re-rating does, keeps no other waiting.
     """
     planned, looked_at_count = Planned(), 0
     clock = asyncio.get_running_loop().time
@@ -90,7 +92,7 @@ async def plan_due(
 
 async def _plan_gateway(
     connection: AsyncConnection,
-    periods: Iterable[Due],
+    periods: Sequence[Due],
     planned: Planned,
     *,
     footer: str,
@@ -98,6 +100,9 @@ async def _plan_gateway(
     told: Told | None,
 ) -> None:
     async with connection.begin() as transaction:
+        if not await its_turn(connection, periods[0].gateway_id):
+            planned.busy.append(periods[0].gateway_name)
+            return
         for due in periods:
             try:
                 invoice = await plan(connection, due, footer=footer)

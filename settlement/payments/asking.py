@@ -24,6 +24,7 @@ from settlement.payments.declines import words_of_decline
 from settlement.payments.fetched import fetch
 from settlement.payments.intents import cancel, settle
 from settlement.payments.looked_up import found_intent, found_session
+from settlement.payments.page_methods import fitting, page_takes
 from settlement.payments.record import Payment
 from settlement.payments.sessions import settle_session
 from settlement.payments.telling import tell_failed
@@ -74,6 +75,11 @@ class Asking:
             raise CannotBePaid(
                 "not_set_up", "Stripe's page cannot be used: the operator has not set payments.return_url."
             )
+        if payment.method == "checkout" and not fitting(self.settings.checkout_methods, payment.currency):
+            raise CannotBePaid(
+                "not_set_up", f"Nothing that Stripe's page takes here (payments.checkout_methods) is in "
+                f"{payment.currency}: use method bank_transfer, or ask the operator.",
+            )  # fmt: skip
         try:
             customer_id = payment.stripe_customer_id or await self.customers(self.desk, payment.gateway_id)
         except (Refusal, StripeRefused) as refused:
@@ -173,19 +179,20 @@ class Asking:
         common: dict[str, Any] = {
             "customer": payment.stripe_customer_id, "client_reference_id": payment.shown_id,
             "metadata": payment.metadata, "success_url": self.settings.return_url,
-            "cancel_url": self.settings.return_url, "allowed_payment_method_types": ["card"],
+            "cancel_url": self.settings.return_url,
         }  # fmt: skip
         if payment.method == "setup":
-            return {**common, "mode": "setup", "setup_intent_data": {"metadata": payment.metadata}}
+            setup = {"metadata": payment.metadata}
+            return {**common, "mode": "setup", "allowed_payment_method_types": ["card"], "setup_intent_data": setup}
         price = {
             "currency": payment.currency.lower(),
             "unit_amount": payment.amount_minor,
             "product_data": {"name": self.settings.product_name},
         }
-        saves: dict[str, Any] = {"setup_future_usage": "off_session"} if payment.saves_card else {}
+        takes = page_takes(self.settings.checkout_methods, payment.currency, saves_card=payment.saves_card)
         return {
-            **common, "mode": "payment", "line_items": [{"price_data": price, "quantity": 1}],
-            "payment_intent_data": {"metadata": payment.metadata, **saves},
+            **common, **takes, "mode": "payment", "line_items": [{"price_data": price, "quantity": 1}],
+            "payment_intent_data": {"metadata": payment.metadata},
         }  # fmt: skip
 
     def _charge_params(self, payment: Payment) -> dict[str, Any]:

@@ -45,7 +45,7 @@ async def save_card(desk: Desk, gateway_id: UUID, method_id: str, *, only_if_non
             if await card_of(connection, gateway_id) is not None:
                 return
     method = await fetch(desk, desk.link.client.v1.payment_methods.retrieve_async, method_id)
-    if method.card is None or id_of(method.customer) is None:
+    if method.type != "card" or method.card is None or id_of(method.customer) is None:
         return
     values: dict[str, Any] = {
         "gateway": gateway_id, "method": method.id, "brand": method.card.brand, "last4": method.card.last4,

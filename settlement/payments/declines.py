@@ -1,4 +1,4 @@
-"""What a declined card means, and what its holder can do: said to the gateway."""
+"""What a declined card or a refused debit means, and what its holder can do: said to the gateway."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ _WORDS: Final = {
     "no_card": "No card is saved. Save one: POST /v1/topups with method setup.",
     "processing_error": "The card's bank could not be asked. Try again in a few minutes.",
 }
+_AGAIN: Final = "Nothing was credited. Ask for another top-up, with method checkout or bank_transfer."
+_BANK_WORDS: Final = {
+    "account_closed": "The bank account is closed.",
+    "debit_not_authorized": "The bank says that the debit was not authorized.",
+    "insufficient_funds": "The bank account had not enough funds.",
+    "no_account": "The bank knows no such account.",
+}
+
+
+def words_of_refused_debit(code: str) -> str:
+    """Two or three sentences, of a bank that was to pay from an account."""
+    return f"{_BANK_WORDS.get(code, 'The bank did not pay.')} {_AGAIN}"
 
 
 def words_of_decline(code: str | None) -> str:

@@ -46,8 +46,8 @@ async def settle(desk: Desk, payment: Payment, intent: stripe.PaymentIntent) -> 
     if payment.method == "bank_transfer" and payment.state == "requested":
         return f"{payment.shown_id}: its intent is there; where to transfer to, the clerk says who asks for it again"
     async with desk.transaction() as connection:
-        await store.opened(connection, payment, intent_id=intent.id)
-    return f"{payment.shown_id} is open: its intent is {intent.status}"
+        now = await store.opened(connection, payment, intent_id=intent.id)
+    return f"{payment.shown_id} is {now.state}: its intent is {intent.status}"
 
 
 def require_same(payment: Payment, intent: stripe.PaymentIntent) -> None:
@@ -105,9 +105,14 @@ async def _refused(desk: Desk, payment: Payment, intent: stripe.PaymentIntent) -
 
 def _why(intent: stripe.PaymentIntent) -> str:
     """The code of what became of a charge at once that did not succeed."""
+    return "authentication_required" if intent.status == "requires_action" else failure_of(intent) or "declined"
+
+
+def failure_of(intent: stripe.PaymentIntent) -> str | None:
+    """The code of its last failed attempt; None without one. What does not apply, such as `decline_code`, is absent."""
     error = intent.last_payment_error
-    code = (error.decline_code or error.code) if error is not None else None
-    return "authentication_required" if intent.status == "requires_action" else code or "declined"
+    told = error.to_dict() if error is not None else {}
+    return told.get("decline_code") or told.get("code")
 
 
 async def _ended(desk: Desk, payment: Payment, intent_id: str, state: str, failure: str | None = None) -> str:

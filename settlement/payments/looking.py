@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 LISTED_MAX: Final = 500
-STATES: Final = ("requested", "open", "succeeded", "failed", "expired", "canceled")
+STATES: Final = ("requested", "open", "processing", "succeeded", "failed", "expired", "canceled")
 
 
 async def listed(

@@ -11,6 +11,7 @@ from settlement.payments import store
 from settlement.payments.cards import setup_changed
 from settlement.payments.fetched import fetch, id_of, named_in
 from settlement.payments.intents import intent_changed
+from settlement.payments.late import settle_late
 from settlement.payments.looked_up import found_session
 from settlement.payments.record import PAYMENT_KEY, Payment
 from settlement.stripe_link.desk import Desk, Park
@@ -45,7 +46,7 @@ async def settle_session(desk: Desk, payment: Payment, session: stripe.checkout.
             changed = await store.ended(connection, payment, "expired", said=said)
         return f"{payment.shown_id} {'is expired' if changed else 'had ended'}"
     if session.status == "complete":
-        return f"{payment.shown_id}: the page is done, and the money is on its way"
+        return await settle_late(desk, payment, session)
     async with desk.transaction() as connection:
         opened = await store.opened(
             connection, payment, session_id=session.id, url=session.url,

@@ -80,6 +80,15 @@ async def opened(
     return payment_of((await connection.execute(query, values)).mappings().one())
 
 
+async def processing(
+    connection: AsyncConnection, payment: Payment, *, session_id: str, intent_id: str | None, said: str
+) -> bool:
+    """Its page is done, and the bank has not answered. False where that was known, or where it has ended."""
+    query = text("SELECT process_payment(:id, :session, :intent, :said, :actor)")
+    values = {"id": payment.id, "session": session_id, "intent": intent_id, "said": said, "actor": ACTOR}
+    return bool((await connection.execute(query, values)).scalar_one())
+
+
 async def confirmed(connection: AsyncConnection, payment: Payment, *, intent_id: str, charge_id: str | None) -> str:
     """The money is there: "booked", "known" (it had been) or "other" (by another intent: it was paid twice)."""
     query = text("SELECT confirm_payment(:id, :entry, :intent, :charge, :actor)")

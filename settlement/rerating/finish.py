@@ -27,6 +27,7 @@ from settlement.invoices.planning import one_at_a_time, owed_beside, plan_revisi
 from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import Invoice, changed, find, locked_by_id
 from settlement.invoices.walk import Walker
+from settlement.rerating.in_place import require_not_being_paid
 from settlement.rerating.plan import Order, find_or_plan
 from settlement.rerating.refusals import NotToBeRerated, ReratingBusy, ReratingHeld
 from settlement.rerating.store import Rerating, done_rerating, find_rerating, lock_rerating, refused_rerating
@@ -74,8 +75,8 @@ def note_reason(found: Rerating) -> str:
 async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
     """All of it, or nothing: then the re-rating is refused, and may be asked for anew.
 
-    Raises NotToBeRerated for that; ReratingBusy while another note of the invoice is under way, and ReratingHeld where
-    its own is there and cannot be seen through.
+    Raises NotToBeRerated for that; ReratingBusy while another note or a payment of it is under way, and ReratingHeld
+    where its own is there and cannot be seen through.
     """
     async with desk.engine.connect() as connection:
         invoice = await find(connection, invoice_id)
@@ -86,6 +87,10 @@ async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
         if (await lock_rerating(connection, found.id)).state != "planned":
             raise ReratingBusy("Somebody else ended this re-rating at this moment.")
 
+    async with desk.engine.connect() as connection:
+        is_begun = await find_note_of(connection, invoice_id, note_reason(found)) is not None
+    if not is_begun:
+        await require_not_being_paid(desk, invoice)
     wanted = Wanted(invoice.total_minor, note_reason(found), found.actor, in_whole=True)
     try:
         await credit(desk, invoice_id, wanted, guard=it_is_not_refused)

@@ -15,8 +15,10 @@ _FEE_FIXED: Final = 30
 _AVAILABLE_AFTER_S: Final = 2 * 24 * 3600
 
 
-def charge(desk: Desk, intent: Json, method: Json, decline: tuple[str, str | None] | None, amount: int) -> Json:
-    """One attempt to take `amount` minor units, which succeeds unless it is declined."""
+def charge(
+    desk: Desk, intent: Json, method: Json, decline: tuple[str, str | None] | None, amount: int, *, said: str = ""
+) -> Json:
+    """One attempt to take `amount` minor units, which succeeds unless it is declined. `said`: why, if no card was."""
     made = desk.new(
         "charge",
         amount=amount,
@@ -38,7 +40,7 @@ def charge(desk: Desk, intent: Json, method: Json, decline: tuple[str, str | Non
     )
     if decline is not None:
         code, decline_code = decline
-        made.update(failure_code=code, failure_message=decline_message(code, decline_code))
+        made.update(failure_code=code, failure_message=said or decline_message(code, decline_code))
         desk.tell("charge.failed", made)
     else:
         fee = (amount * _FEE_PER_MILLE + 500) // 1000 + _FEE_FIXED if method["type"] == "card" else 0

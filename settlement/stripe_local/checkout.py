@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from settlement.stripe_local import cash
+from settlement.stripe_local import cash, debits
 from settlement.stripe_local.amendments import NEW_NAME, OLD_NAME
 from settlement.stripe_local.catalogue import price_from_data
 from settlement.stripe_local.customers import live
@@ -39,7 +39,7 @@ def create(desk: Desk, params: Params) -> Json:
         redirect_on_completion="always",
         status="open",
         ui_mode="hosted_page",
-        **dict.fromkeys((NEW_NAME, OLD_NAME), _types(params)),
+        **dict.fromkeys((NEW_NAME, OLD_NAME), _types(params) or ["card"]),
     )
     session.update(params.only(*_PLAIN))
     session["url"] = f"{desk.house.base_url}/_pay/checkout/{session['id']}"
@@ -58,10 +58,17 @@ def _ask_for_payment(desk: Desk, session: Json, params: Params) -> None:
     currency = _currency(items)
     total = sum(item["amount_total"] for item in items)
     require_chargeable(total, currency)
+    if not _types(params):  # left to the dashboard, where here whatever there is in a currency is switched on
+        session[OLD_NAME] = session[NEW_NAME] = debits.all_in(currency)
+    debits.require_currency(session[OLD_NAME], currency)
     session.update(amount_subtotal=total, amount_total=total, currency=currency)
     session["total_details"] = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
     session["_items"] = [item["id"] for item in items]
     session["_intent"] = params.get("payment_intent_data") or {}
+    of_cards = (params.get("payment_method_options") or {}).get("card") or {}
+    if unknown := sorted(set(of_cards) - {"setup_future_usage"}):
+        raise unsupported(f"payment_method_options[card][{unknown[0]}] of Checkout")
+    session["_saves_card"] = bool(of_cards.get("setup_future_usage"))
 
 
 def _ask_for_card(session: Json, params: Params) -> None:
@@ -115,6 +122,12 @@ def complete(desk: Desk, session: Json, intent: Json) -> None:
     desk.tell("checkout.session.completed", session)
 
 
+def came_to_nothing(desk: Desk, session: Json) -> None:
+    """A debit that its customer agreed to was refused by the bank. The page is done, and nobody can pay there again."""
+    if session["status"] == "complete":
+        desk.tell("checkout.session.async_payment_failed", session)
+
+
 def list_items(desk: Desk, params: Params, session_id: str) -> Json:
     """GET /v1/checkout/sessions/{session}/line_items."""
     session = desk.get("checkout.session", session_id)
@@ -130,7 +143,8 @@ def update(desk: Desk, params: Params, session_id: str) -> Json:
 
 
 def _types(params: Params) -> list[str]:
-    return list(params.get(NEW_NAME) or params.get(OLD_NAME) or ["card"])
+    """Empty where they are left to Stripe."""
+    return list(params.get(NEW_NAME) or params.get(OLD_NAME) or ())
 
 
 def _require_known(params: Params) -> None:
@@ -139,11 +153,11 @@ def _require_known(params: Params) -> None:
         raise unsupported(f"Checkout with mode={mode}")
     if (params.get("ui_mode") or "hosted_page") != "hosted_page":
         raise unsupported("Checkout anywhere but on its own page")
-    if not set(_types(params)) <= {"card", cash.TRANSFER}:
-        raise unsupported("Checkout by anything but card and bank transfer")
+    if unknown := sorted(set(_types(params)) - {"card", "link", cash.TRANSFER, *debits.CURRENCIES}):
+        raise unsupported(f"Checkout by {', '.join(unknown)}")
     if cash.TRANSFER in _types(params) and not params.has("customer"):
         raise StripeError("A bank transfer needs a customer that it comes from.", param="customer")
-    if unknown := sorted(set(params.get("payment_method_options") or {}) - {cash.TRANSFER}):
+    if unknown := sorted(set(params.get("payment_method_options") or {}) - {"card", cash.TRANSFER}):
         raise unsupported(f"payment_method_options[{unknown[0]}] of Checkout")
     for name in ("automatic_tax", "invoice_creation", "adaptive_pricing"):
         if (params.get(name) or {}).get("enabled"):

@@ -24,7 +24,7 @@ _INTENT_FIELDS = (
 
 
 def pay_session(desk: Desk, session_id: str, card: str = "pm_card_visa") -> Json:
-    """Pays a Checkout session with a test card or by transfer, or saves the card: the intent.
+    """Pays a Checkout session with a test card, a bank's test account or by transfer, or saves the card: the intent.
 
     Raises StripeError (402) where that is refused; the session stays open.
     """
@@ -40,6 +40,7 @@ def _pay(desk: Desk, session: Json, card: str) -> Json:
     intent.update({name: wanted[name] for name in _INTENT_FIELDS if name in wanted})
     with_metadata(intent, wanted.get("metadata"))
     intent["_session"] = session["id"]
+    intent["_saves_card"] = session["_saves_card"]
     desk.tell("payment_intent.created", intent)
     set_types(intent, session[OLD_NAME])
     set_method(intent, from_data(desk, {"type": TRANSFER}) if card == TRANSFER else named(desk, card))

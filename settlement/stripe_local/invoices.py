@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from settlement.stripe_local import cash
+from settlement.stripe_local import cash, debits
 from settlement.stripe_local.blanks import blank
 from settlement.stripe_local.customers import adjust_balance, live, settle_currency
 from settlement.stripe_local.description import Json
@@ -253,8 +253,9 @@ def _set_payment_settings(desk: Desk, invoice: Json, settings: dict[str, Any]) -
         raise unsupported(f"payment_settings with {unknown[0]}")
     if "payment_method_types" in settings:
         types = settings["payment_method_types"] or None
-        if types is not None and not set(types) <= {"card", cash.TRANSFER}:
-            raise unsupported("invoices that are paid by anything but card and bank transfer")
+        if types is not None and not set(types) <= {"card", cash.TRANSFER, *debits.CURRENCIES}:
+            raise unsupported("invoices that are paid by anything but card, bank transfer and bank debit")
+        debits.require_currency(types or (), invoice["currency"])
         invoice["payment_settings"]["payment_method_types"] = types
     if cash.TRANSFER in options:
         given = {cash.TRANSFER: options[cash.TRANSFER] or None}
@@ -323,8 +324,8 @@ def _open_payment(desk: Desk, invoice: Json) -> None:
         payment={"type": "payment_intent", "payment_intent": intent["id"]},
         status="open",
     )
+    set_types(intent, invoice["payment_settings"]["payment_method_types"] or debits.all_in(invoice["currency"]))
     if is_paid_by_transfer(invoice):
-        set_types(intent, invoice["payment_settings"]["payment_method_types"])
         await_transfer(desk, intent, from_data(desk, {"type": cash.TRANSFER}))
 
 

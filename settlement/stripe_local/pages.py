@@ -14,7 +14,10 @@ from urllib.parse import parse_qs
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from settlement.stripe_local import debits
+from settlement.stripe_local.amendments import OLD_NAME
 from settlement.stripe_local.cards import CHOICES
+from settlement.stripe_local.cash import TRANSFER
 from settlement.stripe_local.customer_actions import consent, pay_invoice, pay_session
 from settlement.stripe_local.description import Json
 from settlement.stripe_local.desk import Desk
@@ -64,8 +67,17 @@ def _asked(what: str, subject: Json) -> str:
     told = f"<p>{escape(what.title())} {escape(subject['id'])}: {_wanted(what, subject)}</p>"
     if status not in {"open", "uncollectible"}:
         return f"{told}<p>It is {status}.</p>"
-    options = "".join(f"<option value={value}>{escape(label)}</option>" for value, label in CHOICES.items())
+    options = "".join(f"<option value={value}>{escape(label)}</option>" for value, label in _choices(what, subject))
     return told + _form(f"<select name=card>{options}</select> <button>Go on</button>")
+
+
+def _choices(what: str, subject: Json) -> list[tuple[str, str]]:
+    """Test names and labels of what it may be paid with."""
+    named = subject if what == "checkout" else subject["payment_settings"]
+    kinds = named[OLD_NAME] or debits.all_in(subject["currency"])
+    accounts = {name: label for name, label in debits.CHOICES.items() if label.partition(":")[0] in kinds}
+    cards = {name: label for name, label in CHOICES.items() if (name if name == TRANSFER else "card") in kinds}
+    return [*cards.items(), *accounts.items()]
 
 
 def _wanted(what: str, subject: Json) -> str:

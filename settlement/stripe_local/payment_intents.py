@@ -2,13 +2,14 @@
 
 requires_payment_method ─▶ requires_confirmation ─▶ requires_action ─▶ succeeded
           ▲──────────── declined, or authentication failed ◀┘    any but the last ─▶ canceled
+          ▲── the bank refused ◀── processing ─▶ succeeded       a bank debit, which cannot be canceled
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from settlement.stripe_local import cash
+from settlement.stripe_local import cash, debits
 from settlement.stripe_local.amendments import NEW_NAME, OLD_NAME
 from settlement.stripe_local.cards import decline_message
 from settlement.stripe_local.charges import charge
@@ -20,7 +21,7 @@ from settlement.stripe_local.errors import StripeError, unsupported
 from settlement.stripe_local.ids import letters
 from settlement.stripe_local.lists import getter, lister
 from settlement.stripe_local.money import require_chargeable
-from settlement.stripe_local.outcomes import payment_failed, payment_succeeded
+from settlement.stripe_local.outcomes import payment_failed, payment_succeeded, payment_under_way
 from settlement.stripe_local.parameters import Params
 from settlement.stripe_local.payment_methods import card_behind, from_data, named, save
 from settlement.stripe_local.search import searcher
@@ -137,7 +138,7 @@ def confirm_with(desk: Desk, intent: Json, *, off_session: Any = False, **how: A
     method = desk.get("payment_method", intent["payment_method"])
     card = card_behind(method)
     if card is None:
-        await_transfer(desk, intent, method)
+        (await_transfer if method["type"] == cash.TRANSFER else begin_debit)(desk, intent, method)
         return
     if card.asks:
         if off_session or how.get("error_on_requires_action"):
@@ -180,7 +181,8 @@ def succeed(desk: Desk, intent: Json, method: Json) -> Json:
         last_payment_error=None,
         next_action=None,
     )
-    if intent["setup_future_usage"] and intent["customer"] and method["customer"] is None and card_behind(method):
+    is_saved = intent["setup_future_usage"] or intent.get("_saves_card")
+    if is_saved and intent["customer"] and method["customer"] is None and card_behind(method):
         save(desk, method, desk.get("customer", intent["customer"]))
     desk.tell("payment_intent.succeeded", intent)
     payment_succeeded(desk, intent)
@@ -188,6 +190,37 @@ def succeed(desk: Desk, intent: Json, method: Json) -> Json:
     if card is not None and card.disputed_as is not None:
         dispute_charge(desk, made, card.disputed_as, is_inquiry=card.is_inquiry)
     return made
+
+
+def begin_debit(desk: Desk, intent: Json, method: Json) -> None:
+    """The customer has agreed. The bank answers in time: see `answer_debit`. Its charge is there only then."""
+    answered_at = desk.now_s + debits.ANSWERED_AFTER_S
+    intent.update(status="processing", payment_method=method["id"], next_action=None, _answered_at=answered_at)
+    desk.tell("payment_intent.processing", intent)
+    payment_under_way(desk, intent)
+
+
+def answer_debit(desk: Desk, intent: Json) -> None:
+    """The bank of a debit that is processing has paid, or has refused to."""
+    method = desk.get("payment_method", intent["payment_method"])
+    account = debits.account_of(method)
+    if account is None or account.refused is None:
+        succeed(desk, intent, method)
+        return
+    said = debits.refusal_message(account.refused)
+    made = charge(desk, intent, method, (account.refused, None), intent["amount"], said=said)
+    error = {
+        "charge": made["id"],
+        "code": account.refused,
+        "message": said,
+        "payment_method": {name: value for name, value in method.items() if name[0] != "_"},
+        "type": "invalid_request_error",
+    }
+    intent.update(
+        status="requires_payment_method", payment_method=None, latest_charge=made["id"], last_payment_error=error
+    )
+    desk.tell("payment_intent.payment_failed", intent)
+    payment_failed(desk, intent)
 
 
 def await_transfer(desk: Desk, intent: Json, method: Json) -> None:
@@ -283,9 +316,10 @@ def set_method(intent: Json, method: Json) -> None:
 
 
 def set_types(intent: Json, types: list[str]) -> None:
-    """By what it may be paid. Raises StripeError for what this server does not know."""
-    if unknown := sorted(set(types) - {"card", "link", cash.TRANSFER}):
+    """By what it may be paid. Raises StripeError for what this server does not know, or is in another currency."""
+    if unknown := sorted(set(types) - {"card", "link", cash.TRANSFER, *debits.CURRENCIES}):
         raise unsupported(f"payment methods of type {', '.join(unknown)}")
+    debits.require_currency(types, intent["currency"])
     intent[OLD_NAME] = intent[NEW_NAME] = list(types)
 
 

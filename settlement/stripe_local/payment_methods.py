@@ -1,9 +1,10 @@
-"""Ways to pay: test cards, which can be saved, and bank transfers, which cannot."""
+"""Ways to pay: test cards, which can be saved; test accounts of banks and bank transfers, which cannot."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from settlement.stripe_local import debits
 from settlement.stripe_local.cards import Card, card_named, card_of, decline_message
 from settlement.stripe_local.cash import TRANSFER
 from settlement.stripe_local.customers import live
@@ -96,6 +97,10 @@ def named(desk: Desk, method_id: str, param: str = "payment_method") -> Json:
         if card is None:
             raise missing("payment_method", method_id, param)
         return _new_card(desk, card)
+    if (account := debits.account_named(method_id)) is not None:
+        method = _new(desk, None, type=account.kind, **{account.kind: debits.shown(account.kind)})
+        method["_account"] = method_id
+        return method
     method = desk.get("payment_method", method_id, param)
     if method.get("_detached"):
         text = "The provided PaymentMethod was previously used or detached and may not be used again."
@@ -124,7 +129,7 @@ def from_data(desk: Desk, data: dict[str, Any]) -> Json:
 
 
 def card_behind(method: Json) -> Card | None:
-    """The test card that it stands for; None for a bank transfer."""
+    """The test card that it stands for; None for what is no card."""
     return card_of(method["_number"]) if method["type"] == "card" else None
 
 

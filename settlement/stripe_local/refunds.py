@@ -48,9 +48,10 @@ def refund(desk: Desk, charge: Json, amount: int | None, reason: str | None) -> 
     made["balance_transaction"] = move(desk, "refund", made, -amount)["id"]
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount"]
-    card = card_behind(desk.get("payment_method", charge["payment_method"]))
+    method = desk.get("payment_method", charge["payment_method"])
+    card = card_behind(method)
     made["_fails"] = card is not None and card.refund_fails
-    if card is None:  # there is no card to give it back to: the customer has it again
+    if method["type"] == cash.TRANSFER:  # nobody knows which account it came from: the customer has it again
         customer = desk.get("customer", charge["customer"])
         back = {"refund": made["id"]}
         cash.move(desk, customer, charge["currency"], amount, "refunded_from_payment", refunded_from_payment=back)

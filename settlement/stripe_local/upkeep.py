@@ -13,6 +13,7 @@ from settlement.stripe_local.frame import LocalStripe
 from settlement.stripe_local.invoice_paying import collect
 from settlement.stripe_local.invoice_states import attempt_failed
 from settlement.stripe_local.invoices import finalized
+from settlement.stripe_local.payment_intents import answer_debit
 from settlement.stripe_local.payouts import pay_out
 from settlement.stripe_local.refunds import fail
 
@@ -28,6 +29,8 @@ def keep_up(stripe: LocalStripe) -> None:
         finalized(desk, desk.get("invoice", invoice_id))
     for invoice_id in _due(desk, "invoice", "next_payment_attempt", "open"):
         _attempt(desk, desk.get("invoice", invoice_id))
+    for intent_id in _due(desk, "payment_intent", "_answered_at", "processing"):
+        answer_debit(desk, desk.get("payment_intent", intent_id))
     for refund_id in [
         one["id"] for one in desk.changes.each("refund") if one["_fails"] and one["created"] < desk.now_s
     ]:

@@ -87,7 +87,7 @@ async def test_an_issuance_shows_everything_it_was_recorded_with(admin: AsyncEng
         "face_value_wei": "1000000000000000",
         "win_prob": str(WIN_PROB_CERTAIN),
         "way": "proxy",
-        **dict.fromkeys(("rate_card", "rate_version", "rate_per", "rate_quantity")),
+        **dict.fromkeys(("rate_card", "rate_version", "rate_per", "rate_quantity", "rerated_charge", "rerated_by")),
     }
 
 

@@ -57,6 +57,7 @@ FUNCTIONS = {
     "note_topup_sent",
     "note_topup_standing",
     "open_payment",
+    "process_payment",
     "plan_payment",
     "plan_subscription_period",
     "plan_topup",

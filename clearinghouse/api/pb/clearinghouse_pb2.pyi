@@ -520,6 +520,8 @@ class Issuance(_message.Message):
     RATE_VERSION_FIELD_NUMBER: _builtins.int
     RATE_PER_FIELD_NUMBER: _builtins.int
     RATE_QUANTITY_FIELD_NUMBER: _builtins.int
+    RERATED_CHARGE_FIELD_NUMBER: _builtins.int
+    RERATED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     session_id: _builtins.str
     key_id: _builtins.str
@@ -561,6 +563,11 @@ class Issuance(_message.Message):
     """What the rate is per, such as "minute"."""
     rate_quantity: _builtins.str
     """How much of that was charged, exact, as a fraction where it is no decimal; absent for a rate per cost."""
+    rerated_charge: _builtins.str
+    """What the call costs since its period was rated anew, by which version ("standard@2"); absent where it was not. What
+    was charged at the time stays in charge, and the difference is an entry of its own.
+    """
+    rerated_by: _builtins.str
     @_builtins.property
     def price_observed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -599,10 +606,12 @@ class Issuance(_message.Message):
         rate_version: _builtins.int | None = ...,
         rate_per: _builtins.str | None = ...,
         rate_quantity: _builtins.str | None = ...,
+        rerated_charge: _builtins.str | None = ...,
+        rerated_by: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei", "_rate_card", b"_rate_card", "_rate_per", b"_rate_per", "_rate_quantity", b"_rate_quantity", "_rate_version", b"_rate_version", "_recipient", b"_recipient", "_win_prob", b"_win_prob", "created_at", b"created_at", "face_value_wei", b"face_value_wei", "price_observed_at", b"price_observed_at", "rate_card", b"rate_card", "rate_per", b"rate_per", "rate_quantity", b"rate_quantity", "rate_version", b"rate_version", "recipient", b"recipient", "win_prob", b"win_prob"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei", "_rate_card", b"_rate_card", "_rate_per", b"_rate_per", "_rate_quantity", b"_rate_quantity", "_rate_version", b"_rate_version", "_recipient", b"_recipient", "_rerated_by", b"_rerated_by", "_rerated_charge", b"_rerated_charge", "_win_prob", b"_win_prob", "created_at", b"created_at", "face_value_wei", b"face_value_wei", "price_observed_at", b"price_observed_at", "rate_card", b"rate_card", "rate_per", b"rate_per", "rate_quantity", b"rate_quantity", "rate_version", b"rate_version", "recipient", b"recipient", "rerated_by", b"rerated_by", "rerated_charge", b"rerated_charge", "win_prob", b"win_prob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei", "_rate_card", b"_rate_card", "_rate_per", b"_rate_per", "_rate_quantity", b"_rate_quantity", "_rate_version", b"_rate_version", "_recipient", b"_recipient", "_win_prob", b"_win_prob", "app", b"app", "balance_after", b"balance_after", "charge", b"charge", "created_at", b"created_at", "currency", b"currency", "end_user", b"end_user", "ev_wei", b"ev_wei", "face_value_wei", b"face_value_wei", "fee_wei", b"fee_wei", "first_nonce", b"first_nonce", "id", b"id", "job_type", b"job_type", "key_id", b"key_id", "manifest_id", b"manifest_id", "markup_bps", b"markup_bps", "model", b"model", "num_tickets", b"num_tickets", "orchestrator", b"orchestrator", "pipeline", b"pipeline", "price", b"price", "price_observed_at", b"price_observed_at", "price_source", b"price_source", "rate_card", b"rate_card", "rate_per", b"rate_per", "rate_quantity", b"rate_quantity", "rate_version", b"rate_version", "recipient", b"recipient", "session_id", b"session_id", "transcoder", b"transcoder", "way", b"way", "win_prob", b"win_prob"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei", "_rate_card", b"_rate_card", "_rate_per", b"_rate_per", "_rate_quantity", b"_rate_quantity", "_rate_version", b"_rate_version", "_recipient", b"_recipient", "_rerated_by", b"_rerated_by", "_rerated_charge", b"_rerated_charge", "_win_prob", b"_win_prob", "app", b"app", "balance_after", b"balance_after", "charge", b"charge", "created_at", b"created_at", "currency", b"currency", "end_user", b"end_user", "ev_wei", b"ev_wei", "face_value_wei", b"face_value_wei", "fee_wei", b"fee_wei", "first_nonce", b"first_nonce", "id", b"id", "job_type", b"job_type", "key_id", b"key_id", "manifest_id", b"manifest_id", "markup_bps", b"markup_bps", "model", b"model", "num_tickets", b"num_tickets", "orchestrator", b"orchestrator", "pipeline", b"pipeline", "price", b"price", "price_observed_at", b"price_observed_at", "price_source", b"price_source", "rate_card", b"rate_card", "rate_per", b"rate_per", "rate_quantity", b"rate_quantity", "rate_version", b"rate_version", "recipient", b"recipient", "rerated_by", b"rerated_by", "rerated_charge", b"rerated_charge", "session_id", b"session_id", "transcoder", b"transcoder", "way", b"way", "win_prob", b"win_prob"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__face_value_wei: _TypeAlias = _typing.Literal["face_value_wei"]  # noqa: Y015
     _WhichOneofArgType__face_value_wei: _TypeAlias = _typing.Literal["_face_value_wei", b"_face_value_wei"]  # noqa: Y015
@@ -616,6 +625,10 @@ class Issuance(_message.Message):
     _WhichOneofArgType__rate_version: _TypeAlias = _typing.Literal["_rate_version", b"_rate_version"]  # noqa: Y015
     _WhichOneofReturnType__recipient: _TypeAlias = _typing.Literal["recipient"]  # noqa: Y015
     _WhichOneofArgType__recipient: _TypeAlias = _typing.Literal["_recipient", b"_recipient"]  # noqa: Y015
+    _WhichOneofReturnType__rerated_by: _TypeAlias = _typing.Literal["rerated_by"]  # noqa: Y015
+    _WhichOneofArgType__rerated_by: _TypeAlias = _typing.Literal["_rerated_by", b"_rerated_by"]  # noqa: Y015
+    _WhichOneofReturnType__rerated_charge: _TypeAlias = _typing.Literal["rerated_charge"]  # noqa: Y015
+    _WhichOneofArgType__rerated_charge: _TypeAlias = _typing.Literal["_rerated_charge", b"_rerated_charge"]  # noqa: Y015
     _WhichOneofReturnType__win_prob: _TypeAlias = _typing.Literal["win_prob"]  # noqa: Y015
     _WhichOneofArgType__win_prob: _TypeAlias = _typing.Literal["_win_prob", b"_win_prob"]  # noqa: Y015
     @_typing.overload
@@ -630,6 +643,10 @@ class Issuance(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_version) -> _WhichOneofReturnType__rate_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__recipient) -> _WhichOneofReturnType__recipient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerated_by) -> _WhichOneofReturnType__rerated_by | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerated_charge) -> _WhichOneofReturnType__rerated_charge | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__win_prob) -> _WhichOneofReturnType__win_prob | None: ...
 

@@ -60,7 +60,7 @@ def test_what_does_not_go_together_changes_nothing(cli: Cli) -> None:
     [
         (("customers", "cancel-terms", "acme"), "nothing is to change for acme"),
         (("customers", "end-free", "acme", "never"), "acme is not billed as free"),
-        (("customers", "terms", "acme", "--way", "postpaid"), "needs a --credit-limit"),
+        (("customers", "terms", "acme", "--way", "postpaid"), "needs credit_limit (--credit-limit)"),
         (("customers", "remove-tax-id", "acme"), "at least a name and an e-mail"),
         ((*SET, "--name", "Acme"), "at least a name and an e-mail"),
         (SET, "say what is to change"),

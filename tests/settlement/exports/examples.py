@@ -26,7 +26,7 @@ def issuance(number: int = 0, *, app: str = "acme-app", by_webhook: bool = False
         job_type="lv2v", pipeline="live-video-to-video", model="sdxl", orchestrator=bytes([number // 7 % 50]) * 20,
         recipient=None if by_webhook else b"\x02" * 20, transcoder="", end_user="=cmd|' /C calc'!A0",
         first_nonce=number, face_value_wei=None if by_webhook else 10**18, win_prob=None if by_webhook else 2**256 - 1,
-        rate_card=None, rate_version=None, rate_per=None, quantity=None,
+        rate_card=None, rate_version=None, rate_per=None, quantity=None, rerated_charge=None, rerated_by=None,
     )  # fmt: skip
 
 
@@ -48,5 +48,6 @@ issuances = st.builds(
     first_nonce=st.integers(0, 2**32 - 1), face_value_wei=st.none() | st.integers(0, 2**256 - 1),
     win_prob=st.none() | st.integers(0, 2**256 - 1), rate_card=st.none() | st.just("standard"),
     rate_version=st.none() | st.integers(1, 2**31 - 1), rate_per=st.none() | st.sampled_from([*map(str, Per)]),
-    quantity=st.none() | st.integers(0, 2**64),
+    quantity=st.none() | st.integers(0, 2**64), rerated_charge=st.none() | amounts,
+    rerated_by=st.none() | st.just("standard@2"),
 )  # fmt: skip

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from settlement.invoices.run import plan_due
+from settlement.invoices.jobs import said_of
+from settlement.invoices.planning import one_at_a_time
+from settlement.invoices.run import Walked, plan_due
 from settlement.invoices.store import Choice
 from settlement.invoices.walk import PAY_AGAIN_AFTER
 from tests.parts.invoiced import Debtor, Invoiced
@@ -255,6 +257,22 @@ async def test_taxes_are_on_top_of_the_total_and_not_in_the_books(house: Invoice
     await house.hear(ours)
     assert [charge.amount for charge in await house.charges()] == [9520]
     assert (house.entries(acme, "payment"), house.balance(acme)) == ([Decimal(80)], 0)
+
+
+async def test_a_gateway_that_is_rated_anew_keeps_no_other_waiting_and_is_planned_at_the_next_turn(
+    house: Invoiced,
+) -> None:
+    debtors = [await house.gateway(name) for name in ("first", "second")]
+    for debtor in debtors:
+        house.use(debtor, "10")
+        house.close(debtor)
+    async with house.engine.begin() as elsewhere:
+        await one_at_a_time(elsewhere, debtors[0].id)
+        planned = await asyncio.wait_for(plan_due(house.engine, Choice()), timeout=5)
+    assert ([each.gateway_name for each in planned.invoices], planned.busy) == (["second"], ["first"])
+    assert said_of(planned, Walked()) == "1 planned, 1 gateways planned for elsewhere"
+    again = await plan_due(house.engine, Choice())
+    assert ([each.gateway_name for each in again.invoices], again.busy) == (["first"], [])
 
 
 async def test_planning_ends_in_time_between_two_gateways_and_the_next_goes_on_from_there(house: Invoiced) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.invoices import get_invoice
+from clearinghouse.issuances import Issuance, list_issuances
 from clearinghouse.ledger.money import EXACT, exact_sum
 from clearinghouse.ledger.verify import verify
 from clearinghouse.rates.card import CardVersion, Floor, Rate, Tier
@@ -23,6 +26,8 @@ from clearinghouse.rates.quote import START, quote_call
 from clearinghouse.rates.rules import StoredVersion
 from clearinghouse.rates.units import BASE_PER_UNIT, Per
 from clearinghouse.rates.usage import Cost, Usage
+from settlement.exports.forms import Form
+from settlement.exports.usage import open_writer
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import Invoice, lines_of
 from settlement.rerating.plan import find_or_plan
@@ -178,6 +183,54 @@ async def test_where_nobody_was_asked_the_difference_is_an_entry_and_the_next_in
         asked_for = {line.kind: line.amount_minor for line in lines}
         assert asked_for == {"usage": 300, "carried": 40, "correction": -10}
         sold.house.require_balanced(acme)
+    await sold.require_clean()
+
+
+async def test_issuances_show_what_each_call_costs_anew_and_add_up_to_the_new_invoice(sold: Sold) -> None:
+    acme, second = await asked(sold)
+    sold.use(acme, second, 10)  # of the next period
+    assert [each.rerated_charge for each in await calls(sold, acme)] == [None] * 4
+    await find_or_plan(sold.house.desk, sold.order(acme, second), only_try=False)
+    assert [each.rerated_charge for each in await calls(sold, acme)] == [None] * 4, "it is not done yet"
+    await sold.rerate(acme, second)
+    *anew, untouched = await calls(sold, acme)
+    assert (untouched.rerated_charge, untouched.rerated_by) == (None, None)
+    assert exact_sum(each.rerated_charge or Decimal(0) for each in anew) == 40
+    assert exact_sum(each.charge for each in anew) == 70
+    assert {each.rerated_by for each in anew} == {"standard@2"}
+    third = await sold.apply(per_second(3, (None, "0.10")))
+    await sold.rerate(acme, third, reason="and once more")
+    newest = await calls(sold, acme)
+    assert exact_sum(each.rerated_charge or Decimal(0) for each in newest) == 15
+    assert {each.rerated_by for each in newest} == {"standard@3", None}
+    file = io.BytesIO()
+    with open_writer(Form.CSV, file) as writer:
+        writer.write(newest)
+    rows = list(csv.DictReader(io.StringIO(file.getvalue().decode(), newline="")))
+    assert [row["rerated_charge"] for row in rows] == ["6", "5", "4", ""]
+
+
+async def calls(sold: Sold, acme: Debtor) -> list[Issuance]:
+    """Oldest first."""
+    async with sold.house.admin.connect() as connection:
+        return list((await list_issuances(connection, acme.id)).items)[::-1]
+
+
+async def test_an_invoice_whose_lines_round_their_tax_otherwise_is_taken_back_with_all_of_it(sold: Sold) -> None:
+    """100.03, 100.03 and credit of 100.02 have a tax of 20.02; 100.04 of the first lines have 20.01."""
+    sold.house.stripe.local.house.tax_percent_by_country["DE"] = "20"
+    wrong = await sold.apply(per_second(1, (None, "0.01")))
+    acme = await sold.gateway("standard", is_taxed=True, country="DE")
+    for number in range(2):
+        sold.use(acme, wrong, 10_003, app=f"app {number}")
+    await sold.house.enter(acme, "grant", "100.02")
+    sold.house.close(acme)
+    await sold.house.run()
+    await sold.rerate(acme, await sold.apply(per_second(2, (None, "0.02"))))
+    was, now = await of_period(sold, acme)
+    notes = (await sold.house.stripe.running.client.v1.credit_notes.list_async({"invoice": was.at_stripe})).data
+    assert ([note.total for note in notes], was.state, was.remaining_minor) == ([12006], "paid", 0)
+    assert (now.total_minor, now.state) == (30010, "open")
     await sold.require_clean()
 
 

@@ -88,7 +88,7 @@ async def test_a_session_expires_when_it_is_told_to_or_after_a_day_and_cannot_be
         {"mode": "subscription"},
         {"invoice_creation": {"enabled": True}},
         {"allow_promotion_codes": True},
-        {"allowed_payment_method_types": ["sepa_debit"]},
+        {"allowed_payment_method_types": ["klarna"]},
     ],
     ids=str,
 )

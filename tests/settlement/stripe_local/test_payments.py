@@ -251,7 +251,7 @@ async def test_notes_on_charges_and_refunds_can_be_changed(local: Running) -> No
     ("wanted", "code"),
     [
         ({"capture_method": "manual"}, "stripe_local_unsupported"),
-        ({"allowed_payment_method_types": ["sepa_debit"]}, "stripe_local_unsupported"),
+        ({"allowed_payment_method_types": ["klarna"]}, "stripe_local_unsupported"),
         ({"off_session": True}, None),
         ({"customer": "cus_none"}, "resource_missing"),
     ],
