@@ -11,7 +11,7 @@ CREATE TABLE credit_note (
     gives             text NOT NULL CHECK (gives IN ('less_due', 'credit', 'refund', 'outside')),
     amount_minor      bigint NOT NULL CHECK (amount_minor > 0),             -- without tax
     total_minor       bigint NOT NULL CHECK (total_minor >= amount_minor),  -- with it, as Stripe reckoned beforehand
-    lines             jsonb NOT NULL,       -- [{line: of the invoice at Stripe, amount: minor units, taxes: where stated, [[rate, minor units]]}]
+    lines             jsonb NOT NULL,       -- [{line: of the invoice at Stripe, amount: minor units}]
     reason            text NOT NULL CHECK (length(reason) BETWEEN 1 AND 500),
     actor             text NOT NULL,
     created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -19,7 +19,7 @@ from clearinghouse.ids import show, uuid7
 from clearinghouse.ledger.transfers import check_reason
 from settlement.invoices.arrived import arrive
 from settlement.invoices.entries import Disagrees
-from settlement.invoices.note_lines import Chargeable, Tax, chosen, parts, with_all_tax
+from settlement.invoices.note_lines import Chargeable, chosen, parts
 from settlement.invoices.note_store import (
     CreditNote,
     Gives,
@@ -64,8 +64,8 @@ class NoteRefused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`amount_minor` without tax; None: all that is left, which goes with all of the tax that is left. `gives` None:
-    credit, or less to pay. `in_whole`: it takes back the invoice with all of its tax, or is refused.
+    """`amount_minor` without tax; None: all that is left. `gives` None: credit, or less to pay. `in_whole`: it takes
+    back the invoice with all of its tax, or is refused: parts of lines may come to another tax than all of them.
     """
 
     amount_minor: int | None
@@ -105,12 +105,9 @@ async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
     if not 0 < amount_minor <= state.left_minor:
         raise NotToBeCredited(f"{shown_id(invoice)} has {state.left_minor} minor units left that may be credited.")
     found = parts(chosen(state.lines, wanted.position), amount_minor)
-    is_all = wanted.position is None and (wanted.amount_minor is None or wanted.in_whole)
-    if is_all and amount_minor == state.left_minor and state.tax_left_minor is not None:
-        found = with_all_tax(found, state.lines, state.tax_left_minor)
     new = NewNote(
         uuid7(), invoice.id, gives, amount_minor, amount_minor + sum(part.tax_minor for part in found),
-        [part.row for part in found], wanted.reason, wanted.actor,
+        [{"line": part.line_id, "amount": part.amount_minor} for part in found], wanted.reason, wanted.actor,
     )  # fmt: skip
     if wanted.in_whole:
         _require_whole(invoice, new)
@@ -137,10 +134,7 @@ async def finish(desk: Desk, note_id: UUID) -> CreditNote:
 
 
 class _State(NamedTuple):
-    """What may be credited. `tax_left_minor`: None of one that is paid in part, whose tax is shared with what was."""
-
     left_minor: int
-    tax_left_minor: int | None
     lines: list[Chargeable]
 
 
@@ -174,12 +168,11 @@ async def _looked_at(desk: Desk, invoice: Invoice) -> _State:
     """By Stripe, which knows of notes that somebody made there."""
     link, api = desk.link, desk.link.client.v1
     credited: Counter[str] = Counter()
-    notes_minor = notes_tax_minor = 0
+    notes_minor = 0
     async for one in link.each(api.credit_notes.list_async, params={"invoice": invoice.at_stripe}):
         if (known := note(one)).is_void:
             continue
         notes_minor += known.net_minor
-        notes_tax_minor += known.total_minor - known.net_minor
         for line in await _lines_of(desk, one):
             if line.type == "invoice_line_item":
                 credited[line.invoice_line_item] += line.amount
@@ -188,8 +181,7 @@ async def _looked_at(desk: Desk, invoice: Invoice) -> _State:
         async for line in link.each(api.invoices.line_items.list_async, invoice.at_stripe, params={})
     ]
     paid_minor = invoice.booked_minor if invoice.state == "open" else 0
-    tax_left_minor = invoice.tax_minor - notes_tax_minor if not paid_minor else None
-    return _State(invoice.total_minor - notes_minor - paid_minor, tax_left_minor, lines)
+    return _State(invoice.total_minor - notes_minor - paid_minor, lines)
 
 
 async def _lines_of(desk: Desk, one: Any) -> list[Any]:
@@ -201,18 +193,9 @@ async def _lines_of(desk: Desk, one: Any) -> list[Any]:
 
 
 def _chargeable(invoice: Invoice, line: Any, credited_minor: int) -> Chargeable:
-    told = line.taxes or []
-    on_top = [tax for tax in told if tax.tax_behavior == "exclusive"]
-    can_be_stated = len(on_top) == len(told)  # whoever states some of them, states all
-    taxes = tuple(Tax(_rate_of(tax) if can_be_stated else None, tax.amount) for tax in on_top)
+    taxes = tuple(tax.amount for tax in line.taxes or [] if tax.tax_behavior == "exclusive")
     left_minor = max(0, line.amount - credited_minor)
     return Chargeable(line.id, line_key(metadata_of(line), invoice), line.amount, left_minor, taxes)
-
-
-def _rate_of(tax: Any) -> str | None:
-    """Of the SDK's object; None where Stripe names none."""
-    details = tax.tax_rate_details
-    return details.tax_rate if details is not None else None
 
 
 def _asked(invoice: Invoice, new: NewNote) -> dict[str, Any]:
@@ -220,7 +203,7 @@ def _asked(invoice: Invoice, new: NewNote) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "invoice": invoice.at_stripe,
         "lines": [
-            {"type": "invoice_line_item", "invoice_line_item": each["line"], "amount": each["amount"], **_stated(each)}
+            {"type": "invoice_line_item", "invoice_line_item": each["line"], "amount": each["amount"]}
             for each in new.lines
         ],
         "memo": new.reason,
@@ -229,17 +212,6 @@ def _asked(invoice: Invoice, new: NewNote) -> dict[str, Any]:
     if new.gives in _FIELD:
         asked[_FIELD[new.gives]] = new.total_minor
     return asked
-
-
-def _stated(row: dict[str, Any]) -> dict[str, Any]:
-    """The taxes of a line, where they are not left to Stripe."""
-    if "taxes" not in row:
-        return {}
-    taxes = [
-        {"tax_rate": rate_id, "amount": amount_minor, "taxable_amount": row["amount"]}
-        for rate_id, amount_minor in row["taxes"]
-    ]
-    return {"tax_amounts": taxes}
 
 
 def _require_whole(invoice: Invoice, new: NewNote) -> None:

@@ -19,16 +19,7 @@ from settlement.stripe_local.refunds import refund, tell_created
 
 _GIVEN_BACK: Final = ("credit_amount", "refund_amount", "out_of_band_amount")
 _LINE: Final = frozenset(
-    (
-        "type",
-        "amount",
-        "description",
-        "invoice_line_item",
-        "quantity",
-        "tax_amounts",
-        "unit_amount",
-        "unit_amount_decimal",
-    )
+    ("type", "amount", "description", "invoice_line_item", "quantity", "unit_amount", "unit_amount_decimal")
 )
 
 
@@ -176,8 +167,6 @@ def _line(desk: Desk, invoice: Json, given: dict[str, Any], path: str) -> Json:
     if unknown := sorted(set(given) - _LINE):
         raise unsupported(f"{path}[{unknown[0]}]")
     if given["type"] == "custom_line_item":
-        if given.get("tax_amounts"):
-            raise unsupported(f"{path}[tax_amounts] of a custom line")
         unit = str(given.get("unit_amount_decimal", given.get("unit_amount", 0)))
         quantity = given.get("quantity", 1)
         amount = product(unit, str(quantity))
@@ -198,7 +187,11 @@ def _line(desk: Desk, invoice: Json, given: dict[str, Any], path: str) -> Json:
         raise StripeError(
             f"A line of {line['amount']} cannot be credited with {given['amount']}.", param=f"{path}[amount]"
         )
-    taxes = _stated(line, given["tax_amounts"], path) if given.get("tax_amounts") else _prorated(line, given["amount"])
+    portion = Decimal(given["amount"]) / line["amount"]
+    taxes = [
+        {**tax, "amount": rounded(tax["amount"] * portion), "taxable_amount": rounded(tax["taxable_amount"] * portion)}
+        for tax in line["taxes"]
+    ]
     made = _new_line(
         desk,
         "invoice_line_item",
@@ -208,27 +201,6 @@ def _line(desk: Desk, invoice: Json, given: dict[str, Any], path: str) -> Json:
     )
     made["invoice_line_item"] = line["id"]
     return made
-
-
-def _prorated(line: Json, amount: int) -> list[Json]:
-    portion = Decimal(amount) / line["amount"]
-    return [
-        {**tax, "amount": rounded(tax["amount"] * portion), "taxable_amount": rounded(tax["taxable_amount"] * portion)}
-        for tax in line["taxes"]
-    ]
-
-
-def _stated(line: Json, given: list[dict[str, Any]], path: str) -> list[Json]:
-    """The line's taxes in amounts of the caller's. Raises StripeError for another rate, or more than the line has."""
-    own = {tax["tax_rate_details"]["tax_rate"]: tax for tax in line["taxes"]}
-    for each in given:
-        if each["tax_rate"] not in own:
-            raise StripeError("The line is not taxed by this rate.", param=f"{path}[tax_amounts]")
-        if not 0 <= each["amount"] <= own[each["tax_rate"]]["amount"]:
-            raise StripeError("That is more tax than the line has.", param=f"{path}[tax_amounts]")
-    return [
-        {**own[each["tax_rate"]], "amount": each["amount"], "taxable_amount": each["taxable_amount"]} for each in given
-    ]
 
 
 def _new_line(desk: Desk, kind: str, amount: int, **fields: Any) -> Json:

@@ -69,27 +69,6 @@ async def test_what_is_given_back_of_a_paid_invoice_is_not_owed_again(house: Inv
     assert (house.balance(acme), house.unbilled(acme)) == (0, 0)
 
 
-@pytest.mark.parametrize("card", [None, "pm_card_visa"])
-@pytest.mark.parametrize("first_minor", [2665, 2667])  # two of them and the rest come to 15.19, and to 15.21
-async def test_all_that_is_left_goes_with_all_of_the_tax_that_is_left(
-    house: Invoiced, card: str | None, first_minor: int
-) -> None:
-    house.stripe.local.house.tax_percent_by_country["DE"] = "19"
-    acme = await house.gateway("acme", card=card, is_taxed=True, country="DE")
-    house.use(acme, "80")
-    house.close(acme)
-    await house.run()
-    asked = await house.invoice()
-    assert (asked.total_minor, asked.tax_minor) == (8000, 1520)
-    for reason in ("an outage", "another"):
-        await give(house, first_minor, reason=reason)
-    await give(house, None, reason="and the rest")
-    assert sum(each.total for each in await theirs(house)) == 9520
-    ended = await house.invoice()
-    assert (ended.state, ended.remaining_minor, sum(house.entries(acme, "adjustment"))) == ("paid", 0, 80)
-    assert house.unbilled(acme) == 0
-
-
 async def test_the_tax_of_what_is_credited_goes_with_it_line_by_line(house: Invoiced) -> None:
     house.stripe.local.house.tax_percent_by_country["DE"] = "19"
     await issued(house, card="pm_card_visa", is_taxed=True, country="DE")

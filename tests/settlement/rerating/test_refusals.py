@@ -96,6 +96,19 @@ async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
     return acme, right
 
 
+async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    """100.03, 100.03 and credit of 100.02 have a tax of 20.02; 100.04 of the first lines have 20.01."""
+    sold.house.stripe.local.house.tax_percent_by_country["DE"] = "20"
+    wrong = await sold.apply(per_second(1, (None, "0.01")))
+    acme = await sold.gateway("standard", is_taxed=True, country="DE")
+    for number in range(2):
+        sold.use(acme, wrong, 10_003, app=f"app {number}")
+    await sold.house.enter(acme, "grant", "100.02")
+    sold.house.close(acme)
+    await sold.house.run()
+    return acme, await sold.apply(per_second(2, (None, "0.02")))
+
+
 @pytest.mark.parametrize(
     ("case", "words", "next_step"),
     [
@@ -108,6 +121,7 @@ async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
         (given_back_in_part, "6500 minor units left", BY_HAND),
         (under_way, "not done yet", LATER),
         (in_advance_by_now, "way is prepaid by now", BY_HAND),
+        (taxed_otherwise_by_its_lines, "come to 12005 minor units with tax, where the invoice has 12006", BY_HAND),
     ],
 )
 async def test_it_is_refused_before_anything_is_done(sold: Sold, case: _Case, words: str, next_step: str) -> None:

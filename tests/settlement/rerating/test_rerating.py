@@ -216,24 +216,6 @@ async def calls(sold: Sold, acme: Debtor) -> list[Issuance]:
         return list((await list_issuances(connection, acme.id)).items)[::-1]
 
 
-async def test_an_invoice_whose_lines_round_their_tax_otherwise_is_taken_back_with_all_of_it(sold: Sold) -> None:
-    """100.03, 100.03 and credit of 100.02 have a tax of 20.02; 100.04 of the first lines have 20.01."""
-    sold.house.stripe.local.house.tax_percent_by_country["DE"] = "20"
-    wrong = await sold.apply(per_second(1, (None, "0.01")))
-    acme = await sold.gateway("standard", is_taxed=True, country="DE")
-    for number in range(2):
-        sold.use(acme, wrong, 10_003, app=f"app {number}")
-    await sold.house.enter(acme, "grant", "100.02")
-    sold.house.close(acme)
-    await sold.house.run()
-    await sold.rerate(acme, await sold.apply(per_second(2, (None, "0.02"))))
-    was, now = await of_period(sold, acme)
-    notes = (await sold.house.stripe.running.client.v1.credit_notes.list_async({"invoice": was.at_stripe})).data
-    assert ([note.total for note in notes], was.state, was.remaining_minor) == ([12006], "paid", 0)
-    assert (now.total_minor, now.state) == (30010, "open")
-    await sold.require_clean()
-
-
 async def test_a_second_correction_starts_from_the_first_and_an_older_one_is_refused(sold: Sold) -> None:
     acme, second = await asked(sold)
     await sold.rerate(acme, second)
