@@ -5,10 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any, Final
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+_CANCEL_AGAIN_S: Final = 2
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels them until they have ended, however they end.
+
+    Once is not enough for what goes on after failures: a database driver whose connection breaks at that moment raises
+    that instead, and a loop which takes it for one more failure would be waited for without end.
+    """
+    while going_on := [task for task in tasks if not task.done()]:
+        for task in going_on:
+            task.cancel()
+        await asyncio.wait(going_on, timeout=_CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Repeated:
@@ -41,8 +57,7 @@ class Repeated:
     async def stop(self) -> None:
         """Cancels a turn that is under way. May be called twice, and without a start."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     async def _go_on(self, at_once: bool) -> None:
         if not at_once:

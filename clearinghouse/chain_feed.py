@@ -18,6 +18,7 @@ import structlog
 from chain.contracts import Contracts
 from chain.log_feed import FeedEnded, listen
 from chain.log_reader import filters
+from clearinghouse.background import end
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +75,7 @@ class ChainFeed:
     async def stop(self) -> None:
         """May be called twice, and without a start."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     async def _go_on(self) -> None:
         for name, url in itertools.cycle(self._endpoints):

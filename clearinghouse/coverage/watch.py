@@ -20,7 +20,7 @@ import structlog
 from chain.coverage import Level
 from chain.escrow import EscrowUnknown
 from chain.signatures import checksum_address
-from clearinghouse.background import Repeated
+from clearinghouse.background import Repeated, end
 from clearinghouse.config_chain import CoverageSettings
 from clearinghouse.coverage.book import open_parameters
 from clearinghouse.coverage.escrows import Escrow, Escrows, EscrowState
@@ -278,10 +278,7 @@ class CoverageWatch:
 
 async def _ended(senders: Iterable[_Sender | None]) -> None:
     """Nobody looks ahead for them any more."""
-    looking = [each.looking for each in senders if each is not None and each.looking is not None]
-    for task in looking:
-        task.cancel()
-    await asyncio.gather(*looking, return_exceptions=True)
+    await end(*(each.looking for each in senders if each is not None and each.looking is not None))
 
 
 def with_outlook(snapshot: Snapshot, looked: Looked, *, confidence_bps: int) -> Snapshot:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg
 import structlog
 
+from clearinghouse.background import end
 from clearinghouse.config_payments import PaymentSettings
 from clearinghouse.config_stripe import StripeSettings
 from clearinghouse.database.connect import DATABASE_FAILED, WORK_ROLE, async_engine, in_role
@@ -67,9 +68,7 @@ class Clerk:
             async with stripe_link(self._stripe) as link:
                 await self._work(Asking(Desk(link, engine), self._customers, self._settings), stop)
         finally:
-            for task in (told, heard):
-                task.cancel()
-            await asyncio.gather(told, heard, return_exceptions=True)
+            await end(told, heard)
             await engine.dispose()
 
     async def _work(self, asking: Asking, stop: asyncio.Event) -> None:
@@ -84,9 +83,7 @@ class Clerk:
             await self._pause()
         if under_way:
             _, hanging = await asyncio.wait(under_way, timeout=self._shutdown_timeout_s)
-            for task in hanging:
-                task.cancel()
-            await asyncio.gather(*hanging, return_exceptions=True)
+            await end(*hanging)
 
     async def _taken_on(self, asking: Asking, count: int) -> list[Coroutine[Any, Any, None]]:
         """No failure ends it: the next look may go well."""

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.background import end
 from clearinghouse.config_stripe import StripeSettings
 from clearinghouse.database.connect import DATABASE_FAILED, WORK_ROLE, async_engine, database_now, in_role
 from settlement.runs import words_of
@@ -79,9 +80,7 @@ class Processor:
                 finally:
                     await self._end_all()
         finally:
-            for task in (told, heard):
-                task.cancel()
-            await asyncio.gather(told, heard, return_exceptions=True)
+            await end(told, heard)
             await engine.dispose()
 
     async def _looked(self, desk: Desk) -> None:

@@ -57,6 +57,25 @@ async def test_stopping_does_not_wait_for_a_turn_that_hangs_and_may_be_done_twic
         await repeated.stop()
 
 
+async def test_stopping_ends_work_whose_driver_says_something_else_when_it_is_cancelled() -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise ConnectionError("the connection broke meanwhile") from None
+
+    repeated = Repeated("tidy", work, every_s=60)
+    repeated.start()
+    await begun.wait()
+    with capture_logs() as logs:
+        async with asyncio.timeout(30):
+            await repeated.stop()
+    assert [entry["event"] for entry in logs] == ["background_work_failed"]
+
+
 async def test_whoever_is_woken_begins_at_once_and_pauses_all_the_same_however_often_it_is_woken() -> None:
     work = Work()
     repeated = Repeated("tidy", work, every_s=60, woken_every_s=0.2)
