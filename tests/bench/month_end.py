@@ -55,7 +55,7 @@ LIMIT_PER_S: Final = StripeSettings().writes_per_s
 LATENCY_MS: Final = 300
 WINDOW_S: Final = 15
 PAIRS: Final = 20
-RATE_SHARE_MIN: Final = 0.95
+RATE_SHARE_MIN: Final = 0.92
 MONTH_END_GATEWAYS: Final = 10_000
 _CUSTOMERS_AT_ONCE: Final = 16
 #: They began long ago, which nobody may say afterwards.

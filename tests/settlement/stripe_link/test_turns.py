@@ -24,13 +24,13 @@ def test_no_second_has_more_turns_than_it_may_however_late_they_are_taken(per_s:
     chance = random.Random(1)
     times = taken(per_s, [chance.choice([0.0, chance.random()]) * late_max_s for _ in range(50 * per_s)])
     closest_s = min(later - earlier for earlier, later in zip(times, times[per_s:], strict=False))
-    assert closest_s > 1.01
+    assert closest_s > 1.05
 
 
 def test_a_machine_that_is_a_little_late_each_time_reaches_the_rate_all_the_same() -> None:
     chance = random.Random(2)
     times = taken(25, [chance.random() * 0.015 for _ in range(2501)])
-    assert 2500 / (times[-1] - times[0]) > 0.96 * 25
+    assert 2500 / (times[-1] - times[0]) > 0.99 / gap_s(25)
 
 
 def test_what_nobody_wanted_is_not_saved_up() -> None:
