@@ -60,7 +60,8 @@ bench: $(VENV)/dev.done ## measure calls/s, latency and CPU per call, coverage, 
 	@echo && $(BIN)/python -m tests.bench.month_end
 	@echo && $(BIN)/python -m tests.bench.usage_rollups
 
-storm: $(VENV)/dev.done ## workers killed at every step of an invoice and a top-up, then random schedules for half an hour (STORM_SECONDS=60 for less)
+storm: $(VENV)/dev.done ## property tests with seeds nobody has tried, workers killed at every step of an invoice and a top-up, random schedules for half an hour (STORM_SECONDS=60 for less)
+	@STORM_SEED=fresh $(BIN)/python -m pytest -q -m hypothesis
 	@STORM_KILLS=all STORM_SEED=$${STORM_SEED:-fresh} $(BIN)/python -m pytest -q tests/settlement/test_kills.py
 	@$(BIN)/python -m tests.storm
 

@@ -22,8 +22,14 @@ from clearinghouse.database.embedded import EmbeddedDatabase, EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
 from tests.parts.devnet import DEV_CHAIN_ID, AnvilMissing, Devnet, anvil_program, running_anvil
 
-# No test is judged by the time it takes: machines are busy.
-hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# No test is judged by the time it takes: machines are busy. A test says the same twice; `make storm` tries what nobody
+# has tried.
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=os.environ.get("STORM_SEED") != "fresh",
+)
 hypothesis.settings.load_profile("house")
 
 TEMPLATE_NAME = "test_template"

@@ -10,6 +10,7 @@ import pytest
 
 from chain.signatures import checksum_address
 from tests.abuses.attack import metrics_page, refused_everywhere
+from tests.parts.listening import listening
 from tests.parts.lying_signer import LyingSigner
 from tests.parts.orchestrator import Orchestrator, running_orchestrator
 from tests.parts.service import running
@@ -107,20 +108,15 @@ async def test_the_url_of_an_offer_does_not_lead_into_our_own_network(
         connections += 1
         writer.close()
 
-    ours = await asyncio.start_server(take, "127.0.0.1", 0)
-    port = ours.sockets[0].getsockname()[1]
-    try:
-        async with running(database, policy={"crosscheck": "refuse"}) as service:
-            gateway = await service.house.new_gateway(tickets=1000)
-            stream = offered(orchestrator)
-            for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0", "[::1]"):
-                stream.offer.transcoder = f"https://{host}:{port}"
-                await refused_everywhere(service, gateway, stream, 503, "orchestrator_unknown", rule="crosscheck")
-            for url in (f"http://127.0.0.1:{port}", f"https://user@127.0.0.1:{port}", "file:///etc/passwd"):
-                stream.offer.transcoder = url
-                await refused_everywhere(service, gateway, stream, 403, "ticket_not_allowed", rule="crosscheck")
-    finally:
-        ours.close()
+    async with listening(take) as port, running(database, policy={"crosscheck": "refuse"}) as service:
+        gateway = await service.house.new_gateway(tickets=1000)
+        stream = offered(orchestrator)
+        for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0", "[::1]"):
+            stream.offer.transcoder = f"https://{host}:{port}"
+            await refused_everywhere(service, gateway, stream, 503, "orchestrator_unknown", rule="crosscheck")
+        for url in (f"http://127.0.0.1:{port}", f"https://user@127.0.0.1:{port}", "file:///etc/passwd"):
+            stream.offer.transcoder = url
+            await refused_everywhere(service, gateway, stream, 403, "ticket_not_allowed", rule="crosscheck")
     assert connections == 0
 
 

@@ -18,6 +18,7 @@ from chain.http_client import (
     TooLargeError,
     TruncatedError,
 )
+from tests.parts.listening import listening
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: signer\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -49,21 +50,14 @@ class Server:
 
 @asynccontextmanager
 async def client_of(server: Server, *, idle_timeout_s: float = 60) -> AsyncIterator[HttpClient]:
-    listener = await asyncio.start_server(server.converse, "127.0.0.1", 0)
-    client = HttpClient(
-        "127.0.0.1",
-        listener.sockets[0].getsockname()[1],
-        tls=None,
-        connect_timeout_s=1,
-        idle_timeout_s=idle_timeout_s,
-        body_max_bytes=1000,
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
-        listener.close()
-        await listener.wait_closed()
+    async with listening(server.converse) as port:
+        client = HttpClient(
+            "127.0.0.1", port, tls=None, connect_timeout_s=1, idle_timeout_s=idle_timeout_s, body_max_bytes=1000
+        )
+        try:
+            yield client
+        finally:
+            await client.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -15,6 +15,7 @@ from chain.signatures import SigningKey, keccak, parse_address
 from chain.transactions import Fees, Transaction, read_signed, sign
 from chain.wallets import ExternalWallet, KeyWallet, WalletFailed
 from tests.parts.devnet import DEV_CHAIN_ID, Devnet
+from tests.parts.listening import listening
 
 KEY = SigningKey(keccak(b"a wallet"))
 WANTED = Transaction(DEV_CHAIN_ID, 3, b"\x0a" * 20, 10**18, b"\x01\x02", 100_000, Fees(2 * 10**9, 10**9))
@@ -37,12 +38,8 @@ async def signer(answer: Answer, *, status: int = 200) -> AsyncIterator[tuple[st
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/{SECRET}", questions
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}/{SECRET}", questions
 
 
 def result(value: Any) -> Answer:

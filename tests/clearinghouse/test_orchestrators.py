@@ -19,6 +19,7 @@ from clearinghouse.metrics import CrossCheckOutcome, Metrics
 from clearinghouse.orchestrators import ASKED_AGAIN_AFTER_S, CrossCheck, Mode
 from clearinghouse.public_hosts import IPAddress, Resolver
 from clearinghouse.requests import PaymentRequest
+from tests.parts.listening import listening
 from tests.parts.orchestrator import Orchestrator, running_orchestrator
 from tests.parts.stack import Clock, Stream, native_signer
 
@@ -95,13 +96,8 @@ async def silent_peer() -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]
     async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         taken.append(writer)
 
-    server = await asyncio.start_server(take, "0.0.0.0", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], taken
-    finally:
-        for writer in taken:
-            writer.transport.abort()
-        server.close()
+    async with listening(take, "0.0.0.0") as port:
+        yield port, taken
 
 
 async def test_an_offer_that_its_orchestrator_confirms_is_asked_about_once(orchestrator: Orchestrator) -> None:

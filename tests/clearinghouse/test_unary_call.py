@@ -12,6 +12,7 @@ import pytest
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import SigningKey, checksum_address, keccak
 from clearinghouse.unary_call import ANSWER_MAX_BYTES, CallFailed, unary_call, unverified_tls
+from tests.parts.listening import listening
 from tests.parts.orchestrator import running_orchestrator
 from tests.parts.orchestrator.tls import self_signed_context
 
@@ -44,11 +45,8 @@ async def peer(behaviour: Peer) -> AsyncIterator[int]:
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=self_signed_context())
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with listening(serve, tls=self_signed_context()) as port:
+        yield port
 
 
 def frame(kind: int, payload: bytes, *, flags: int = 0, stream: int = 1) -> bytes:
@@ -141,9 +139,6 @@ async def test_a_peer_without_tls_is_no_answer() -> None:
         writer.write(b"220 mail.example\r\n")
         writer.close()
 
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    try:
+    async with listening(greet) as port:
         with pytest.raises(OSError):
-            await call(server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
+            await call(port)

@@ -21,6 +21,7 @@ from unittest import mock
 import pytest
 
 from tests.parts.certificates import Authority
+from tests.parts.listening import Listener
 from tests.parts.ports import free_port
 
 TOPIC = "gateway-events"
@@ -36,7 +37,7 @@ class Broker:
     port: int
     authority: Authority | None = None
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
-    _front: asyncio.Server | None = field(default=None, repr=False)
+    _front: Listener | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
@@ -84,7 +85,8 @@ class Broker:
                 return
             await asyncio.gather(forward(reader, behind_writer), forward(behind_reader, writer))
 
-        self._front = await asyncio.start_server(connected, "localhost", self.port, ssl=context)
+        self._front = Listener(connected, tls=context)
+        self._front.start("localhost", self.port)
         return inner
 
     async def stop(self) -> None:
@@ -93,7 +95,7 @@ class Broker:
             await self._process.wait()
             self._process = None
         if self._front is not None:
-            self._front.close()
+            await self._front.stop()
             self._front = None
 
     async def publish(self, values: Iterable[bytes | None]) -> None:

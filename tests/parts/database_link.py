@@ -16,6 +16,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.parts.listening import Listener
 from tests.parts.pipes import Pipes
 
 
@@ -28,20 +29,18 @@ class DatabaseLink:
         self._target = Path(str(parameters["host"])) / socket_name
         self._path = folder / socket_name
         self.conninfo = make_conninfo(conninfo, host=str(folder))
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(self._connected)
         self._pipes = Pipes()
         self._is_silent = False
 
     async def mend(self) -> None:
         self._is_silent = False
-        if self._server is None:
+        if not self._listener.is_listening:
             self._path.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._connected, self._path)
+            self._listener.start_unix(self._path)
 
     def cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._listener.refuse()
         self._path.unlink(missing_ok=True)
         self._pipes.cut()
 
@@ -51,6 +50,7 @@ class DatabaseLink:
 
     async def close(self) -> None:
         self.cut()
+        await self._listener.stop()
         await self._pipes.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

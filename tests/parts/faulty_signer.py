@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from chain.signatures import SigningKey, checksum_address
+from tests.parts.listening import Listener
 
 PAYMENT_ANSWER = b'{"payment":"cGF5","segCreds":"c2Vn","state":{"State":"qg==","Sig":"uw=="}}\n'
 PAYMENT_PATH = "/generate-live-payment"
@@ -174,8 +175,7 @@ class FaultySigner:
         self._readers: set[asyncio.StreamReader] = set()
         self.port = 0
         self._tls = tls
-        self._server: asyncio.Server | None = None
-        self.conversations: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._converse, tls=tls)
 
     @property
     def url(self) -> str:
@@ -193,20 +193,16 @@ class FaultySigner:
         """How many are open, seen from here: the other side has neither closed nor reset them."""
         return sum(not reader.at_eof() and reader.exception() is None for reader in self._readers)
 
+    @property
+    def conversations(self) -> frozenset[asyncio.Task[None]]:
+        return self._listener.conversations
+
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._converse, "127.0.0.1", self.port, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = self._listener.start(port=self.port)
 
     async def stop(self) -> None:
         """Closes the port and drops every conversation, as a killed process does."""
-        if self._server is None:
-            return
-        self._server.close()
-        for conversation in self.conversations:
-            conversation.cancel()
-        await asyncio.gather(*self.conversations, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await self._listener.stop()
 
     async def __aenter__(self) -> FaultySigner:
         await self.start()
@@ -218,19 +214,13 @@ class FaultySigner:
         await self.stop()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversation = asyncio.current_task()
-        assert conversation is not None
-        self.conversations.add(conversation)
         self._readers.add(reader)
         try:
             while await self._answer_one(reader, writer):
                 pass
         except (OSError, asyncio.IncompleteReadError):
             pass  # the other side has gone, or never spoke TLS
-        except asyncio.CancelledError:  # stop() was called
-            writer.transport.abort()
         finally:
-            self.conversations.discard(conversation)
             self._readers.discard(reader)
             writer.close()
 

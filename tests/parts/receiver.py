@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.parts.listening import listening
+
 
 @dataclass(frozen=True)
 class Post:
@@ -66,23 +68,8 @@ class HttpReceiver:
 @asynccontextmanager
 async def http_receiver(*answers: int | bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[HttpReceiver]:
     receiver = HttpReceiver(answers=list(answers) or [200])
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        await receiver._serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(receiver._serve, tls=tls) as receiver.port:
         yield receiver
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass
@@ -119,10 +106,5 @@ class MailReceiver:
 @asynccontextmanager
 async def mail_receiver(refuses_with: str = "") -> AsyncIterator[MailReceiver]:
     receiver = MailReceiver(refuses_with=refuses_with)
-    server = await asyncio.start_server(receiver._serve, "127.0.0.1", 0)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(receiver._serve) as receiver.port:
         yield receiver
-    finally:
-        server.close()
-        await server.wait_closed()

@@ -23,6 +23,7 @@ from chain.signatures import keccak
 from chain.tickets import WIN_PROB_CERTAIN
 from tests.parts.devnet import DEV_CHAIN_ID
 from tests.parts.devnet.fault_proxy import _request_body
+from tests.parts.listening import listening
 
 CONTRACT = b"\xc0" * 20  # every contract is the same here
 API_PATH = "/v2/k3y-of-the-rpc-provider?token=k3y-of-the-rpc-provider"
@@ -92,10 +93,6 @@ class RecordedChain:
 @asynccontextmanager
 async def recorded_chain(head_number: int, logs: list[tuple[int, dict[str, Any]]]) -> AsyncIterator[RecordedChain]:
     chain = RecordedChain(head_number, logs)
-    server = await asyncio.start_server(chain.serve, "127.0.0.1", 0)
-    chain.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{API_PATH}"
-    try:
+    async with listening(chain.serve) as port:
+        chain.url = f"http://127.0.0.1:{port}{API_PATH}"
         yield chain
-    finally:
-        server.close()
-        await server.wait_closed()

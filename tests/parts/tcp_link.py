@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.parts.listening import Listener
 from tests.parts.pipes import Pipes
 
 
@@ -22,6 +23,7 @@ class TcpLink:
         self._host, self._port = host, port
         self._is_silent = False
         self._pipes = Pipes()
+        self._listener = Listener(self._accept)
         self.port = 0
         self.connections_count = 0
 
@@ -32,24 +34,25 @@ class TcpLink:
     def mend(self) -> None:
         self._is_silent = False
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections_count += 1
         self._pipes.keep(writer)
         if not self._is_silent:
             self._pipes.join((reader, writer), await asyncio.open_connection(self._host, self._port))
 
+    def open(self) -> None:
+        self.port = self._listener.start()
+
     async def close(self) -> None:
+        await self._listener.stop()
         await self._pipes.close()
 
 
 @asynccontextmanager
 async def tcp_link(host: str, port: int) -> AsyncIterator[TcpLink]:
     link = TcpLink(host, port)
-    server = await asyncio.start_server(link.accept, "127.0.0.1", 0)
-    link.port = server.sockets[0].getsockname()[1]
+    link.open()
     try:
         yield link
     finally:
-        server.close()
         await link.close()
-        await server.wait_closed()

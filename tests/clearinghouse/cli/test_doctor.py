@@ -40,6 +40,7 @@ from tests.parts.devnet import Devnet, FaultProxy, fault_proxy
 from tests.parts.devnet.fault_proxy import API_KEY, lying_l1_block, status, wrong_chain_id
 from tests.parts.devnet.price_feeds import PriceFeeds
 from tests.parts.faulty_signer import FaultySigner
+from tests.parts.listening import listening
 from tests.parts.program import Done, new_home, run
 from tests.parts.service import running
 
@@ -555,24 +556,19 @@ def test_every_prefix_of_a_certificate_is_refused_and_the_whole_has_the_right_da
 @asynccontextmanager
 async def answering(raw: bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A port where every connection gets these bytes once it has sent something; None: nothing, ever."""
-    is_over = asyncio.Event()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.read(1024)
             if raw is None:
-                await is_over.wait()
+                await asyncio.Event().wait()
             else:
                 writer.write(raw)
         finally:
             writer.close()
 
-    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        is_over.set()
-        server.close()
+    async with listening(converse, tls=tls) as port:
+        yield port
 
 
 def http_json(status: int, document: object) -> bytes:

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.parts.listening import listening
+
 
 @dataclass
 class Question:
@@ -56,7 +58,6 @@ class Receiver:
     #: Set when a signer hung up on a question that had no answer yet.
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     origin: str = ""
-    conversations: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -64,9 +65,6 @@ class Receiver:
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        conversation = asyncio.current_task()
-        assert conversation is not None
-        self.conversations.add(conversation)
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
                 question = Question(head, b"")
@@ -81,8 +79,8 @@ class Receiver:
                 await writer.drain()
                 if b"connection: close" in answer.lower():
                     break
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the signer hung up, or the test is over
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the signer hung up
         finally:
             writer.close()
 
@@ -90,13 +88,6 @@ class Receiver:
 @asynccontextmanager
 async def receiving(*answers: bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     receiver = Receiver(list(answers) or [AGREES])
-    server = await asyncio.start_server(receiver.converse, "127.0.0.1", 0, ssl=tls)
-    receiver.origin = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(receiver.converse, tls=tls) as port:
+        receiver.origin = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
         yield receiver
-    finally:
-        server.close()
-        for conversation in receiver.conversations:
-            conversation.cancel()
-        await asyncio.gather(*receiver.conversations, return_exceptions=True)
-        await server.wait_closed()

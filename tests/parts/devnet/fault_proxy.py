@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.parts.listening import listening
+
 FOREVER_S = 3600
 #: What providers put into their URLs. It must never come out again.
 API_KEY = "k3y-of-the-rpc-provider"
@@ -182,30 +184,9 @@ class FaultProxy:
 @asynccontextmanager
 async def fault_proxy(upstream: str) -> AsyncIterator[FaultProxy]:
     proxy = FaultProxy(upstream)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await proxy.serve(reader, writer)
-        except asyncio.CancelledError:
-            writer.close()  # the test is over: ending quietly is what was asked
-        finally:
-            tasks.discard(task)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    proxy.url = f"http://127.0.0.1:{port}/v2/{API_KEY}?token={API_KEY}"
-    try:
+    async with listening(proxy.serve) as port:
+        proxy.url = f"http://127.0.0.1:{port}/v2/{API_KEY}?token={API_KEY}"
         yield proxy
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 async def _request_body(reader: asyncio.StreamReader) -> bytes | None:

@@ -19,6 +19,7 @@ import uvicorn
 
 from chain.pb import lp_rpc_pb2 as pb
 from chain.pb import lp_rpc_pb2_grpc as pb_grpc
+from tests.parts.listening import Listener
 from tests.parts.orchestrator.http import http_application
 from tests.parts.orchestrator.lottery import NoTicketFits
 from tests.parts.orchestrator.node import NotTheSender, Orchestrator
@@ -72,13 +73,14 @@ async def _serve(
         )
         grpc_server.start()
         serving_http = asyncio.create_task(http_server.serve(sockets=[http_listener]))
-        front = await asyncio.start_server(splitter, sock=listener, ssl=self_signed_context())
+        front = Listener(splitter, tls=self_signed_context())
+        front.start_with(listener)
     except BaseException as error:
         started.set_exception(error)
         raise
     started.set_result(asyncio.get_running_loop())
     await stop.wait()
-    front.close()
+    await front.stop()
     await splitter.abort_connections()
     http_server.should_exit = True
     await serving_http

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import stripe
 
+from tests.parts.listening import listening as listening_at
 from tests.settlement.stripe_local.parts import Running
 
 
@@ -41,9 +42,8 @@ class Inbox:
 @asynccontextmanager
 async def listening() -> AsyncIterator[Inbox]:
     inbox = Inbox()
-    server = await asyncio.start_server(inbox.serve, "127.0.0.1", 0)
-    inbox.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/webhooks/stripe"
-    async with server:
+    async with listening_at(inbox.serve) as port:
+        inbox.url = f"http://127.0.0.1:{port}/webhooks/stripe"
         yield inbox
 
 
