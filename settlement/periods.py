@@ -80,7 +80,7 @@ class Period:
         return self.begin <= instant < self.end
 
     def is_closed(self, final: datetime) -> bool:
-        """Whether nothing in it can change any more; `final` as `final_until` gives it."""
+        """Whether nothing in it can change any more: what comes later than `final` is not there yet."""
         return self.end <= final
 
 
@@ -162,7 +162,7 @@ class Timeline:
     def closed(self, *, last: Period | None, final: datetime) -> Iterator[Period]:
         """Those after `last`, the newest that was dealt with, in which nothing can change any more; oldest first.
 
-        However late the question is asked, each is given once between two answers. `final` as `final_until` gives it.
+        However late the question is asked, each is given once between two answers.
         """
         period = self.first() if last is None else self.after(last)
         while period.is_closed(final):
@@ -181,19 +181,6 @@ class Timeline:
                 break
             found = _Stretch(change.day, begin, change.terms)
         return found
-
-
-def final_until(now: datetime, *, settling: timedelta, oldest_open: datetime | None) -> datetime:
-    """Before this instant no issuance can appear or change any more.
-
-    `settling` is how far the clocks of databases and processes may differ, with room. `oldest_open` is when the oldest
-    transaction that is still open on the database began, or None: what it will commit may bear any time since then.
-    ValueError for a negative `settling`.
-    """
-    if settling < timedelta(0):
-        raise ValueError(f"what is to come is not final: {settling}")
-    settled = now - settling
-    return settled if oldest_open is None else min(settled, oldest_open)
 
 
 def _period(first_day: date, begin: datetime, terms: Terms) -> Period:

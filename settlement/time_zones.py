@@ -1,24 +1,19 @@
 """Time zones by their IANA names, and the instant at which a day begins in one of them.
 
 The rules come from the package tzdata and never from the system: every process has the ones its lock names, and new
-ones arrive when somebody decides so, not in the middle of an invoice run. Which ones they are, `rules_version` says.
+ones arrive when somebody decides so, not in the middle of an invoice run.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from importlib import metadata, resources
+from importlib import resources
 from zoneinfo import ZoneInfo
 
 from clearinghouse.errors import InvalidRequest
 
 _SECOND = timedelta(seconds=1)
-
-
-def rules_version() -> str:
-    """Of the rules in use: `2026.6` is what IANA calls 2026f."""
-    return metadata.version("tzdata")
 
 
 @cache

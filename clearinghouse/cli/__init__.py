@@ -49,7 +49,7 @@ Every command explains itself with --help; those that answer and end do so in JS
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version
 
         typer.echo(version("livepeer-clearinghouse"))
         raise typer.Exit

@@ -34,10 +34,10 @@ def balance(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = Fa
     \b
     Example: clearinghouse balance acme --json
     """
-    from clearinghouse.balance_bounds import bounds_of  # noqa: PLC0415
-    from clearinghouse.documents import balance_status_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways, keys  # noqa: PLC0415
-    from clearinghouse.ledger import accounts  # noqa: PLC0415
+    from clearinghouse.balance_bounds import bounds_of
+    from clearinghouse.documents import balance_status_document
+    from clearinghouse.identity import gateways, keys
+    from clearinghouse.ledger import accounts
 
     settings = settings_of(data_dir)
 
@@ -79,10 +79,10 @@ def issuances(
       clearinghouse issuances acme --limit 5
       clearinghouse issuances acme --json | jq -r '.items[].charge'
     """
-    from clearinghouse import ids  # noqa: PLC0415
-    from clearinghouse.errors import InvalidRequest  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.issuances import list_issuances, page_json  # noqa: PLC0415
+    from clearinghouse import ids
+    from clearinghouse.errors import InvalidRequest
+    from clearinghouse.identity import gateways
+    from clearinghouse.issuances import list_issuances, page_json
 
     try:
         session_id = ids.parse("ses", session) if session is not None else None
@@ -117,8 +117,8 @@ def verify(
     \b
     Example: clearinghouse ledger verify --json
     """
-    from clearinghouse.documents import report_document  # noqa: PLC0415
-    from clearinghouse.ledger import verify as verification  # noqa: PLC0415
+    from clearinghouse.documents import report_document
+    from clearinghouse.ledger import verify as verification
 
     report = with_engine(
         settings_of(data_dir), lambda engine: verification.verify(engine, findings_max_per_claim=max_findings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from clearinghouse.cli.context import (
     BadConfiguration,
+    ConfigFile,
     DatabaseNotReady,
     DataDir,
     embedded_database,
@@ -37,13 +37,6 @@ _PROGRESS_EVERY_S: Final = 5
 
 app = typer.Typer(no_args_is_help=True, help=_HELP)
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="Settings in TOML. Default: the file CLEARINGHOUSE_CONFIG names.", show_default=False
-    ),
-]
-
 
 @app.command()
 def index(  # noqa: PLR0917 - typer's way to have options
@@ -70,12 +63,12 @@ def index(  # noqa: PLR0917 - typer's way to have options
       clearinghouse chain index --once --json
       clearinghouse chain index --from-block 401000000
     """
-    from psycopg import OperationalError  # noqa: PLC0415
+    from psycopg import OperationalError
 
-    from chain.quorum import NoDecision  # noqa: PLC0415
-    from clearinghouse.indexer import indexer_of  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from clearinghouse.process import run  # noqa: PLC0415
+    from chain.quorum import NoDecision
+    from clearinghouse.indexer import indexer_of
+    from clearinghouse.log import configure_logging
+    from clearinghouse.process import run
 
     settings = settings_of(data_dir, config=config)
     if not settings.chain.is_configured:
@@ -127,7 +120,7 @@ def events(
       clearinghouse chain events --foreign --json
       clearinghouse chain events --kind withdrawal
     """
-    from clearinghouse.chain_events import list_events  # noqa: PLC0415
+    from clearinghouse.chain_events import list_events
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
         return await list_events(connection, limit=limit, kind=kind, foreign_only=foreign)
@@ -143,9 +136,9 @@ def events(
 
 def _senders(settings: Settings, given: list[str]) -> list[bytes]:
     """Besides those that the database knows. Raises BadConfiguration."""
-    from chain.keystore import KeystoreError  # noqa: PLC0415
-    from chain.signatures import parse_address  # noqa: PLC0415
-    from clearinghouse.running import native_key  # noqa: PLC0415
+    from chain.keystore import KeystoreError
+    from chain.signatures import parse_address
+    from clearinghouse.running import native_key
 
     try:
         if given:
@@ -160,11 +153,11 @@ def _senders(settings: Settings, given: list[str]) -> list[bytes]:
 
 async def _read(indexer: Indexer, stop: asyncio.Event, *, poll_s: float, once: bool) -> dict[str, Any]:
     """Until `stop`, or the end. Raises NoDecision where the end cannot be reached, or nothing may be done about it."""
-    import asyncio  # noqa: PLC0415
-    import time  # noqa: PLC0415
+    import asyncio
+    import time
 
-    from chain.quorum import NoDecision  # noqa: PLC0415
-    from clearinghouse.indexer import ChainReplaced, Turn  # noqa: PLC0415
+    from chain.quorum import NoDecision
+    from clearinghouse.indexer import ChainReplaced, Turn
 
     failures_count, told_at_s, turn = 0, time.monotonic(), None
     while not stop.is_set():

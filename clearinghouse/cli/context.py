@@ -30,6 +30,13 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
+#: And of every command that follows the settings further than to the database.
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings in TOML. Default: the file CLEARINGHOUSE_CONFIG names.", show_default=False
+    ),
+]
 
 
 class BadConfiguration(Refusal):
@@ -52,7 +59,7 @@ def settings_of(
 
     `flags` are by dotted name, such as "listen.http_port"; None is a flag that was not given.
     """
-    from clearinghouse.config_sources import ConfigError, load_settings  # noqa: PLC0415
+    from clearinghouse.config_sources import ConfigError, load_settings
 
     try:
         return load_settings(flags={"data_dir": data_dir, **(flags or {})}, environment=os.environ, config_file=config)
@@ -62,8 +69,8 @@ def settings_of(
 
 def pepper_of(settings: Settings) -> bytes:
     """The pepper of the API keys. BadConfiguration where it is neither given nor may be made."""
-    from clearinghouse.database.postgres_programs import EmbeddedPostgresError  # noqa: PLC0415
-    from clearinghouse.secrets import SecretMissing, api_key_pepper  # noqa: PLC0415
+    from clearinghouse.database.postgres_programs import EmbeddedPostgresError
+    from clearinghouse.secrets import SecretMissing, api_key_pepper
 
     try:
         return api_key_pepper(settings)
@@ -92,8 +99,8 @@ def with_engine(settings: Settings, work: Callable[[AsyncEngine], Awaitable[Resu
 @contextmanager
 def database_explained() -> Iterator[None]:
     """What the driver says of a database that cannot be used, as DatabaseUnavailable."""
-    from psycopg import OperationalError  # noqa: PLC0415
-    from sqlalchemy.exc import OperationalError as WrappedOperationalError  # noqa: PLC0415
+    from psycopg import OperationalError
+    from sqlalchemy.exc import OperationalError as WrappedOperationalError
 
     try:
         yield
@@ -103,7 +110,7 @@ def database_explained() -> Iterator[None]:
 
 
 async def _with_engine(conninfo: str, work: Callable[[AsyncEngine], Awaitable[Result]]) -> Result:
-    from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role  # noqa: PLC0415
+    from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
 
     engine = async_engine(in_role(conninfo, ADMIN_ROLE, application_name="clearinghouse-cli"), pool_size=1)
     try:
@@ -128,8 +135,8 @@ def database(settings: Settings) -> Iterator[str]:
 @contextmanager
 def embedded_database(settings: Settings) -> Iterator[str]:
     """The embedded database, started or attached to, brought to the newest schema. Stopped if nobody else uses it."""
-    from clearinghouse.database.embedded import EmbeddedPostgres, EmbeddedPostgresError  # noqa: PLC0415
-    from clearinghouse.database.migrate import migrate, newest_revision  # noqa: PLC0415
+    from clearinghouse.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+    from clearinghouse.database.migrate import migrate, newest_revision
 
     if not (settings.data_dir / "postgres").exists():
         typer.echo(f"Creating a new database in {settings.data_dir.absolute()} …", err=True)
@@ -148,7 +155,7 @@ def embedded_database(settings: Settings) -> Iterator[str]:
 
 def require_newest_schema(conninfo: str) -> None:
     """A database that others run is migrated when its operator says so, not by the first command that looks at it."""
-    from clearinghouse.database.migrate import newest_revision  # noqa: PLC0415
+    from clearinghouse.database.migrate import newest_revision
 
     found, needed = _revision(conninfo), newest_revision()
     if found != needed:
@@ -158,11 +165,11 @@ def require_newest_schema(conninfo: str) -> None:
 
 def _revision(conninfo: str) -> str | None:
     """The schema's revision; None for a database without one."""
-    from sqlalchemy import create_engine  # noqa: PLC0415
-    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
 
-    from clearinghouse.database.connect import sync_url  # noqa: PLC0415
-    from clearinghouse.database.migrate import current_revision  # noqa: PLC0415
+    from clearinghouse.database.connect import sync_url
+    from clearinghouse.database.migrate import current_revision
 
     with create_engine(sync_url(conninfo), poolclass=NullPool).connect() as connection:
         return current_revision(connection)
@@ -170,7 +177,7 @@ def _revision(conninfo: str) -> str | None:
 
 def actor() -> str:
     """Who did it, for the books: the user of this machine who ran the command, whatever the environment says."""
-    import pwd  # noqa: PLC0415
+    import pwd
 
     user_id = os.geteuid()
     try:

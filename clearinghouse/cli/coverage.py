@@ -75,7 +75,7 @@ def show(  # noqa: PLR0917 - an option each
 
 
 def _documents(settings: Settings, sender: str | None) -> list[dict[str, Any]]:
-    from clearinghouse.coverage.documents import SenderCoverage, coverage_document, read_all  # noqa: PLC0415
+    from clearinghouse.coverage.documents import SenderCoverage, coverage_document, read_all
 
     async def read(engine: AsyncEngine) -> list[SenderCoverage]:
         async with engine.connect() as connection:
@@ -87,7 +87,7 @@ def _documents(settings: Settings, sender: str | None) -> list[dict[str, Any]]:
 
 
 def _print(documents: list[dict[str, Any]], *, as_json: bool) -> None:
-    from clearinghouse.cli.coverage_show import print_coverage  # noqa: PLC0415
+    from clearinghouse.cli.coverage_show import print_coverage
 
     if as_json:
         print_json({"items": documents})
@@ -98,9 +98,9 @@ def _print(documents: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _draw(settings: Settings, file: Path, since: str, sender: str | None, *, as_json: bool) -> None:
-    from clearinghouse.cli.coverage_plot import coverage_png, coverage_svg  # noqa: PLC0415
-    from clearinghouse.cli.drawing import NoPillow  # noqa: PLC0415
-    from clearinghouse.instants import parse_span  # noqa: PLC0415
+    from clearinghouse.cli.coverage_plot import coverage_png, coverage_svg
+    from clearinghouse.cli.drawing import NoPillow
+    from clearinghouse.instants import parse_span
 
     if file.suffix.lower() not in {".svg", ".png"}:
         raise typer.BadParameter(f"{file} ends in neither .svg nor .png")
@@ -127,7 +127,7 @@ def _draw(settings: Settings, file: Path, since: str, sender: str | None, *, as_
 
 
 async def _history(engine: AsyncEngine, sender: bytes, since: datetime, settings: Settings) -> list[Point]:
-    from clearinghouse.coverage.snapshots import history  # noqa: PLC0415
+    from clearinghouse.coverage.snapshots import history
 
     async with engine.connect() as connection:
         return await history(
@@ -141,7 +141,7 @@ async def _history(engine: AsyncEngine, sender: bytes, since: datetime, settings
 
 def _address(text: str) -> tuple[bytes, str]:
     """As bytes, and as it is shown. typer.BadParameter."""
-    from chain.signatures import checksum_address, parse_address  # noqa: PLC0415
+    from chain.signatures import checksum_address, parse_address
 
     try:
         address = parse_address(text)

@@ -26,7 +26,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     \b
     Example: clearinghouse coverage verify --json
     """
-    from clearinghouse import exposure_book  # noqa: PLC0415
+    from clearinghouse import exposure_book
 
     async def work(engine: AsyncEngine) -> list[Kind]:
         async with engine.begin() as connection:
@@ -49,7 +49,7 @@ def rebuild(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     \b
     Example: clearinghouse coverage rebuild
     """
-    from clearinghouse import exposure_book  # noqa: PLC0415
+    from clearinghouse import exposure_book
 
     mended = with_engine(settings_of(data_dir), exposure_book.mend)
     if as_json:
@@ -71,8 +71,8 @@ def _print(lacking: list[Kind]) -> None:
 
 def _document(kind: Kind) -> dict[str, Any]:
     """Amounts as decimal strings, as everywhere."""
-    from clearinghouse.ids import show  # noqa: PLC0415
-    from clearinghouse.instants import rfc3339  # noqa: PLC0415
+    from clearinghouse.ids import show
+    from clearinghouse.instants import rfc3339
 
     return {
         "gateway": show("gw", kind.gateway_id),

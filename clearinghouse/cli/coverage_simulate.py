@@ -105,7 +105,7 @@ def simulate(  # noqa: PLR0917 - an option each
 
 def _tell(question: Question, answer: Forecast, *, plot: Path | None, as_json: bool) -> None:
     if plot is not None:
-        from clearinghouse.cli.coverage_plot import deposit_svg  # noqa: PLC0415
+        from clearinghouse.cli.coverage_plot import deposit_svg
 
         write_file(plot, deposit_svg(answer.funds.deposit_wei, answer.drawn_wei, answer.step_s).encode())
     if as_json:
@@ -125,8 +125,8 @@ def _require(job: str, plot: Path | None) -> None:
 
 
 def _question(*, traffic: dict[str, Any], **asked: Any) -> Question:
-    from chain.forecast import Question  # noqa: PLC0415 - loads numpy
-    from chain.traffic import Traffic  # noqa: PLC0415
+    from chain.forecast import Question
+    from chain.traffic import Traffic
 
     try:
         return Question(traffic=Traffic(**traffic), **asked)
@@ -135,7 +135,7 @@ def _question(*, traffic: dict[str, Any], **asked: Any) -> Question:
 
 
 def _forecast(question: Question) -> Forecast:
-    from chain.forecast import forecast  # noqa: PLC0415 - loads numpy
+    from chain.forecast import forecast
 
     try:
         return forecast(question, _progress() if sys.stderr.isatty() else None)

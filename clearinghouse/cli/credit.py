@@ -58,7 +58,7 @@ def grant(
     \b
     Example: clearinghouse credit grant acme 25 --reason "invoice 1042" --key invoice-1042
     """
-    from clearinghouse.ledger import transfers  # noqa: PLC0415
+    from clearinghouse.ledger import transfers
 
     expiry = expiry_of(expires_in, expires_at)
 
@@ -85,7 +85,7 @@ def withdraw(
     \b
     Example: clearinghouse credit withdraw acme 10 --reason "refund of invoice 1042" --key refund-1042
     """
-    from clearinghouse.ledger import transfers  # noqa: PLC0415
+    from clearinghouse.ledger import transfers
 
     async def book(connection: AsyncConnection, gateway_id: UUID, parsed: Decimal) -> Transfer:
         return await transfers.withdraw(connection, gateway_id, parsed, reason=reason, actor=actor(), key=key)
@@ -101,10 +101,10 @@ def _run(
     data_dir: DataDir,
     as_json: bool,
 ) -> None:
-    from clearinghouse.documents import transfer_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ledger import accounts  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
+    from clearinghouse.documents import transfer_document
+    from clearinghouse.identity import gateways
+    from clearinghouse.ledger import accounts
+    from clearinghouse.ledger.money import parse_amount
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)

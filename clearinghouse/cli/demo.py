@@ -72,7 +72,7 @@ def sign_demo(
       clearinghouse sign-demo --type live --count 5 --json
       CLEARINGHOUSE_API_KEY=lpch_… clearinghouse sign-demo --url http://127.0.0.1:8080
     """
-    from clearinghouse.cli.signing_clients import Declined, GrpcClient, HttpClient  # noqa: PLC0415
+    from clearinghouse.cli.signing_clients import Declined, GrpcClient, HttpClient
 
     api_key = _api_key(api_key_file, data_dir)
     client: Client = (
@@ -102,12 +102,12 @@ _HEADERS: Final = ("payment", "seg_creds")
 
 def _session(client: Client, job_type: JobType, *, count: int, interval_s: float) -> Iterator[dict[str, Any]]:
     """A payment each, continuing one session; where nothing was due, the refusal that says so."""
-    import base64  # noqa: PLC0415
-    import secrets  # noqa: PLC0415
-    import time  # noqa: PLC0415
+    import base64
+    import secrets
+    import time
 
-    from clearinghouse.cli.signing_clients import Declined  # noqa: PLC0415
-    from clearinghouse.demo_orchestrator import demo_orchestrator_info  # noqa: PLC0415
+    from clearinghouse.cli.signing_clients import Declined
+    from clearinghouse.demo_orchestrator import demo_orchestrator_info
 
     session_id = secrets.token_hex(4)
     orchestrator = demo_orchestrator_info(
@@ -161,13 +161,13 @@ def _print_payment(payment: dict[str, Any], *, number: int, count: int) -> None:
 
 def _api_key(api_key_file: Path | None, data_dir: Path | None) -> str:
     """The key of --api-key-file, else of the environment, else of the demo gateway. BadConfiguration without one."""
-    from clearinghouse.config_sources import API_KEY_VARIABLE  # noqa: PLC0415
+    from clearinghouse.config_sources import API_KEY_VARIABLE
 
     if api_key_file is not None:
         return _key_in(api_key_file, "--api-key-file needs a file with nothing but the key")
     if api_key := os.environ.get(API_KEY_VARIABLE, "").strip():
         return _sendable(api_key, API_KEY_VARIABLE)
-    from clearinghouse.secrets import DEMO_API_KEY_FILE_NAME, SECRETS_DIR_NAME  # noqa: PLC0415
+    from clearinghouse.secrets import DEMO_API_KEY_FILE_NAME, SECRETS_DIR_NAME
 
     path = settings_of(data_dir).data_dir / SECRETS_DIR_NAME / DEMO_API_KEY_FILE_NAME
     return _key_in(

@@ -52,12 +52,12 @@ def doctor(
 
 
 def _findings(config: Path | None, data_dir: Path | None) -> list[Finding]:
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from clearinghouse.checkup import configuration  # noqa: PLC0415
-    from clearinghouse.checkup.findings import error  # noqa: PLC0415
-    from clearinghouse.checkup.run import examine  # noqa: PLC0415
-    from clearinghouse.config_sources import CONFIG_VARIABLE  # noqa: PLC0415
+    from clearinghouse.checkup import configuration
+    from clearinghouse.checkup.findings import error
+    from clearinghouse.checkup.run import examine
+    from clearinghouse.config_sources import CONFIG_VARIABLE
 
     try:
         settings = settings_of(data_dir, config=config)

@@ -61,7 +61,7 @@ def as_svg(shapes: Iterable[Shape]) -> str:
 def as_png(shapes: Iterable[Shape]) -> bytes:
     """Raises NoPillow where it is not installed."""
     try:
-        from PIL import Image, ImageDraw  # noqa: PLC0415 - an extra
+        from PIL import Image, ImageDraw
     except ImportError as error:
         raise NoPillow("a PNG needs the extra `plot`: pip install 'livepeer-clearinghouse[plot]'") from error
     image = Image.new("RGB", (WIDTH * _PNG_SCALE, HEIGHT * _PNG_SCALE), "#ffffff")
@@ -91,7 +91,7 @@ def _places(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _paint(canvas: Any, shape: Shape) -> None:
-    from PIL import ImageFont  # noqa: PLC0415 - an extra
+    from PIL import ImageFont
 
     match shape:
         case Line(points, colour, width):

@@ -56,8 +56,8 @@ def create(
     \b
     Example: clearinghouse gateway create acme --currency USD --markup-bps 250 --credit-limit 100
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount, parse_currency  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from clearinghouse.ledger.money import parse_amount, parse_currency
 
     parse_currency(currency)
     smallest = parse_amount(minimum_charge or "0", currency=currency, may_be_zero=True)
@@ -84,8 +84,8 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Example: clearinghouse gateway list --json
     """
-    from clearinghouse.documents import gateway_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse.documents import gateway_document
+    from clearinghouse.identity import gateways
 
     documents = [gateway_document(found) for found in in_transaction(settings_of(data_dir), gateways.list_gateways)]
     if as_json:
@@ -123,7 +123,7 @@ def suspend(
     \b
     Example: clearinghouse gateway suspend acme --reason "chargeback of 12 May"
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse.identity import gateways
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await _find(connection, gateway)
@@ -138,7 +138,7 @@ def resume(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = Fal
 
     Example: clearinghouse gateway resume acme
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse.identity import gateways
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await _find(connection, gateway)
@@ -159,8 +159,8 @@ def set_limit(
     \b
     Example: clearinghouse gateway set-limit acme 50
     """
-    from clearinghouse.ledger import accounts  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
+    from clearinghouse.ledger import accounts
+    from clearinghouse.ledger.money import parse_amount
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await _find(connection, gateway)
@@ -184,8 +184,8 @@ def set_pricing(
     \b
     Example: clearinghouse gateway set-pricing acme --markup-bps 300 --minimum-charge 0.0001
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from clearinghouse.ledger.money import parse_amount
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await _find(connection, gateway)
@@ -210,7 +210,7 @@ def set_plan(
     \b
     Example: clearinghouse gateway set-plan acme small
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse.identity import gateways
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.set_plan(connection, await _find(connection, gateway), plan)
@@ -238,8 +238,8 @@ def set_limits(
       clearinghouse gateway set-limits acme --spend-day inherit --price-live 8000000000
       clearinghouse gateway set-limits acme --sessions-open 200 --sessions-open-per-orchestrator 50
     """
-    from clearinghouse.documents import limits_document  # noqa: PLC0415
-    from clearinghouse.identity import limits  # noqa: PLC0415
+    from clearinghouse.documents import limits_document
+    from clearinghouse.identity import limits
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await _find(connection, gateway)
@@ -251,21 +251,21 @@ def set_limits(
 
 async def limits_of(connection: AsyncConnection, gateway_id: UUID) -> dict[str, Any]:
     """The gateway's limits and its keys', as GET /v1/limits shows them."""
-    from clearinghouse.documents import limits_document  # noqa: PLC0415
-    from clearinghouse.identity import limits  # noqa: PLC0415
+    from clearinghouse.documents import limits_document
+    from clearinghouse.identity import limits
 
     return limits_document(await limits.gateway_limits(connection, gateway_id))
 
 
 async def _find(connection: AsyncConnection, gateway: str) -> Gateway:
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse.identity import gateways
 
     return await gateways.find(connection, gateway)
 
 
 async def _document(connection: AsyncConnection, gateway: Gateway) -> dict[str, Any]:
-    from clearinghouse.documents import balance_document, fees_document, gateway_document  # noqa: PLC0415
-    from clearinghouse.ledger import accounts  # noqa: PLC0415
+    from clearinghouse.documents import balance_document, fees_document, gateway_document
+    from clearinghouse.ledger import accounts
 
     standing = await accounts.standing(connection, gateway.id)
     return gateway_document(gateway) | balance_document(standing) | fees_document(standing)

@@ -56,7 +56,7 @@ def create(
     \b
     Example: clearinghouse key create acme --name production --expires-in 90d
     """
-    from clearinghouse.identity import gateways, keys  # noqa: PLC0415
+    from clearinghouse.identity import gateways, keys
 
     expiry = expiry_of(expires_in, expires_at)
     settings = settings_of(data_dir)
@@ -74,8 +74,8 @@ def list_all(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = F
 
     Example: clearinghouse key list acme
     """
-    from clearinghouse.documents import key_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways, keys  # noqa: PLC0415
+    from clearinghouse.documents import key_document
+    from clearinghouse.identity import gateways, keys
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
         found = await gateways.find(connection, gateway)
@@ -107,7 +107,7 @@ def rotate(
     \b
     Example: clearinghouse key rotate 4f0c9a1be2d37705 --grace 48h
     """
-    from clearinghouse.identity import keys  # noqa: PLC0415
+    from clearinghouse.identity import keys
 
     expiry = expiry_of(expires_in, expires_at)
     settings = settings_of(data_dir)
@@ -125,8 +125,8 @@ def revoke(key: KeyName, data_dir: DataDir = None, as_json: AsJson = False) -> N
     \b
     Example: clearinghouse key revoke 4f0c9a1be2d37705
     """
-    from clearinghouse.documents import key_document  # noqa: PLC0415
-    from clearinghouse.identity import keys  # noqa: PLC0415
+    from clearinghouse.documents import key_document
+    from clearinghouse.identity import keys
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         return key_document(await keys.revoke(connection, key))
@@ -154,9 +154,9 @@ def set_limits(
     \b
     Example: clearinghouse key set-limits 4f0c9a1be2d37705 --spend-day 5 --calls-day none
     """
-    from clearinghouse.documents import key_limits_document, limits_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways, keys, limits  # noqa: PLC0415
-    from clearinghouse.ids import show  # noqa: PLC0415
+    from clearinghouse.documents import key_limits_document, limits_document
+    from clearinghouse.identity import gateways, keys, limits
+    from clearinghouse.ids import show
 
     async def work(connection: AsyncConnection) -> tuple[dict[str, Any], dict[str, Any]]:
         found = await keys.find(connection, key)
@@ -187,7 +187,7 @@ def grace_of(grace: str) -> timedelta:
 
 
 def _print_new(new: NewApiKey, as_json: bool) -> None:
-    from clearinghouse.documents import new_key_document  # noqa: PLC0415
+    from clearinghouse.documents import new_key_document
 
     document = new_key_document(new)
     if as_json:

@@ -80,9 +80,9 @@ def print_table(
     if not rows:
         typer.echo(if_empty)
         return
-    from rich.console import Console  # noqa: PLC0415 - takes longer to import than most commands need to run
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     aligned_right = set(right)

@@ -51,8 +51,8 @@ def create(
     \b
     Example: clearinghouse plan create small --calls-day 10000 --spend-day 5 --currency USD
     """
-    from clearinghouse.documents import plan_document  # noqa: PLC0415
-    from clearinghouse.identity import plans  # noqa: PLC0415
+    from clearinghouse.documents import plan_document
+    from clearinghouse.identity import plans
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         return plan_document(await plans.create(connection, plan, wanted, currency=currency, actor=actor()))
@@ -75,8 +75,8 @@ def change(
     \b
     Example: clearinghouse plan set small --spend-day 10 --price-live none
     """
-    from clearinghouse.documents import plan_document  # noqa: PLC0415
-    from clearinghouse.identity import plans  # noqa: PLC0415
+    from clearinghouse.documents import plan_document
+    from clearinghouse.identity import plans
 
     async def work(engine: AsyncEngine) -> dict[str, Any]:
         async with engine.begin() as connection:
@@ -94,8 +94,8 @@ def show(plan: _PlanName, data_dir: DataDir = None, as_json: AsJson = False) -> 
 
     Example: clearinghouse plan show small
     """
-    from clearinghouse.documents import plan_document  # noqa: PLC0415
-    from clearinghouse.identity import plans  # noqa: PLC0415
+    from clearinghouse.documents import plan_document
+    from clearinghouse.identity import plans
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         return plan_document(await plans.find(connection, plan))
@@ -109,8 +109,8 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Example: clearinghouse plan list --json
     """
-    from clearinghouse.documents import plan_document  # noqa: PLC0415
-    from clearinghouse.identity import plans  # noqa: PLC0415
+    from clearinghouse.documents import plan_document
+    from clearinghouse.identity import plans
 
     documents = [plan_document(found) for found in in_transaction(settings_of(data_dir), plans.list_plans)]
     if as_json:
@@ -126,7 +126,7 @@ def delete(plan: _PlanName, data_dir: DataDir = None, as_json: AsJson = False) -
 
     Example: clearinghouse plan delete small
     """
-    from clearinghouse.identity import plans  # noqa: PLC0415
+    from clearinghouse.identity import plans
 
     async def work(connection: AsyncConnection) -> None:
         await plans.delete(connection, plan)

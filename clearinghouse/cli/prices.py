@@ -58,8 +58,8 @@ def set_price(
     \b
     Example: clearinghouse price set USD 3120.50 --until 12h --reason "the feed stands still"
     """
-    from clearinghouse.documents import override_document  # noqa: PLC0415
-    from clearinghouse.price_store import set_override  # noqa: PLC0415
+    from clearinghouse.documents import override_document
+    from clearinghouse.price_store import set_override
 
     end = _instant(until)
 
@@ -84,7 +84,7 @@ def clear(
 
     Example: clearinghouse price clear USD
     """
-    from clearinghouse.price_store import clear_override  # noqa: PLC0415
+    from clearinghouse.price_store import clear_override
 
     async def work(connection: AsyncConnection) -> None:
         await clear_override(connection, currency, reason=reason, actor=actor())
@@ -97,9 +97,9 @@ def clear(
 
 
 def _show(data_dir: Any, as_json: bool) -> None:
-    from clearinghouse.config import missing_for_prices  # noqa: PLC0415
-    from clearinghouse.documents import prices_document  # noqa: PLC0415
-    from clearinghouse.price_watch import prices_of  # noqa: PLC0415
+    from clearinghouse.config import missing_for_prices
+    from clearinghouse.documents import prices_document
+    from clearinghouse.price_watch import prices_of
 
     settings = settings_of(data_dir)
     if missing := missing_for_prices(settings):
@@ -138,7 +138,7 @@ def _why(price: dict[str, Any]) -> str:
 
 
 def _instant(when: str) -> datetime:
-    from clearinghouse.instants import parse_rfc3339, parse_span  # noqa: PLC0415
+    from clearinghouse.instants import parse_rfc3339, parse_span
 
     try:
         return datetime.now(UTC) + parse_span(when)

@@ -52,8 +52,8 @@ def check(
     \b
     Example: clearinghouse rates check standard-1.toml standard-2.toml
     """
-    from clearinghouse.rates.book import CardConflict, RateBook  # noqa: PLC0415
-    from clearinghouse.rates.document import digest, summary  # noqa: PLC0415
+    from clearinghouse.rates.book import CardConflict, RateBook
+    from clearinghouse.rates.document import digest, summary
 
     cards = [read_card(file) for file in files]
     try:
@@ -115,9 +115,9 @@ def quote(
       clearinghouse rates quote --gateway acme --at 2026-12-24T00:00:00Z --seconds 5
       clearinghouse rates quote standard-2.toml --gateway acme --seconds 5
     """
-    from clearinghouse.rate_quotes import cost_of, nanoseconds, quoted  # noqa: PLC0415
-    from clearinghouse.rates.card import RateUnknown  # noqa: PLC0415
-    from clearinghouse.rates.usage import Usage  # noqa: PLC0415
+    from clearinghouse.rate_quotes import cost_of, nanoseconds, quoted
+    from clearinghouse.rates.card import RateUnknown
+    from clearinghouse.rates.usage import Usage
 
     with _option("--seconds"):
         duration_ns = nanoseconds(None if seconds is None else number(seconds))
@@ -140,9 +140,9 @@ def _card_for(
     file: Path | None, gateway: str | None, usage: Usage, *, at: str | None, below_cost: bool, data_dir: Path | None
 ) -> tuple[CardVersion, Standing]:
     """That of the file, or the gateway's. Raises RateUnknown, and InvalidRequest where neither is named."""
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.instants import parse_rfc3339  # noqa: PLC0415
-    from clearinghouse.rate_quotes import Standing, standing_of  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from clearinghouse.instants import parse_rfc3339
+    from clearinghouse.rate_quotes import Standing, standing_of
 
     if gateway is None and (file is None or at is not None):
         raise InvalidRequest(
@@ -173,7 +173,7 @@ def _option(name: str) -> Iterator[None]:
 
 def read_card(file: Path) -> CardVersion:
     """Raises InvalidRequest with every mistake, each on a line with the file's name."""
-    from clearinghouse.rates.document import CardInvalid, read_json, read_toml  # noqa: PLC0415
+    from clearinghouse.rates.document import CardInvalid, read_json, read_toml
 
     try:
         if file.stat().st_size > _FILE_BYTES_MAX:
@@ -191,7 +191,7 @@ def read_card(file: Path) -> CardVersion:
 
 def _details(quote: Quote) -> list[tuple[str, str]]:
     """In the order in which one follows from the other."""
-    from clearinghouse.rates.units import show_fraction  # noqa: PLC0415
+    from clearinghouse.rates.units import show_fraction
 
     shown, currency = quote.explanation(), quote.currency
     parts = [

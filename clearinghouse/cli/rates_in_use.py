@@ -35,7 +35,7 @@ def apply(
     \b
     Example: clearinghouse rates apply standard-2.toml
     """
-    from clearinghouse import rate_store  # noqa: PLC0415
+    from clearinghouse import rate_store
 
     card = read_card(file)
 
@@ -50,7 +50,7 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Example: clearinghouse rates list
     """
-    from clearinghouse import rate_store  # noqa: PLC0415
+    from clearinghouse import rate_store
 
     _print_versions(list(in_transaction(settings_of(data_dir), rate_store.read_rules).stored), as_json)
 
@@ -66,8 +66,8 @@ def show(
 
     Example: clearinghouse rates show standard --version 1
     """
-    from clearinghouse import rate_store  # noqa: PLC0415
-    from clearinghouse.rates.document import document  # noqa: PLC0415
+    from clearinghouse import rate_store
+    from clearinghouse.rates.document import document
 
     async def work(connection: AsyncConnection) -> StoredVersion:
         return await rate_store.version_of(connection, card, version)
@@ -130,8 +130,8 @@ def assign(
 
 
 def _assign_to_gateway(data_dir: Path | None, gateway: str, card: str) -> dict[str, Any]:
-    from clearinghouse import rate_store  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
+    from clearinghouse import rate_store
+    from clearinghouse.identity import gateways
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -143,8 +143,8 @@ def _assign_to_gateway(data_dir: Path | None, gateway: str, card: str) -> dict[s
 
 
 def _assign_to_plan(data_dir: Path | None, plan: str, card: str, may_be_below_cost: bool) -> dict[str, Any]:
-    from clearinghouse import rate_store  # noqa: PLC0415
-    from clearinghouse.identity import plans  # noqa: PLC0415
+    from clearinghouse import rate_store
+    from clearinghouse.identity import plans
 
     async def work(engine: AsyncEngine) -> dict[str, Any]:
         async with engine.begin() as connection:
@@ -158,7 +158,7 @@ def _assign_to_plan(data_dir: Path | None, plan: str, card: str, may_be_below_co
 
 
 def _print_versions(versions: list[StoredVersion], as_json: bool) -> None:
-    from clearinghouse.rates.rules import stored_summary  # noqa: PLC0415
+    from clearinghouse.rates.rules import stored_summary
 
     rows = [stored_summary(each) for each in versions]
     if as_json:

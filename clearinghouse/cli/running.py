@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from clearinghouse.cli.context import BadConfiguration, DataDir, pepper_of, settings_of
+from clearinghouse.cli.context import BadConfiguration, ConfigFile, DataDir, pepper_of, settings_of
 from clearinghouse.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
@@ -38,12 +38,6 @@ class Above(NamedTuple):
     routes: Callable[[], Sequence[Routes]]
 
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="Settings in TOML. Default: the file CLEARINGHOUSE_CONFIG names.", show_default=False
-    ),
-]
 HttpPort = Annotated[
     int | None, typer.Option("--http-port", help="HTTP port; 0 takes a free one.", show_default="8080")
 ]
@@ -78,7 +72,7 @@ def dev(
       clearinghouse dev --data-dir /tmp/try --http-port 0 --grpc-port 0
       clearinghouse dev --stripe-local
     """
-    from clearinghouse.demo import ensure_demo, for_development, with_local_stripe  # noqa: PLC0415
+    from clearinghouse.demo import ensure_demo, for_development, with_local_stripe
 
     flags = {
         "data_dir": data_dir,
@@ -123,7 +117,7 @@ def serve(
     \b
       clearinghouse serve --config /etc/clearinghouse/clearinghouse.toml
     """
-    from clearinghouse.config import missing_for_serving  # noqa: PLC0415
+    from clearinghouse.config import missing_for_serving
 
     flags = {"data_dir": data_dir, "listen.http_port": http_port, "listen.grpc_port": grpc_port}
     settings = settings_of(config=config, flags=flags)
@@ -159,13 +153,13 @@ def signer(
       CLEARINGHOUSE_SIGNER__KIND=go_livepeer \\
       CLEARINGHOUSE_SIGNER__GO_LIVEPEER__URLS=http://127.0.0.1:8935 clearinghouse serve
     """
-    from chain.keystore import KeystoreError  # noqa: PLC0415
-    from chain.signatures import checksum_address  # noqa: PLC0415
-    from clearinghouse.configured import escrow_of, native_signer  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from clearinghouse.process import run  # noqa: PLC0415
-    from clearinghouse.running import native_key  # noqa: PLC0415
-    from clearinghouse.signers.server import signer_served  # noqa: PLC0415
+    from chain.keystore import KeystoreError
+    from chain.signatures import checksum_address
+    from clearinghouse.configured import escrow_of, native_signer
+    from clearinghouse.log import configure_logging
+    from clearinghouse.process import run
+    from clearinghouse.running import native_key
+    from clearinghouse.signers.server import signer_served
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
     native = settings.signer.native
@@ -196,7 +190,7 @@ def signer(
 @asynccontextmanager
 async def _watched(settings: Settings, sender: bytes) -> AsyncIterator[ChainWatch | None]:
     """The chain, where it is configured."""
-    from clearinghouse.chain_watch import chain_watched  # noqa: PLC0415
+    from clearinghouse.chain_watch import chain_watched
 
     if not settings.chain.is_configured:
         yield None
@@ -208,7 +202,7 @@ async def _watched(settings: Settings, sender: bytes) -> AsyncIterator[ChainWatc
 @asynccontextmanager
 async def _asking(signer: NativeSigner, native: NativeSignerSettings) -> AsyncIterator[NativeSigner | AskingSigner]:
     """The signer, behind the webhook where there is one."""
-    from clearinghouse.signers.asking import AskingSigner, Webhook  # noqa: PLC0415
+    from clearinghouse.signers.asking import AskingSigner, Webhook
 
     if native.webhook_url is None:
         yield signer
@@ -230,11 +224,11 @@ def migrate(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson
 
     Example: clearinghouse migrate --config /etc/clearinghouse/clearinghouse.toml
     """
-    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError
 
-    from clearinghouse.cli.context import DatabaseNotReady, embedded_database  # noqa: PLC0415
-    from clearinghouse.database.migrate import migrate as migrate_database  # noqa: PLC0415
-    from clearinghouse.database.migrate import newest_revision  # noqa: PLC0415
+    from clearinghouse.cli.context import DatabaseNotReady, embedded_database
+    from clearinghouse.database.migrate import migrate as migrate_database
+    from clearinghouse.database.migrate import newest_revision
 
     settings = settings_of(config=config, flags={"data_dir": data_dir})
     url = settings.admin_database_url or settings.database_url
@@ -259,15 +253,15 @@ def _serve(
     prepare: Callable[[str], Awaitable[None]] | None = None,
     beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> None:
-    from chain.keystore import KeystoreError  # noqa: PLC0415
-    from clearinghouse.cli.context import DatabaseNotReady  # noqa: PLC0415
-    from clearinghouse.configured import ServiceError  # noqa: PLC0415
-    from clearinghouse.database.postgres_programs import EmbeddedPostgresError  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from clearinghouse.process import run  # noqa: PLC0415
-    from clearinghouse.running import service_of  # noqa: PLC0415
-    from clearinghouse.secrets import SecretMissing  # noqa: PLC0415
-    from clearinghouse.signers.pool import SignerPoolError  # noqa: PLC0415
+    from chain.keystore import KeystoreError
+    from clearinghouse.cli.context import DatabaseNotReady
+    from clearinghouse.configured import ServiceError
+    from clearinghouse.database.postgres_programs import EmbeddedPostgresError
+    from clearinghouse.log import configure_logging
+    from clearinghouse.process import run
+    from clearinghouse.running import service_of
+    from clearinghouse.secrets import SecretMissing
+    from clearinghouse.signers.pool import SignerPoolError
 
     configure_logging(settings.log)
     routes = above.routes() if above is not None else ()
@@ -286,7 +280,7 @@ def _serve(
 
 
 def _warn(settings: Settings, config: Path | None) -> None:
-    from clearinghouse.config_sources import warnings_about  # noqa: PLC0415
+    from clearinghouse.config_sources import warnings_about
 
     for warning in warnings_about(settings, config_file=config):
         typer.echo(f"warning: {warning}", err=True)
@@ -303,7 +297,7 @@ def _welcome(settings: Settings, service: RunningService, demo: Demo, *, as_json
     scheme = "http" if settings.listen.tls_cert_file is None else "https"
     http_url = f"{scheme}://{settings.listen.host}:{service.http_port}"
     if as_json:
-        import json  # noqa: PLC0415
+        import json
 
         facts = {
             "http_url": http_url,

@@ -10,6 +10,7 @@ import typer
 
 from clearinghouse.cli.context import (
     BadConfiguration,
+    ConfigFile,
     DataDir,
     actor,
     embedded_database,
@@ -46,13 +47,6 @@ _EVENTS_BETWEEN_LINES: Final = 50_000
 reconcile_app = typer.Typer(no_args_is_help=True, help=_RECONCILE_HELP)
 events_app = typer.Typer(no_args_is_help=True, help=_EVENTS_HELP)
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="Settings in TOML. Default: the file CLEARINGHOUSE_CONFIG names.", show_default=False
-    ),
-]
-
 
 @reconcile_app.command("signer-events")
 def signer_events(
@@ -77,11 +71,11 @@ def signer_events(
       clearinghouse reconcile signer-events --since 24h
       clearinghouse reconcile signer-events --file events.jsonl --json
     """
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+    from datetime import UTC, datetime, timedelta
 
-    from clearinghouse.configured import expected_payments  # noqa: PLC0415
-    from clearinghouse.instants import parse_span  # noqa: PLC0415
-    from clearinghouse.signer_events.reconcile import APART_MAX, open_findings, reconcile  # noqa: PLC0415
+    from clearinghouse.configured import expected_payments
+    from clearinghouse.instants import parse_span
+    from clearinghouse.signer_events.reconcile import APART_MAX, open_findings, reconcile
 
     span = parse_span(since) if since is not None else None
     settings = settings_of(data_dir, config=config)
@@ -121,12 +115,12 @@ def consume(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     \b
     Example: clearinghouse signer-events consume --config /etc/clearinghouse/clearinghouse.toml
     """
-    from clearinghouse.configured import kafka_source  # noqa: PLC0415
-    from clearinghouse.database.connect import SERVE_ROLE, async_engine, in_role  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from clearinghouse.process import run  # noqa: PLC0415
-    from clearinghouse.signer_events.kafka import KafkaIntake, KafkaNotInstalled  # noqa: PLC0415
-    from clearinghouse.signer_events.store import Intake, log_bad_event  # noqa: PLC0415
+    from clearinghouse.configured import kafka_source
+    from clearinghouse.database.connect import SERVE_ROLE, async_engine, in_role
+    from clearinghouse.log import configure_logging
+    from clearinghouse.process import run
+    from clearinghouse.signer_events.kafka import KafkaIntake, KafkaNotInstalled
+    from clearinghouse.signer_events.store import Intake, log_bad_event
 
     settings = settings_of(data_dir, config=config)
     if (source := kafka_source(settings.signer_events)) is None:
@@ -166,8 +160,8 @@ def accept(
     \b
     Example: clearinghouse signer-events accept event_without_issuance 6e1b… --reason "our own test of 21 November"
     """
-    from clearinghouse.errors import InvalidRequest  # noqa: PLC0415
-    from clearinghouse.signer_events.reconcile import accept_finding  # noqa: PLC0415
+    from clearinghouse.errors import InvalidRequest
+    from clearinghouse.signer_events.reconcile import accept_finding
 
     if not 1 <= len(reason) <= 1000:
         raise InvalidRequest("--reason must have 1 to 1000 characters")
@@ -183,8 +177,8 @@ def accept(
 
 
 async def _record(engine: AsyncEngine, file: Path) -> Counts:
-    from clearinghouse.errors import InvalidRequest  # noqa: PLC0415
-    from clearinghouse.signer_events.store import record_file  # noqa: PLC0415
+    from clearinghouse.errors import InvalidRequest
+    from clearinghouse.signer_events.store import record_file
 
     try:
         return await record_file(engine, file, on_progress=_show_lines)
@@ -211,9 +205,9 @@ def _show_windows() -> Callable[[Report, datetime], None]:
 
 
 def _document(report: Report, counts: Counts | None, findings: list[Finding]) -> dict[str, Any]:
-    from datetime import datetime  # noqa: PLC0415
+    from datetime import datetime
 
-    from clearinghouse.instants import rfc3339  # noqa: PLC0415
+    from clearinghouse.instants import rfc3339
 
     def shown(value: Any) -> Any:
         return rfc3339(value) if isinstance(value, datetime) else value

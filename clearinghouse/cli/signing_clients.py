@@ -151,9 +151,9 @@ class GrpcClient:
     _stub: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        import grpc  # noqa: PLC0415 - a tenth of a second that only --grpc-target should cost
+        import grpc
 
-        from clearinghouse.api.pb import clearinghouse_pb2_grpc as pb_grpc  # noqa: PLC0415
+        from clearinghouse.api.pb import clearinghouse_pb2_grpc as pb_grpc
 
         options = [("grpc.enable_http_proxy", 0)]
         if self.ca_file is None:
@@ -164,7 +164,7 @@ class GrpcClient:
         self._stub = pb_grpc.ClearinghouseStub(self._channel)
 
     def sign(self, request: dict[str, Any]) -> dict[str, Any]:
-        from clearinghouse.api.pb import clearinghouse_pb2 as pb  # noqa: PLC0415
+        from clearinghouse.api.pb import clearinghouse_pb2 as pb
 
         state = request.get("state")
         message = pb.SignTicketRequest(
@@ -186,7 +186,7 @@ class GrpcClient:
         }
 
     def balance(self) -> dict[str, Any]:
-        from clearinghouse.api.pb import clearinghouse_pb2 as pb  # noqa: PLC0415
+        from clearinghouse.api.pb import clearinghouse_pb2 as pb
 
         return _as_json(self._call(self._stub.GetBalance, pb.GetBalanceRequest()))
 
@@ -199,7 +199,7 @@ class GrpcClient:
         self._channel.close()
 
     def _call(self, method: Any, message: Any) -> Any:
-        import grpc  # noqa: PLC0415
+        import grpc
 
         try:
             return method(message, timeout=TIMEOUT_S, metadata=[("authorization", f"Bearer {self.api_key}")])
@@ -209,11 +209,11 @@ class GrpcClient:
 
 def _refusal_in(error: Any, target: str) -> Declined | ServiceUnreachable | NotTheService:
     """What a gRPC status means. Only the clearinghouse's own has an ErrorInfo of its domain."""
-    import grpc  # noqa: PLC0415
-    from google.rpc.error_details_pb2 import ErrorInfo  # noqa: PLC0415
-    from grpc_status import rpc_status  # noqa: PLC0415
+    import grpc
+    from google.rpc.error_details_pb2 import ErrorInfo
+    from grpc_status import rpc_status
 
-    from clearinghouse.api.grpc_refusals import ERROR_DOMAIN  # noqa: PLC0415
+    from clearinghouse.api.grpc_refusals import ERROR_DOMAIN
 
     status, info = rpc_status.from_call(error), ErrorInfo()
     for detail in status.details if status is not None else ():
@@ -226,7 +226,7 @@ def _refusal_in(error: Any, target: str) -> Declined | ServiceUnreachable | NotT
 
 def _as_json(message: Any) -> dict[str, Any]:
     """As the HTTP API has it, zeros and empty texts included."""
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
+    from google.protobuf.json_format import MessageToDict
 
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 

@@ -56,9 +56,9 @@ def show(
       clearinghouse usage show acme --days 7
       clearinghouse usage show acme --from 2026-03-01 --to 2026-03-31 --by app,pipeline,model --time-zone Europe/Berlin
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.usage_query import question, time_zone_of, usage_document, usage_of  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from clearinghouse.identity import gateways
+    from clearinghouse.usage_query import question, time_zone_of, usage_document, usage_of
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -86,10 +86,10 @@ def rebuild(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     \b
     Example: clearinghouse usage rebuild
     """
-    import sys  # noqa: PLC0415
+    import sys
 
-    from clearinghouse import usage_rollups  # noqa: PLC0415
-    from clearinghouse.instants import rfc3339  # noqa: PLC0415
+    from clearinghouse import usage_rollups
+    from clearinghouse.instants import rfc3339
 
     async def work(engine: AsyncEngine) -> tuple[int, RolledUp]:
         progress = _show_how_far if sys.stderr.isatty() else None

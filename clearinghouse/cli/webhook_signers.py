@@ -51,7 +51,7 @@ def create(
     \b
     Example: clearinghouse webhook-signer create signer-1 --sender 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
     """
-    from clearinghouse.identity import webhook_signers  # noqa: PLC0415
+    from clearinghouse.identity import webhook_signers
 
     settings = settings_of(data_dir)
     sender_address = webhook_signers.parse_sender(sender)
@@ -71,8 +71,8 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Example: clearinghouse webhook-signer list
     """
-    from clearinghouse.documents import webhook_signer_document  # noqa: PLC0415
-    from clearinghouse.identity import webhook_signers  # noqa: PLC0415
+    from clearinghouse.documents import webhook_signer_document
+    from clearinghouse.identity import webhook_signers
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
         return [webhook_signer_document(signer) for signer in await webhook_signers.list_signers(connection)]
@@ -100,7 +100,7 @@ def rotate(signer: SignerName, *, grace: Grace = "24h", data_dir: DataDir = None
     \b
     Example: clearinghouse webhook-signer rotate signer-1 --grace 24h
     """
-    from clearinghouse.identity import webhook_signers  # noqa: PLC0415
+    from clearinghouse.identity import webhook_signers
 
     settings = settings_of(data_dir)
 
@@ -125,8 +125,8 @@ def revoke(
     \b
     Example: clearinghouse webhook-signer revoke signer-1 --secret 4f0c9a1be2d37705
     """
-    from clearinghouse.documents import webhook_signer_document  # noqa: PLC0415
-    from clearinghouse.identity import webhook_signers  # noqa: PLC0415
+    from clearinghouse.documents import webhook_signer_document
+    from clearinghouse.identity import webhook_signers
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         return webhook_signer_document(await webhook_signers.revoke(connection, signer, secret=secret))
@@ -139,7 +139,7 @@ def revoke(
 
 
 def _print_new(new: NewWebhookSecret, settings: Settings, as_json: bool) -> None:
-    from clearinghouse.documents import new_webhook_secret_document, webhook_signer_document  # noqa: PLC0415
+    from clearinghouse.documents import new_webhook_secret_document, webhook_signer_document
 
     if as_json:
         print_json(new_webhook_secret_document(new))
@@ -155,7 +155,7 @@ def _print_new(new: NewWebhookSecret, settings: Settings, as_json: bool) -> None
 
 
 def _webhook_url(listen: ListenSettings) -> str:
-    from clearinghouse.identity.webhook_signers import WEBHOOK_PATH  # noqa: PLC0415
+    from clearinghouse.identity.webhook_signers import WEBHOOK_PATH
 
     scheme = "http" if listen.tls_cert_file is None else "https"
     return f"{scheme}://{listen.host}:{listen.http_port}{WEBHOOK_PATH}"

@@ -4,8 +4,7 @@
     n·EV  ─▶ price of ETH ──────────────▶ cost   ┴▶ floor ─▶ charge
 
 Tiers and the floor depend on what came before in the period: the Position. Whoever debits by a quote reads the position
-and writes the one after it in the same transaction. Where that is too much, as at the gate before signing, `charge_max`
-needs no position.
+and writes the one after it in the same transaction. The gate before signing knows no position: clearinghouse.rating.
 """
 
 from __future__ import annotations
@@ -175,16 +174,6 @@ def quote_call(
             before.volume + volume, from_grains(rated_before + rated), from_grains(cost_before + cost_grains)
         ),
     )
-
-
-def charge_max(card: CardVersion, usage: Usage, cost: Cost) -> Decimal:
-    """What the call is charged at most, wherever in its period it comes. Raises what `quote_call` raises."""
-    rate = card.rate(usage.application, usage.pipeline, usage.model)
-    cost_grains = _cost_grains(card, cost)
-    volume = volume_of(rate, usage, cost_grains)
-    if not volume and not cost_grains:
-        return Decimal(0)
-    return from_grains(max(rate.grains_max(volume), rate.minimum_grains, cost_grains))
 
 
 def volume_of(rate: Rate, usage: Usage, cost_grains: int) -> int:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import DataDir, actor, in_transaction, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor, in_transaction, settings_of
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -42,9 +41,9 @@ def list_all(
     \b
     Example: clearinghouse alerts list --all
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from settlement.alerts import store  # noqa: PLC0415
-    from settlement.alerts.messages import alert_document  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from settlement.alerts import store
+    from settlement.alerts.messages import alert_document
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         alerts = await store.listed(connection, with_resolved=every)
@@ -81,9 +80,9 @@ def ack(
     \b
     Example: clearinghouse alerts ack alr_01930c3a5b7c7e8f9a0b1c2d3e4f5a6b
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from settlement.alerts import store  # noqa: PLC0415
-    from settlement.alerts.messages import alert_document  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from settlement.alerts import store
+    from settlement.alerts.messages import alert_document
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         now = await database_now(connection)
@@ -108,9 +107,9 @@ def silence(
     \b
     Example: clearinghouse alerts silence rule=deposit_low --for 2h --reason "topping up"
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from clearinghouse.instants import parse_span  # noqa: PLC0415
-    from settlement.alerts import store  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from clearinghouse.instants import parse_span
+    from settlement.alerts import store
 
     wanted, span = _matches(matches), parse_span(lasts)
 
@@ -134,8 +133,8 @@ def unsilence(
     \b
     Example: clearinghouse alerts unsilence sil_01930c3a5b7c7e8f9a0b1c2d3e4f5a6b
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from settlement.alerts import store  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from settlement.alerts import store
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         now = await database_now(connection)
@@ -157,8 +156,8 @@ def replay(
     \b
     Example: clearinghouse alerts replay --channel pager
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from settlement.alerts import store  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from settlement.alerts import store
 
     async def work(connection: AsyncConnection) -> int:
         return await store.replay_dead(connection, channel=channel, now=await database_now(connection))
@@ -184,11 +183,11 @@ def try_channels(
       clearinghouse alerts test
       clearinghouse alerts test --channel pager     the same, of one channel
     """
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from settlement.alerts.trial import tried  # noqa: PLC0415
-    from settlement.delivery.channels import channels_of  # noqa: PLC0415
+    from clearinghouse.log import configure_logging
+    from settlement.alerts.trial import tried
+    from settlement.delivery.channels import channels_of
 
     settings: Settings = settings_of(data_dir, config=config)
     configure_logging(settings.log)
@@ -206,7 +205,7 @@ def try_channels(
 
 
 def _matches(texts: list[str]) -> dict[str, str]:
-    from settlement.alerts.silences import require_known  # noqa: PLC0415
+    from settlement.alerts.silences import require_known
 
     pairs = [text.partition("=") for text in texts]
     for name, equals, value in pairs:
@@ -220,8 +219,8 @@ def _matches(texts: list[str]) -> dict[str, str]:
 
 
 def _silence_document(silence: Silence) -> dict[str, Any]:
-    from clearinghouse.ids import show  # noqa: PLC0415
-    from clearinghouse.instants import rfc3339  # noqa: PLC0415
+    from clearinghouse.ids import show
+    from clearinghouse.instants import rfc3339
 
     return {
         "id": show("sil", silence.id), "matches": dict(silence.matches), "starts_at": rfc3339(silence.starts_at),

@@ -72,7 +72,7 @@ def terms(
     given = {name: value for name, value in named.items() if value is not None}
 
     async def work(connection: AsyncConnection, found: Gateway) -> Schedule:
-        from settlement.customers.changes import change_terms, schedule  # noqa: PLC0415
+        from settlement.customers.changes import change_terms, schedule
 
         if not given:
             return await schedule(connection, found)
@@ -88,7 +88,7 @@ def cancel_terms(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson
     """
 
     async def work(connection: AsyncConnection, found: Gateway) -> Schedule:
-        from settlement.customers.changes import cancel_changes  # noqa: PLC0415
+        from settlement.customers.changes import cancel_changes
 
         return await cancel_changes(connection, found)
 
@@ -107,7 +107,7 @@ def end_free(
     """
 
     async def work(connection: AsyncConnection, found: Gateway) -> Schedule:
-        from settlement.customers.changes import parse_end, set_end_of_free_terms  # noqa: PLC0415
+        from settlement.customers.changes import parse_end, set_end_of_free_terms
 
         return await set_end_of_free_terms(connection, found, parse_end(ends_at))
 
@@ -121,8 +121,8 @@ def _run(
     as_json: bool,
 ) -> None:
     async def described(connection: AsyncConnection) -> dict[str, Any]:
-        from clearinghouse.identity import gateways  # noqa: PLC0415
-        from settlement.customers.documents import schedule_document  # noqa: PLC0415
+        from clearinghouse.identity import gateways
+        from settlement.customers.documents import schedule_document
 
         return schedule_document(await work(connection, await gateways.find(connection, gateway)))
 

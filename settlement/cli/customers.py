@@ -40,8 +40,8 @@ def set_customer(
     email: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where invoices and reminders go.")] = None,
     line1: Annotated[str | None, typer.Option(metavar="TEXT", help="Street and number.")] = None,
     line2: Annotated[str | None, typer.Option(metavar="TEXT", help="What else the address has.")] = None,
-    city: Annotated[str | None, typer.Option(metavar="TEXT")] = None,
-    postal_code: Annotated[str | None, typer.Option(metavar="TEXT")] = None,
+    city: Annotated[str | None, typer.Option(metavar="TEXT", help="Of the address.")] = None,
+    postal_code: Annotated[str | None, typer.Option(metavar="TEXT", help="Of the address, as written there.")] = None,
     state: Annotated[str | None, typer.Option(metavar="TEXT", help="State, county, province or region.")] = None,
     country: Annotated[str | None, typer.Option(metavar="CODE", help="ISO 3166: DE.")] = None,
     tax_id: Annotated[
@@ -93,10 +93,10 @@ def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False
     """
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
-        from clearinghouse.billing import billing_document  # noqa: PLC0415
-        from clearinghouse.identity import gateways  # noqa: PLC0415
-        from settlement.customers.documents import customer_document  # noqa: PLC0415
-        from settlement.customers.store import NoCustomer, find_customer  # noqa: PLC0415
+        from clearinghouse.billing import billing_document
+        from clearinghouse.identity import gateways
+        from settlement.customers.documents import customer_document
+        from settlement.customers.store import NoCustomer, find_customer
 
         found = await gateways.find(connection, gateway)
         try:
@@ -125,8 +125,8 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
-        from settlement.customers.documents import customer_document  # noqa: PLC0415
-        from settlement.customers.store import list_customers  # noqa: PLC0415
+        from settlement.customers.documents import customer_document
+        from settlement.customers.store import list_customers
 
         return [customer_document(customer) for customer in await list_customers(connection)]
 
@@ -147,9 +147,9 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def _change(gateway: str, given: dict[str, object], data_dir: DataDir, as_json: bool) -> None:
     async def work(connection: AsyncConnection) -> dict[str, Any]:
-        from clearinghouse.identity import gateways  # noqa: PLC0415
-        from settlement.customers.documents import customer_document  # noqa: PLC0415
-        from settlement.customers.store import set_details  # noqa: PLC0415
+        from clearinghouse.identity import gateways
+        from settlement.customers.documents import customer_document
+        from settlement.customers.store import set_details
 
         found = await gateways.find(connection, gateway)
         return customer_document(await set_details(connection, found.id, given, actor=actor()))

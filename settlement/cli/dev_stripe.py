@@ -19,11 +19,11 @@ _JOURNAL = "stripe-local.jsonl"
 @asynccontextmanager
 async def stripe_beside_dev(settings: Settings, conninfo: str) -> AsyncIterator[None]:
     """While the block lasts. Everybody has a customer there, so that everybody can pay. OSError for a taken port."""
-    from settlement.cli.stripe_local import endpoints  # noqa: PLC0415
-    from settlement.stripe_local.frame import LocalStripe  # noqa: PLC0415
-    from settlement.stripe_local.handlers import HANDLERS  # noqa: PLC0415
-    from settlement.stripe_local.server import BANNER, stripe_served  # noqa: PLC0415
-    from settlement.stripe_local.store import Store  # noqa: PLC0415
+    from settlement.cli.stripe_local import endpoints
+    from settlement.stripe_local.frame import LocalStripe
+    from settlement.stripe_local.handlers import HANDLERS
+    from settlement.stripe_local.server import BANNER, stripe_served
+    from settlement.stripe_local.store import Store
 
     at = urlsplit(settings.stripe.api_url)
     stripe = LocalStripe(HANDLERS, store=Store(settings.data_dir / _JOURNAL))
@@ -35,10 +35,10 @@ async def stripe_beside_dev(settings: Settings, conninfo: str) -> AsyncIterator[
 
 
 async def _give_customers(conninfo: str) -> None:
-    from sqlalchemy import text  # noqa: PLC0415
+    from sqlalchemy import text
 
-    from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role  # noqa: PLC0415
-    from settlement.customers.store import set_details  # noqa: PLC0415
+    from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+    from settlement.customers.store import set_details
 
     engine = async_engine(in_role(conninfo, ADMIN_ROLE, application_name="clearinghouse-dev"), pool_size=1)
     try:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import DataDir, actor, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of
 from clearinghouse.cli.output import AsJson, print_details, print_json
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import InvalidRequest, NotFound
 from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, walker
 
@@ -57,9 +56,9 @@ def credit(
         raise InvalidRequest(f"--to is credit, refund or outside, not {to[:64]!r}")
 
     async def work(engine: AsyncEngine) -> tuple[Invoice, NewNote]:
-        from settlement.invoices.crediting import Wanted, preview  # noqa: PLC0415
-        from settlement.invoices.crediting import credit as make  # noqa: PLC0415
-        from settlement.invoices.store import find  # noqa: PLC0415
+        from settlement.invoices.crediting import Wanted, preview
+        from settlement.invoices.crediting import credit as make
+        from settlement.invoices.store import find
 
         async with engine.connect() as connection:
             invoice = await find(connection, wanted_id)
@@ -78,8 +77,8 @@ def credit(
 
 
 def _minor(amount: str, invoice: Invoice) -> int | None:
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
-    from settlement.payments.amounts import exact_minor  # noqa: PLC0415
+    from clearinghouse.ledger.money import parse_amount
+    from settlement.payments.amounts import exact_minor
 
     if amount == "all":
         return None
@@ -87,6 +86,6 @@ def _minor(amount: str, invoice: Invoice) -> int | None:
 
 
 def _document(note: NewNote, invoice: Invoice) -> dict[str, Any]:
-    from settlement.invoices.documents import note_document  # noqa: PLC0415
+    from settlement.invoices.documents import note_document
 
     return note_document(note, invoice)

@@ -25,12 +25,12 @@ _Result = TypeVar("_Result")
 
 def as_worker(settings: Settings, work: Callable[[AsyncEngine], Awaitable[_Result]]) -> _Result:
     """In the role of what issues invoices by itself, which an operator's has no rights of."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from clearinghouse.config import LogSettings  # noqa: PLC0415
-    from clearinghouse.database.connect import WORK_ROLE, async_engine, in_role  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from settlement.stripe_link.desk import POOL_SIZE, POOL_WAIT_S  # noqa: PLC0415
+    from clearinghouse.config import LogSettings
+    from clearinghouse.database.connect import WORK_ROLE, async_engine, in_role
+    from clearinghouse.log import configure_logging
+    from settlement.stripe_link.desk import POOL_SIZE, POOL_WAIT_S
 
     async def within(conninfo: str) -> _Result:
         own = in_role(conninfo, WORK_ROLE, application_name="clearinghouse-cli")
@@ -48,10 +48,10 @@ def as_worker(settings: Settings, work: Callable[[AsyncEngine], Awaitable[_Resul
 @asynccontextmanager
 async def walker(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Walker]:
     """Raises BadConfiguration without an account at Stripe."""
-    from settlement.customers.stripe_copy import ensure_customer  # noqa: PLC0415
-    from settlement.invoices.walk import Walker  # noqa: PLC0415
-    from settlement.stripe_link.client import stripe_link  # noqa: PLC0415
-    from settlement.stripe_link.desk import Desk  # noqa: PLC0415
+    from settlement.customers.stripe_copy import ensure_customer
+    from settlement.invoices.walk import Walker
+    from settlement.stripe_link.client import stripe_link
+    from settlement.stripe_link.desk import Desk
 
     if settings.stripe.api_key is None:
         raise BadConfiguration("stripe.api_key_file is not set: invoices are made through an account at Stripe")
@@ -60,7 +60,7 @@ async def walker(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Walke
 
 
 def invoice_id(text: str) -> UUID:
-    from clearinghouse.ids import parse  # noqa: PLC0415
+    from clearinghouse.ids import parse
 
     try:
         return parse("inv", text)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import DataDir, actor, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import InvalidRequest
 from settlement.cli.invoice_desk import as_worker, walker
 
@@ -49,9 +48,9 @@ def rerate(
     card, version = named[1], int(named[2])
 
     async def work(engine: AsyncEngine) -> tuple[Rerating, list[RatedLine]]:
-        from clearinghouse.identity.gateways import find  # noqa: PLC0415
-        from settlement.rerating.finish import finish  # noqa: PLC0415
-        from settlement.rerating.plan import Order, find_or_plan  # noqa: PLC0415
+        from clearinghouse.identity.gateways import find
+        from settlement.rerating.finish import finish
+        from settlement.rerating.plan import Order, find_or_plan
 
         async with engine.connect() as connection:
             gateway_id = (await find(connection, gateway)).id
@@ -67,7 +66,7 @@ def rerate(
 
 
 def _print(found: Rerating, lines: list[RatedLine], *, as_json: bool, is_kept: bool) -> None:
-    from settlement.rerating.documents import rated_line_document, rerating_document  # noqa: PLC0415
+    from settlement.rerating.documents import rated_line_document, rerating_document
 
     document: dict[str, Any] = rerating_document(found, is_kept=is_kept)
     items = [rated_line_document(line) for line in lines]

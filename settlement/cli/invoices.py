@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import DataDir, actor, settings_of, with_engine
+from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of, with_engine
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import InvalidRequest, NotFound
 from settlement.cli import invoice_credit, invoice_rerate
 from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, walker
@@ -70,7 +69,7 @@ def run(
     settings = settings_of(data_dir, config=config)
 
     async def work(engine: AsyncEngine) -> tuple[Planned, Walked | None]:
-        from settlement.invoices.run import plan_due  # noqa: PLC0415
+        from settlement.invoices.run import plan_due
 
         choice = await _choice(engine, period, gateway)
         footer = settings.invoices.footer
@@ -105,7 +104,7 @@ def list_invoices(
     """
 
     async def work(engine: AsyncEngine) -> list[Invoice]:
-        from settlement.invoices.store import newest  # noqa: PLC0415
+        from settlement.invoices.store import newest
 
         choice = await _choice(engine, period, gateway)
         async with engine.connect() as connection:
@@ -122,15 +121,15 @@ def show(id_: InvoiceId, data_dir: DataDir = None, as_json: AsJson = False) -> N
     \b
     Example: clearinghouse invoices show inv_0190c0ffee0123456789abcdef012345
     """
-    from settlement.invoices import documents  # noqa: PLC0415
+    from settlement.invoices import documents
 
     wanted = invoice_id(id_)
 
     async def work(engine: AsyncEngine) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-        from settlement.invoices.note_store import notes_of  # noqa: PLC0415
-        from settlement.invoices.store import events_of, find, lines_of  # noqa: PLC0415
-        from settlement.rerating.documents import rerating_document  # noqa: PLC0415
-        from settlement.rerating.store import all_reratings_of  # noqa: PLC0415
+        from settlement.invoices.note_store import notes_of
+        from settlement.invoices.store import events_of, find, lines_of
+        from settlement.rerating.documents import rerating_document
+        from settlement.rerating.store import all_reratings_of
 
         async with engine.connect() as connection:
             found = await find(connection, wanted)
@@ -178,11 +177,11 @@ def preview(
     """
 
     async def work(engine: AsyncEngine) -> dict[str, Any]:
-        from clearinghouse.database.connect import database_now  # noqa: PLC0415
-        from clearinghouse.identity.gateways import find  # noqa: PLC0415
-        from settlement.currencies import account_currency  # noqa: PLC0415
-        from settlement.invoices.documents import owed_document  # noqa: PLC0415
-        from settlement.invoices.preview import preview as look  # noqa: PLC0415
+        from clearinghouse.database.connect import database_now
+        from clearinghouse.identity.gateways import find
+        from settlement.currencies import account_currency
+        from settlement.invoices.documents import owed_document
+        from settlement.invoices.preview import preview as look
 
         async with engine.connect() as connection:
             found = await find(connection, gateway)
@@ -218,13 +217,13 @@ def void(
     Examples:
       clearinghouse invoices void inv_0190c0ffee0123456789abcdef012345 --reason "wrong address" --reissue
     """
-    from settlement.invoices.documents import invoice_document  # noqa: PLC0415
+    from settlement.invoices.documents import invoice_document
 
     settings, wanted = settings_of(data_dir, config=config), invoice_id(id_)
 
     async def work(engine: AsyncEngine) -> list[Invoice]:
-        from settlement.invoices.void import reissue as issue_again  # noqa: PLC0415
-        from settlement.invoices.void import void as take_back  # noqa: PLC0415
+        from settlement.invoices.void import reissue as issue_again
+        from settlement.invoices.void import void as take_back
 
         async with walker(settings, engine) as walking:
             done = [await take_back(walking, wanted, reason=f"{actor()}: {reason}")]
@@ -241,7 +240,7 @@ def void(
 
 
 async def _walked(settings: Settings, walker: Walker, choice: Choice) -> Walked:
-    from settlement.invoices.run import waiting_invoices, walk_all  # noqa: PLC0415
+    from settlement.invoices.run import waiting_invoices, walk_all
 
     waiting = await waiting_invoices(walker.desk.engine, choice, await walker.desk.now(), not_since=None)
     with _progress(len(waiting)) as told:
@@ -251,8 +250,8 @@ async def _walked(settings: Settings, walker: Walker, choice: Choice) -> Walked:
 @contextmanager
 def _progress(count: int) -> Iterator[Told]:
     """A bar on standard error, where that is a terminal."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("invoices", total=count)
@@ -261,10 +260,10 @@ def _progress(count: int) -> Iterator[Told]:
 
 async def _choice(engine: AsyncEngine, period: str, gateway: str | None) -> Choice:
     """Raises InvalidRequest, NotFound."""
-    import re  # noqa: PLC0415
+    import re
 
-    from clearinghouse.identity.gateways import find  # noqa: PLC0415
-    from settlement.invoices.store import Choice  # noqa: PLC0415
+    from clearinghouse.identity.gateways import find
+    from settlement.invoices.store import Choice
 
     if re.fullmatch(r"([0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?)?", period) is None:
         raise InvalidRequest(
@@ -277,7 +276,7 @@ async def _choice(engine: AsyncEngine, period: str, gateway: str | None) -> Choi
 
 
 def _print_run(planned: Planned, walked: Walked | None, as_json: bool) -> None:
-    from settlement.invoices.documents import invoice_document  # noqa: PLC0415
+    from settlement.invoices.documents import invoice_document
 
     shown = {each.id: each for each in [*planned.invoices, *(walked.invoices if walked is not None else ())]}
     problems = [*planned.problems, *(walked.held if walked is not None else ())]
@@ -298,7 +297,7 @@ def _print_run(planned: Planned, walked: Walked | None, as_json: bool) -> None:
 
 
 def _print_invoices(invoices: list[Invoice], as_json: bool, *, if_empty: str = "There are no invoices.") -> None:
-    from settlement.invoices.documents import invoice_document  # noqa: PLC0415
+    from settlement.invoices.documents import invoice_document
 
     documents = [invoice_document(each) for each in invoices]
     if as_json:

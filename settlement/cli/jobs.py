@@ -57,11 +57,11 @@ def run_job(
     \b
     Example: clearinghouse jobs run ledger-verify
     """
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from clearinghouse.config import LogSettings  # noqa: PLC0415
-    from clearinghouse.job_runs import Outcome, run_document  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
+    from clearinghouse.config import LogSettings
+    from clearinghouse.job_runs import Outcome, run_document
+    from clearinghouse.log import configure_logging
 
     settings = settings_of(data_dir)
     job = _job_of(settings, name)
@@ -77,9 +77,9 @@ def run_job(
 
 
 def _job_of(settings: Settings, name: str) -> Job:
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry
 
-    from settlement.jobs import jobs_of  # noqa: PLC0415
+    from settlement.jobs import jobs_of
 
     jobs = jobs_of(settings, CollectorRegistry())
     for job in jobs:
@@ -89,8 +89,8 @@ def _job_of(settings: Settings, name: str) -> Job:
 
 
 async def _run(conninfo: str, job: Job) -> Run:
-    from settlement.lease import Lease  # noqa: PLC0415
-    from settlement.runs import Runner, RunsElsewhere, process_name, tick_engine  # noqa: PLC0415
+    from settlement.lease import Lease
+    from settlement.runs import Runner, RunsElsewhere, process_name, tick_engine
 
     engine = tick_engine(conninfo)
     try:
@@ -105,8 +105,8 @@ async def _run(conninfo: str, job: Job) -> Run:
 
 
 def _show(settings: Settings, as_json: bool) -> None:
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from clearinghouse.job_runs import jobs_document, lead, standings  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from clearinghouse.job_runs import jobs_document, lead, standings
 
     async def look(engine: AsyncEngine) -> dict[str, Any]:
         async with engine.connect() as connection:

@@ -56,10 +56,10 @@ def set_target(
     \b
     Example: clearinghouse notices set acme --webhook https://acme.example/hooks --low-balance 25
     """
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.notices.targets import set_target, target_of  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.notices.targets import set_target, target_of
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -84,8 +84,8 @@ def secret(gateway: GatewayName, *, data_dir: DataDir = None, as_json: AsJson = 
     \b
     Example: clearinghouse notices secret acme
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.notices.targets import secret_of, target_of  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.notices.targets import secret_of, target_of
 
     settings = settings_of(data_dir)
 
@@ -104,8 +104,8 @@ def rotate(gateway: GatewayName, *, grace: Grace = "24h", data_dir: DataDir = No
     \b
     Example: clearinghouse notices rotate acme --grace 24h
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.notices.targets import rotate_secret, secret_of  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.notices.targets import rotate_secret, secret_of
 
     settings = settings_of(data_dir)
 
@@ -124,12 +124,12 @@ def send_test(gateway: GatewayName, *, data_dir: DataDir = None, as_json: AsJson
     \b
     Example: clearinghouse notices test acme
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ids import show  # noqa: PLC0415
-    from settlement.notices import sent  # noqa: PLC0415
-    from settlement.notices.messages import test_message  # noqa: PLC0415
-    from settlement.notices.targets import target_of  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from clearinghouse.identity import gateways
+    from clearinghouse.ids import show
+    from settlement.notices import sent
+    from settlement.notices.messages import test_message
+    from settlement.notices.targets import target_of
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -157,8 +157,8 @@ def list_all(
     \b
     Example: clearinghouse notices list acme --dead
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.notices import sent  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.notices import sent
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
         gateway_id = (await gateways.find(connection, gateway)).id if gateway is not None else None
@@ -189,10 +189,10 @@ def replay(
     \b
     Example: clearinghouse notices replay ntc_01930c3a5b7c7e8f9a0b1c2d3e4f5a6b
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ids import parse  # noqa: PLC0415
-    from settlement.notices import sent  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from clearinghouse.identity import gateways
+    from clearinghouse.ids import parse
+    from settlement.notices import sent
 
     async def work(connection: AsyncConnection) -> int:
         now = await database_now(connection)
@@ -216,7 +216,7 @@ def _changed(before: str | None, given: str | None) -> str | None:
 
 
 def _amount(before: Decimal | None, given: str | None, currency: str) -> Decimal | None:
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
+    from clearinghouse.ledger.money import parse_amount
 
     if given is None:
         return before
@@ -224,8 +224,8 @@ def _amount(before: Decimal | None, given: str | None, currency: str) -> Decimal
 
 
 def _document(target: Target) -> dict[str, Any]:
-    from clearinghouse.ids import show  # noqa: PLC0415
-    from clearinghouse.ledger.money import show_amount  # noqa: PLC0415
+    from clearinghouse.ids import show
+    from clearinghouse.ledger.money import show_amount
 
     amounts = {"low_balance": target.low_balance, "depleted_below": target.depleted_below}
     return {

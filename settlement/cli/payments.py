@@ -111,8 +111,8 @@ def list_all(
     \b
     Example: clearinghouse payments list acme --state open
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.payments.looking import listed  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.payments.looking import listed
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
         found = await gateways.find(connection, gateway) if gateway is not None else None
@@ -153,11 +153,11 @@ def receipt(
     \b
     Example: clearinghouse payments receipt acme 5000 --by wire --reference "DE89-2026-114"
     """
-    from clearinghouse.errors import InvalidRequest  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
-    from settlement.payments.looking import detailed  # noqa: PLC0415
-    from settlement.payments.operators import RECEIPT_METHODS, enter_receipt  # noqa: PLC0415
+    from clearinghouse.errors import InvalidRequest
+    from clearinghouse.identity import gateways
+    from clearinghouse.ledger.money import parse_amount
+    from settlement.payments.looking import detailed
+    from settlement.payments.operators import RECEIPT_METHODS, enter_receipt
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -214,12 +214,12 @@ def refund(
     \b
     Example: clearinghouse payments refund pay_01930c3a5b7c7e8f9a0b1c2d3e4f5a6b 12.50 --reason "ordered twice"
     """
-    from decimal import Decimal  # noqa: PLC0415
+    from decimal import Decimal
 
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
-    from clearinghouse.payments import parse_payment_id  # noqa: PLC0415
-    from settlement.payments.looking import detailed  # noqa: PLC0415
-    from settlement.payments.operators import refund  # noqa: PLC0415
+    from clearinghouse.ledger.money import parse_amount
+    from clearinghouse.payments import parse_payment_id
+    from settlement.payments.looking import detailed
+    from settlement.payments.operators import refund
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         payment_id = parse_payment_id(payment)
@@ -246,11 +246,11 @@ def write_off(
     \b
     Example: clearinghouse payments write-off acme 31.20 --reason "insolvent" --key case-17
     """
-    from clearinghouse.documents import transfer_document  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ledger import accounts  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
-    from settlement.payments.operators import write_off  # noqa: PLC0415
+    from clearinghouse.documents import transfer_document
+    from clearinghouse.identity import gateways
+    from clearinghouse.ledger import accounts
+    from clearinghouse.ledger.money import parse_amount
+    from settlement.payments.operators import write_off
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -273,7 +273,7 @@ def list_disputes(
     \b
     Example: clearinghouse payments disputes
     """
-    from settlement.payments.looking import disputes  # noqa: PLC0415
+    from settlement.payments.looking import disputes
 
     async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
         return await disputes(connection, all_of_them=everything)
@@ -296,9 +296,9 @@ def forgive_disputes(
     \b
     Example: clearinghouse payments forgive-disputes acme --reason "paid by wire instead"
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ids import show as show_id  # noqa: PLC0415
-    from settlement.payments.operators import forgive_disputes  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from clearinghouse.ids import show as show_id
+    from settlement.payments.operators import forgive_disputes
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         found = await gateways.find(connection, gateway)
@@ -321,9 +321,9 @@ def _ask(
     key: str | None = None,
     saves_card: bool = False,
 ) -> None:
-    from clearinghouse import payments  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from clearinghouse.ledger.money import parse_amount  # noqa: PLC0415
+    from clearinghouse import payments
+    from clearinghouse.identity import gateways
+    from clearinghouse.ledger.money import parse_amount
 
     async def work(engine: AsyncEngine) -> payments.PaymentStanding:
         async with engine.begin() as connection:
@@ -341,9 +341,9 @@ def _ask(
 
 
 def _decide(payment: str, *, approves: bool, reason: str, data_dir: Path | None, as_json: bool) -> None:
-    from clearinghouse.payments import parse_payment_id  # noqa: PLC0415
-    from settlement.payments.looking import detailed  # noqa: PLC0415
-    from settlement.payments.operators import decide_receipt  # noqa: PLC0415
+    from clearinghouse.payments import parse_payment_id
+    from settlement.payments.looking import detailed
+    from settlement.payments.operators import decide_receipt
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         payment_id: UUID = parse_payment_id(payment)
@@ -354,8 +354,8 @@ def _decide(payment: str, *, approves: bool, reason: str, data_dir: Path | None,
 
 
 def _show(payment: str, data_dir: Path | None, as_json: bool) -> None:
-    from clearinghouse.payments import parse_payment_id  # noqa: PLC0415
-    from settlement.payments.looking import detailed  # noqa: PLC0415
+    from clearinghouse.payments import parse_payment_id
+    from settlement.payments.looking import detailed
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         return await detailed(connection, parse_payment_id(payment))

@@ -48,8 +48,8 @@ def list_periods(
     \b
     Example: clearinghouse periods list acme
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.closing.books import closed_periods  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.closing.books import closed_periods
 
     async def work(connection: AsyncConnection) -> list[PeriodBooks]:
         gateway_id = (await gateways.find(connection, gateway)).id if gateway is not None else None
@@ -73,8 +73,8 @@ def show(
     \b
     Example: clearinghouse periods show acme 2026-11-01
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.closing.books import closed_period  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.closing.books import closed_period
 
     first_day = _day(period) if period is not None else None
 
@@ -92,9 +92,9 @@ def preview(gateway: GatewayName, *, data_dir: DataDir = None, as_json: AsJson =
     \b
     Example: clearinghouse periods preview acme
     """
-    from clearinghouse.database.connect import database_now  # noqa: PLC0415
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.closing.books import preview  # noqa: PLC0415
+    from clearinghouse.database.connect import database_now
+    from clearinghouse.identity import gateways
+    from settlement.closing.books import preview
 
     async def work(connection: AsyncConnection) -> PeriodBooks:
         found = await gateways.find(connection, gateway)
@@ -115,9 +115,9 @@ def close(
     \b
     Example: clearinghouse periods close --dry-run
     """
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from settlement.closing.by_hand import close_now  # noqa: PLC0415
+    from settlement.closing.by_hand import close_now
 
     with database_explained(), database(settings_of(data_dir)) as conninfo:
         done = asyncio.run(close_now(conninfo, is_dry_run=dry_run))
@@ -134,9 +134,9 @@ def close(
 
 
 def _day(text: str) -> date:
-    from datetime import date  # noqa: PLC0415
+    from datetime import date
 
-    from clearinghouse.errors import InvalidRequest  # noqa: PLC0415
+    from clearinghouse.errors import InvalidRequest
 
     try:
         return date.fromisoformat(text)
@@ -147,7 +147,7 @@ def _day(text: str) -> date:
 
 
 def _documents(found: list[PeriodBooks]) -> list[dict[str, Any]]:
-    from settlement.closing.documents import period_document  # noqa: PLC0415
+    from settlement.closing.documents import period_document
 
     return [period_document(each, has_lines=False) for each in found]
 
@@ -166,7 +166,7 @@ def _print_many(found: list[PeriodBooks], as_json: bool, *, if_empty: str) -> No
 
 
 def _print_one(books: PeriodBooks, as_json: bool) -> None:
-    from settlement.closing.documents import period_document  # noqa: PLC0415
+    from settlement.closing.documents import period_document
 
     document = period_document(books, has_lines=True)
     if as_json:

@@ -43,13 +43,13 @@ def report(
       clearinghouse reconcile report --month 2026-10 --json
       clearinghouse reconcile report --from 2026-10-01 --to 2026-10-15
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
+    from datetime import UTC, datetime
 
-    from clearinghouse.config import LogSettings  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from settlement.reconciliation.documents import report_document  # noqa: PLC0415
-    from settlement.reconciliation.months import chosen  # noqa: PLC0415
-    from settlement.reconciliation.run import reconciled  # noqa: PLC0415
+    from clearinghouse.config import LogSettings
+    from clearinghouse.log import configure_logging
+    from settlement.reconciliation.documents import report_document
+    from settlement.reconciliation.months import chosen
+    from settlement.reconciliation.run import reconciled
 
     period = chosen(month, begin, end, now=datetime.now(UTC))
     settings = settings_of(data_dir)
@@ -80,7 +80,7 @@ def _print(found: Report) -> None:
 
 
 def _print_section(section: Section) -> None:
-    from settlement.reconciliation.documents import all_shown, shown  # noqa: PLC0415
+    from settlement.reconciliation.documents import all_shown, shown
 
     typer.echo(f"\n{section.title}: {_verdict(section)}")
     for why in section.not_compared:

@@ -34,7 +34,7 @@ To = Annotated[
 
 def chooser(period: str | None, begin: str | None, end: str | None) -> Callable[[Timeline, datetime], Chosen]:
     """InvalidRequest where both a period and times are given, or one time alone."""
-    from settlement.statements import choice  # noqa: PLC0415
+    from settlement.statements import choice
 
     if begin is None and end is None:
         return lambda timeline, now: choice.chosen_period(period or choice.LAST, timeline, now=now)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearinghouse.cli.context import DataDir, in_transaction, settings_of, with_engine
+from clearinghouse.cli.context import ConfigFile, DataDir, in_transaction, settings_of, with_engine
 from clearinghouse.cli.gateways import GatewayName
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table, replacing
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import Conflict
 from settlement.cli.spans import From, PeriodName, To, chooser
 
@@ -64,7 +63,7 @@ def show(
       clearinghouse statements show acme --period current
       clearinghouse statements show acme --period 2026-10 --json
     """
-    from settlement.statements.document import statement_document  # noqa: PLC0415
+    from settlement.statements.document import statement_document
 
     account = _account(settings_of(data_dir, config=config), gateway, period, begin, end)
     if as_json:
@@ -97,7 +96,7 @@ def pdf(
       clearinghouse statements pdf acme --period 2026-10 -o acme-2026-10.pdf
       clearinghouse statements pdf acme --period 2026-10 --due -o invoice-acme-2026-10.pdf
     """
-    from settlement.statements.pdf import Typesetter  # noqa: PLC0415
+    from settlement.statements.pdf import Typesetter
 
     settings = settings_of(data_dir, config=config)
     statement = _final(settings, gateway, period, begin, end)
@@ -128,7 +127,7 @@ def csv(
     \b
     Example: clearinghouse statements csv acme --period 2026-10 -o acme-2026-10.csv
     """
-    from settlement.statements.table import statement_csv  # noqa: PLC0415
+    from settlement.statements.table import statement_csv
 
     content = statement_csv(_final(settings_of(data_dir, config=config), gateway, period, begin, end))
     with replacing(output) as file:
@@ -143,9 +142,9 @@ def _final(settings: Settings, gateway: str, period: str | None, begin: str | No
 
 
 def _account(settings: Settings, gateway: str, period: str | None, begin: str | None, end: str | None) -> Account:
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.statements.books import statement_of  # noqa: PLC0415
-    from settlement.statements.statement import Party  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.statements.books import statement_of
+    from settlement.statements.statement import Party
 
     choose = chooser(period, begin, end)
     issuer = Party(settings.statements.issuer_name, _lines(settings.statements.issuer_address))
@@ -159,8 +158,8 @@ def _account(settings: Settings, gateway: str, period: str | None, begin: str | 
 
 
 def _demanded(settings: Settings, gateway: str, statement: Statement) -> Statement:
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.statements.demand import demanded  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.statements.demand import demanded
 
     async def work(connection: AsyncConnection) -> Statement:
         found = await gateways.find(connection, gateway)
@@ -174,7 +173,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _print(account: Account) -> None:
-    from settlement.statements.document import statement_document  # noqa: PLC0415
+    from settlement.statements.document import statement_document
 
     shown = statement_document(account)
     names = ("number", "begins_at", "ends_at", "time_zone", "currency", "opening", "usage", "closing")

@@ -59,7 +59,7 @@ def list_events(  # noqa: PLR0917 - typer's way to have options
       clearinghouse stripe events list --state parked
       clearinghouse stripe events list --object in_1Nv0FGQ9RKHgCVdK --json
     """
-    from settlement.stripe_link import inbox_reading  # noqa: PLC0415
+    from settlement.stripe_link import inbox_reading
 
     if state is not None and state not in inbox_reading.STATES:
         raise InvalidRequest(f"There is no state {state[:40]!r}: {', '.join(inbox_reading.STATES)}.")
@@ -92,7 +92,7 @@ def show(
     """
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
-        from settlement.stripe_link import inbox_reading  # noqa: PLC0415
+        from settlement.stripe_link import inbox_reading
 
         return await inbox_reading.show_event(connection, event_id)
 
@@ -117,7 +117,7 @@ def replay(
     """
 
     async def work(connection: AsyncConnection) -> int:
-        from settlement.stripe_link import inbox_reading  # noqa: PLC0415
+        from settlement.stripe_link import inbox_reading
 
         return await inbox_reading.replay(connection, event_ids, actor=actor())
 
@@ -135,7 +135,7 @@ def redrive(kind: _Type = None, data_dir: DataDir = None, as_json: AsJson = Fals
     """
 
     async def work(connection: AsyncConnection) -> int:
-        from settlement.stripe_link import inbox_reading  # noqa: PLC0415
+        from settlement.stripe_link import inbox_reading
 
         return await inbox_reading.redrive(connection, kind=kind, actor=actor())
 
@@ -157,7 +157,7 @@ def close(
     """
 
     async def work(connection: AsyncConnection) -> int:
-        from settlement.stripe_link import inbox_reading  # noqa: PLC0415
+        from settlement.stripe_link import inbox_reading
 
         return await inbox_reading.close(connection, event_ids, reason=reason, actor=actor())
 

@@ -40,12 +40,12 @@ def stripe_local(
       clearinghouse stripe-local --webhook http://127.0.0.1:8080/webhooks/stripe
       clearinghouse stripe-local --port 0 --journal stripe.jsonl --tax DE=19
     """
-    from clearinghouse.process import run  # noqa: PLC0415
-    from settlement.stripe_local.desk import House  # noqa: PLC0415
-    from settlement.stripe_local.errors import StripeError  # noqa: PLC0415
-    from settlement.stripe_local.frame import LocalStripe  # noqa: PLC0415
-    from settlement.stripe_local.handlers import HANDLERS  # noqa: PLC0415
-    from settlement.stripe_local.store import Store  # noqa: PLC0415
+    from clearinghouse.process import run
+    from settlement.stripe_local.desk import House
+    from settlement.stripe_local.errors import StripeError
+    from settlement.stripe_local.frame import LocalStripe
+    from settlement.stripe_local.handlers import HANDLERS
+    from settlement.stripe_local.store import Store
 
     house = House(tax_percent_by_country=dict(_tax(one) for one in taxes or []))
     try:
@@ -59,9 +59,9 @@ def stripe_local(
 
 
 async def _main(stripe: LocalStripe, host: str, port: int, stop: asyncio.Event) -> None:
-    from settlement.stripe_local.description import API_VERSION  # noqa: PLC0415
-    from settlement.stripe_local.keys import DEFAULT_KEY, DEFAULT_WEBHOOK_SECRET  # noqa: PLC0415
-    from settlement.stripe_local.server import BANNER, stripe_served  # noqa: PLC0415
+    from settlement.stripe_local.description import API_VERSION
+    from settlement.stripe_local.keys import DEFAULT_KEY, DEFAULT_WEBHOOK_SECRET
+    from settlement.stripe_local.server import BANNER, stripe_served
 
     async with stripe_served(stripe, host=host, port=port) as base_url:
         typer.echo(BANNER)
@@ -74,8 +74,8 @@ async def _main(stripe: LocalStripe, host: str, port: int, stop: asyncio.Event) 
 
 def endpoints(stripe: LocalStripe, urls: list[str]) -> None:
     """The endpoints that were asked for, unless the journal has them already."""
-    from settlement.stripe_local.events import new_endpoint  # noqa: PLC0415
-    from settlement.stripe_local.keys import DEFAULT_WEBHOOK_SECRET  # noqa: PLC0415
+    from settlement.stripe_local.events import new_endpoint
+    from settlement.stripe_local.keys import DEFAULT_WEBHOOK_SECRET
 
     desk = stripe.desk()
     known = {one["url"] for one in desk.changes.each("webhook_endpoint")}
@@ -86,7 +86,7 @@ def endpoints(stripe: LocalStripe, urls: list[str]) -> None:
 
 
 def _tax(given: str) -> tuple[str, str]:
-    from decimal import Decimal, InvalidOperation  # noqa: PLC0415
+    from decimal import Decimal, InvalidOperation
 
     country, _, percent = given.partition("=")
     try:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from clearinghouse.cli.context import BadConfiguration, DataDir, actor, settings_of, with_engine
+from clearinghouse.cli.context import BadConfiguration, ConfigFile, DataDir, actor, settings_of, with_engine
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from clearinghouse.cli.quantities import amount_wei, eth
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -192,8 +191,8 @@ def list_topups(
     """
 
     async def work(engine: AsyncEngine) -> tuple[list[Topup], dict[str, Any] | None]:
-        from settlement.topups.documents import standing_document  # noqa: PLC0415
-        from settlement.topups.store import TopupStore, read_standing  # noqa: PLC0415
+        from settlement.topups.documents import standing_document
+        from settlement.topups.store import TopupStore, read_standing
 
         async with engine.connect() as connection:
             stands = await read_standing(connection)
@@ -224,8 +223,8 @@ def show(id_: _Id, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     wanted = _id(id_)
 
     async def work(engine: AsyncEngine) -> tuple[Topup, list[dict[str, Any]]]:
-        from settlement.topups.documents import event_documents  # noqa: PLC0415
-        from settlement.topups.store import TopupStore  # noqa: PLC0415
+        from settlement.topups.documents import event_documents
+        from settlement.topups.store import TopupStore
 
         store = TopupStore(engine, actor=actor())
         return await _found(store, wanted), event_documents(await store.events(wanted))
@@ -262,8 +261,8 @@ def new_wallet(
       openssl rand -hex 32 > wallet_password && chmod 600 wallet_password
       clearinghouse topup new-wallet treasury.json --password-file wallet_password
     """
-    from chain.keystore import KeystoreError, create_keystore  # noqa: PLC0415
-    from chain.signatures import checksum_address  # noqa: PLC0415
+    from chain.keystore import KeystoreError, create_keystore
+    from chain.signatures import checksum_address
 
     try:
         password = password_file.read_text(encoding="utf-8").rstrip("\r\n")
@@ -281,11 +280,11 @@ async def _opened(
     settings: Settings, engine: AsyncEngine, *, only_follows: bool = False
 ) -> AsyncIterator[tuple[Topups, TopupStore]]:
     """With the wallet; to follow what is in flight it need not be there any more. Raises TopupRefused."""
-    from clearinghouse.config import LogSettings  # noqa: PLC0415
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from settlement.topups.conditions import TopupRefused  # noqa: PLC0415
-    from settlement.topups.store import TopupStore  # noqa: PLC0415
-    from settlement.topups.wired import absent_wallet, topups_of, wallet_of  # noqa: PLC0415
+    from clearinghouse.config import LogSettings
+    from clearinghouse.log import configure_logging
+    from settlement.topups.conditions import TopupRefused
+    from settlement.topups.store import TopupStore
+    from settlement.topups.wired import absent_wallet, topups_of, wallet_of
 
     configure_logging(LogSettings(format="console", level="warning"))
     store = TopupStore(engine, actor=actor())
@@ -304,9 +303,9 @@ async def _planned(
     settings: Settings, engine: AsyncEngine, topups: Topups, store: TopupStore, amounts: Amounts | None
 ) -> _Plan:
     """As advised, or the amounts that were named. Raises TopupRefused."""
-    from settlement.topups.advice import escrow_to_fund, newest_advice  # noqa: PLC0415
-    from settlement.topups.documents import planned_document  # noqa: PLC0415
-    from settlement.topups.wired import rules_of  # noqa: PLC0415
+    from settlement.topups.advice import escrow_to_fund, newest_advice
+    from settlement.topups.documents import planned_document
+    from settlement.topups.wired import rules_of
 
     sender = escrow_to_fund(settings)
     async with engine.connect() as connection:
@@ -322,7 +321,7 @@ async def _planned(
 
 async def _followed(topups: Topups, store: TopupStore, id_: UUID, *, until_sent: bool) -> Topup:
     """Until it has ended, or is sent. What hinders it is told once."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
     told = ""
     while True:
@@ -346,7 +345,7 @@ async def _found(store: TopupStore, id_: UUID) -> Topup:
 
 
 def _amounts(deposit: str | None, reserve: str | None) -> Amounts | None:
-    from chain.funding import Amounts  # noqa: PLC0415
+    from chain.funding import Amounts
 
     if deposit is None and reserve is None:
         return None
@@ -354,7 +353,7 @@ def _amounts(deposit: str | None, reserve: str | None) -> Amounts | None:
 
 
 def _id(text: str) -> UUID:
-    from uuid import UUID  # noqa: PLC0415
+    from uuid import UUID
 
     try:
         return UUID(text)
@@ -364,7 +363,7 @@ def _id(text: str) -> UUID:
 
 def _require_yes(yes: bool, question: str) -> None:
     """Raises InvalidRequest where nobody can be asked, and typer.Abort where the answer is no."""
-    import sys  # noqa: PLC0415
+    import sys
 
     if yes:
         return
@@ -374,7 +373,7 @@ def _require_yes(yes: bool, question: str) -> None:
 
 
 def _document(topup: Topup) -> dict[str, Any]:
-    from settlement.topups.documents import topup_document  # noqa: PLC0415
+    from settlement.topups.documents import topup_document
 
     return topup_document(topup)
 

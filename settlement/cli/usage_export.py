@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearinghouse.cli.context import DataDir, settings_of, with_engine
+from clearinghouse.cli.context import ConfigFile, DataDir, settings_of, with_engine
 from clearinghouse.cli.gateways import GatewayName
 from clearinghouse.cli.output import replacing
-from clearinghouse.cli.running import ConfigFile
 from clearinghouse.errors import InvalidRequest
 from settlement.cli.spans import From, PeriodName, To, chooser
 from settlement.exports.forms import Form
@@ -48,9 +47,9 @@ def export(
       clearinghouse usage export acme --period 2026-10 --format csv -o acme-2026-10.csv
       clearinghouse usage export acme --from 2026-10-01 --to 2026-10-07 --format parquet -o week.parquet
     """
-    from clearinghouse.identity import gateways  # noqa: PLC0415
-    from settlement.exports.parquet import NoArrow  # noqa: PLC0415
-    from settlement.exports.reading import export_usage  # noqa: PLC0415
+    from clearinghouse.identity import gateways
+    from settlement.exports.parquet import NoArrow
+    from settlement.exports.reading import export_usage
 
     choose = chooser(period, begin, end)
 
@@ -75,8 +74,8 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("")

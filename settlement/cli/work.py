@@ -11,13 +11,13 @@ import typer
 
 from clearinghouse.cli.context import (
     BadConfiguration,
+    ConfigFile,
     DataDir,
     database_explained,
     embedded_database,
     require_newest_schema,
     settings_of,
 )
-from clearinghouse.cli.running import ConfigFile
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,8 +46,8 @@ def work(
     \b
       clearinghouse work --config /etc/clearinghouse/worker.toml
     """
-    from clearinghouse.log import configure_logging  # noqa: PLC0415
-    from clearinghouse.process import run  # noqa: PLC0415
+    from clearinghouse.log import configure_logging
+    from clearinghouse.process import run
 
     settings = settings_of(config=config, flags={"data_dir": data_dir, "work.metrics_port": metrics_port})
     configure_logging(settings.log)
@@ -74,15 +74,15 @@ def _worker_database(settings: Settings) -> Iterator[str]:
 
 
 async def _main(settings: Settings, conninfo: str, stop: asyncio.Event) -> None:
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry
 
-    from clearinghouse.configured import revealed  # noqa: PLC0415
-    from clearinghouse.readiness import Readiness  # noqa: PLC0415
-    from settlement.jobs import jobs_of  # noqa: PLC0415
-    from settlement.lease import Lease  # noqa: PLC0415
-    from settlement.work_metrics import WorkMetrics  # noqa: PLC0415
-    from settlement.work_port import work_app, work_served  # noqa: PLC0415
-    from settlement.worker import Worker  # noqa: PLC0415
+    from clearinghouse.configured import revealed
+    from clearinghouse.readiness import Readiness
+    from settlement.jobs import jobs_of
+    from settlement.lease import Lease
+    from settlement.work_metrics import WorkMetrics
+    from settlement.work_port import work_app, work_served
+    from settlement.worker import Worker
 
     async with await Lease.connected(conninfo):
         pass  # what is wrong with the database or the login is said here and now, and not to a log every second
@@ -99,17 +99,17 @@ async def _main(settings: Settings, conninfo: str, stop: asyncio.Event) -> None:
 
 def _beside_the_jobs(settings: Settings, conninfo: str, registry: CollectorRegistry) -> Iterator[_Running]:
     """What every worker does, whether it leads or not."""
-    from settlement.billing_watch.metrics import BillingMetrics  # noqa: PLC0415
-    from settlement.billing_watch.watch import BillingWatch  # noqa: PLC0415
+    from settlement.billing_watch.metrics import BillingMetrics
+    from settlement.billing_watch.watch import BillingWatch
 
     yield BillingWatch(conninfo, settings.dunning, BillingMetrics(registry)).run
     if settings.stripe.api_key is None:
         return
-    from settlement.customers.stripe_copy import ensure_customer  # noqa: PLC0415
-    from settlement.payments.clerk import Clerk  # noqa: PLC0415
-    from settlement.stripe_link.handlers import HANDLERS  # noqa: PLC0415
-    from settlement.stripe_link.inbox_metrics import InboxMetrics  # noqa: PLC0415
-    from settlement.stripe_link.processor import Processor  # noqa: PLC0415
+    from settlement.customers.stripe_copy import ensure_customer
+    from settlement.payments.clerk import Clerk
+    from settlement.stripe_link.handlers import HANDLERS
+    from settlement.stripe_link.inbox_metrics import InboxMetrics
+    from settlement.stripe_link.processor import Processor
 
     metrics, shutdown_timeout_s = InboxMetrics(registry), settings.limits.shutdown_timeout_s
     yield Processor(conninfo, settings.stripe, HANDLERS, metrics=metrics, shutdown_timeout_s=shutdown_timeout_s).run
@@ -120,7 +120,7 @@ def _beside_the_jobs(settings: Settings, conninfo: str, registry: CollectorRegis
 
 async def _together(stop: asyncio.Event, *running: _Running) -> None:
     """Until all have ended. A bug that ends one ends the others: somebody starts all of them again."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
     tasks = [asyncio.ensure_future(each(stop)) for each in running]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -134,15 +134,15 @@ async def beside_dev(settings: Settings, conninfo: str, stripe_local: bool) -> A
 
     In the same process, so that one Ctrl-C ends both and the embedded database has one owner.
     """
-    import asyncio  # noqa: PLC0415
-    from contextlib import nullcontext  # noqa: PLC0415
+    import asyncio
+    from contextlib import nullcontext
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry
 
-    from settlement.cli.dev_stripe import stripe_beside_dev  # noqa: PLC0415
-    from settlement.jobs import jobs_of  # noqa: PLC0415
-    from settlement.work_metrics import WorkMetrics  # noqa: PLC0415
-    from settlement.worker import Worker  # noqa: PLC0415
+    from settlement.cli.dev_stripe import stripe_beside_dev
+    from settlement.jobs import jobs_of
+    from settlement.work_metrics import WorkMetrics
+    from settlement.worker import Worker
 
     registry = CollectorRegistry()  # nobody reads it: `clearinghouse jobs` tells the same
     jobs = jobs_of(settings, registry)

@@ -56,14 +56,6 @@ class Terms:
     begins_at: datetime | None = None
 
 
-async def terms_at(connection: AsyncConnection, gateway_id: UUID, at: datetime) -> Terms:
-    """The terms that hold for a gateway at an instant: DEFAULT_TERMS before the first of its own."""
-    query = text("""SELECT * FROM billing_terms WHERE gateway_id = :gateway_id AND begins_at <= :at
-                     ORDER BY begins_at DESC LIMIT 1""")
-    row = (await connection.execute(query, {"gateway_id": gateway_id, "at": at})).mappings().one_or_none()
-    return DEFAULT_TERMS if row is None else terms_of(row)
-
-
 async def all_terms(connection: AsyncConnection, gateway_id: UUID) -> list[Terms]:
     """Those that were agreed on with a gateway, past and to come, oldest first."""
     query = text("SELECT * FROM billing_terms WHERE gateway_id = :gateway_id ORDER BY begins_at")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
-
-from clearinghouse import cells
 
 
 class Form(StrEnum):
@@ -14,10 +11,3 @@ class Form(StrEnum):
     CSV = "csv"
     JSON_LINES = "jsonl"
     PARQUET = "parquet"
-
-
-MEDIA_TYPES: Final = {
-    Form.CSV: cells.MEDIA_TYPE,
-    Form.JSON_LINES: "application/jsonl",
-    Form.PARQUET: "application/vnd.apache.parquet",
-}

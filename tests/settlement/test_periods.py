@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clearinghouse.errors import InvalidRequest
 from settlement.cadence import parse_cadence
-from settlement.periods import Change, Period, Terms, Timeline, Way, final_until
+from settlement.periods import Change, Period, Terms, Timeline, Way
 from settlement.time_zones import local_day
 from tests.settlement.billing import TERMS, chain, timelines
 
@@ -180,21 +180,10 @@ def test_new_rules_for_a_zone_leave_no_gap_after_what_was_already_billed() -> No
     assert april.end == at("2026-05-01T00:00Z")
 
 
-def test_a_period_is_closed_when_clocks_may_differ_and_the_oldest_transaction_is_younger() -> None:
+def test_a_period_is_closed_at_its_end_and_not_a_microsecond_before() -> None:
     timeline = Timeline(at("2026-10-01T00:00Z"), terms("monthly"))
-    october = timeline.first()
-
-    def closed(now: str, oldest_open: str | None = None) -> list[Period]:
-        oldest = None if oldest_open is None else at(oldest_open)
-        final = final_until(at(now), settling=timedelta(minutes=5), oldest_open=oldest)
-        return list(timeline.closed(last=None, final=final))
-
-    assert closed("2026-11-01T00:04:59.999999Z") == []
-    assert closed("2026-11-01T00:05Z") == [october]
-    assert closed("2026-11-01T00:30Z", "2026-10-31T23:59:59.999999Z") == [], "it may still commit one of October"
-    assert closed("2026-11-01T00:30Z", "2026-11-01T00:00Z") == [october]
-    with pytest.raises(ValueError, match="not final"):
-        final_until(at("2026-11-01T00:00Z"), settling=-MOMENT, oldest_open=None)
+    assert list(timeline.closed(last=None, final=at("2026-10-31T23:59:59.999999Z"))) == []
+    assert list(timeline.closed(last=None, final=at("2026-11-01T00:00Z"))) == [timeline.first()]
 
 
 def test_instants_are_compared_as_instants_in_whatever_zone_they_come() -> None:

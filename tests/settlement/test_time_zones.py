@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearinghouse.errors import InvalidRequest
-from settlement.time_zones import day_begins_at, local_day, rules_version, time_zone, time_zone_names
+from settlement.time_zones import day_begins_at, local_day, time_zone, time_zone_names
 from tests.settlement.billing import DAYS, ZONES
 
 MOMENT = timedelta(microseconds=1)
@@ -76,7 +76,6 @@ def test_a_name_in_other_letters_is_refused_with_the_right_one() -> None:
 def test_every_name_can_be_read() -> None:
     assert len(time_zone_names()) > 500
     assert {time_zone(name).key for name in time_zone_names()} == time_zone_names()
-    assert rules_version() >= "2025"
 
 
 def test_the_rules_of_the_system_are_not_asked(tmp_path: Path) -> None:

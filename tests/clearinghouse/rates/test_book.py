@@ -1,4 +1,4 @@
-"""Which version of a card holds when, to the microsecond, and what a snapshot may be used for."""
+"""Which version of a card holds when, to the microsecond."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 
 from clearinghouse.rates.book import CardConflict, RateBook
 from clearinghouse.rates.card import CardVersion, Rate, RateUnknown, Tier
-from clearinghouse.rates.quote import Position
 from clearinghouse.rates.units import Per
-from clearinghouse.rates.usage import Cost, Usage
-from tests.clearinghouse.rates.parts import ETH_USD, NOW
+from tests.clearinghouse.rates.parts import NOW
 
 US = timedelta(microseconds=1)
 #: Close together, so that versions meet.
@@ -46,30 +44,6 @@ def test_the_version_that_began_last_holds_and_of_those_the_highest(
                 book.at(card, at)
 
 
-@given(histories, instants, instants)
-def test_a_snapshot_says_what_the_book_says_for_as_long_as_it_is_valid(
-    history: list[tuple[str, int, datetime]], taken: datetime, at: datetime
-) -> None:
-    book = RateBook(version(*entry) for entry in history)
-    snapshot = book.snapshot(taken)
-    assert snapshot.is_valid_at(taken)
-    if snapshot.is_valid_at(at):
-        assert snapshot.cards == book.snapshot(at).cards
-        for card in snapshot.cards:
-            assert snapshot.card(card) is book.at(card, at)
-
-
-@given(histories, instants)
-def test_a_snapshot_ends_where_a_next_version_begins(history: list[tuple[str, int, datetime]], taken: datetime) -> None:
-    book = RateBook(version(*entry) for entry in history)
-    snapshot = book.snapshot(taken)
-    if snapshot.valid_until is not None:
-        assert book.snapshot(snapshot.valid_until).cards != snapshot.cards
-        assert book.snapshot(snapshot.valid_until - US).cards == snapshot.cards
-    if snapshot.valid_from is not None:
-        assert book.snapshot(snapshot.valid_from - US).cards != snapshot.cards
-
-
 def test_a_version_holds_from_its_instant_on_and_not_a_microsecond_before() -> None:
     book = RateBook([version("a", 1, NOW - 5 * US), version("a", 2, NOW)])
     assert book.at("a", NOW - US).version == 1
@@ -78,37 +52,18 @@ def test_a_version_holds_from_its_instant_on_and_not_a_microsecond_before() -> N
     assert book.versions("b") == ()
 
 
-def test_book_and_snapshot_quote_alike() -> None:
-    book = RateBook([version("a", 1, NOW), version("a", 2, NOW + US, price="2")])
-    usage, cost = Usage("", "", "", duration_ns=10**9), Cost(0, ETH_USD)
-    assert book.quote("a", usage, cost, NOW).charge == 1
-    assert book.quote("a", usage, cost, NOW + US).charge == 2
-    position = Position(5)
-    assert book.snapshot(NOW).quote("a", usage, cost, before=position) == book.quote(
-        "a", usage, cost, NOW, before=position
-    )
-    assert book.snapshot(NOW).charge_max("a", usage, cost) == 1
-    assert book.snapshot(NOW).rate("a", "", "", "").per is Per.SECOND
-
-
 def test_a_card_that_is_not_there_has_no_price() -> None:
     book = RateBook([version("a", 1, NOW)])
     for card, at in (("a", NOW - US), ("b", NOW)):
         with pytest.raises(RateUnknown, match="no rate card"):
             book.at(card, at)
-        with pytest.raises(RateUnknown, match="no rate card"):
-            book.snapshot(at).card(card)
-    assert book.snapshot(NOW - US).cards == {}
 
 
-def test_a_snapshot_cannot_be_changed_and_an_older_one_keeps_its_word() -> None:
+def test_an_older_book_keeps_its_word() -> None:
     book = RateBook([version("a", 1, NOW)])
-    snapshot = book.snapshot(NOW)
     newer = book.with_version(version("a", 2, NOW, price="2"), now=NOW)
     assert newer.at("a", NOW).version == 2
-    assert book.at("a", NOW).version == snapshot.card("a").version == 1
-    with pytest.raises(TypeError):
-        snapshot.cards["a"] = newer.at("a", NOW)  # type: ignore[index]
+    assert book.at("a", NOW).version == 1
 
 
 def test_versions_that_contradict_each_other_are_refused() -> None:

@@ -14,9 +14,11 @@ from chain.fees import FIXED, LIVE, LV2V, UNTYPED, JobTypeError, billable_units
 from chain.rates import EthPrice
 from clearinghouse import pricing
 from clearinghouse.rates.card import CardVersion, Floor, Rate, RateUnknown, Tier
-from clearinghouse.rates.quote import START, Position, Quote, charge_max, quote_call
+from clearinghouse.rates.quote import START, Position, Quote, quote_call
+from clearinghouse.rates.rules import Rule
 from clearinghouse.rates.units import GRAIN, Per, show_fraction, to_grains
 from clearinghouse.rates.usage import Cost, Usage, Work, usage_of_call
+from clearinghouse.rating import by_rule
 from tests.clearinghouse.rates.parts import (
     ETH_USD,
     NOW,
@@ -142,7 +144,8 @@ def test_no_position_makes_a_call_dearer_than_the_gate_before_signing_took_it_fo
     card: CardVersion, call: tuple[Usage, Cost], before: Position, allowed: bool
 ) -> None:
     quote = quote_call(card, *call, before=before, may_be_below_cost=allowed)
-    assert quote.charge <= charge_max(card, *call)
+    rule = Rule(1, quote.rate, card)
+    assert quote.charge <= by_rule(rule, *call, may_be_below_cost=allowed).charge
 
 
 @settings(max_examples=30)
@@ -214,8 +217,6 @@ def test_a_price_a_minute_is_exact_over_a_period_and_within_a_grain_at_each_call
 def test_a_rate_by_what_was_not_measured_is_no_rate() -> None:
     with pytest.raises(RateUnknown, match="per second, which was not measured"):
         quote_call(per_second("1"), Usage("", "", "", pixels=5), FREE)
-    with pytest.raises(RateUnknown):
-        charge_max(per_second("1"), Usage("", "", "", pixels=5), FREE)
 
 
 def test_a_cost_in_another_currency_and_values_that_cannot_be_are_bugs() -> None:

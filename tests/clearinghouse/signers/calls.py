@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -205,4 +205,3 @@ class Call:
 
 
 Break = Callable[[Call], object]
-Table = Mapping[str, tuple[Break, int, str]]

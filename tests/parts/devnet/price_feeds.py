@@ -52,9 +52,6 @@ class PriceFeed:
         set_round = "setRound(uint80,int256,uint256,uint256,uint80)"
         self.devnet.send(self.address, set_round, self.round_id, answer, started_at, updated_at, answered_in)
 
-    def set_decimals(self, decimals: int) -> None:
-        self.devnet.send(self.address, "setDecimals(uint8)", decimals)
-
 
 @dataclass
 class PriceFeeds:

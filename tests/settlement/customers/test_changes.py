@@ -21,7 +21,7 @@ from clearinghouse.identity import gateways
 from clearinghouse.identity.gateways import Gateway
 from clearinghouse.ids import show, uuid7
 from settlement.customers.changes import Schedule, cancel_changes, change_terms, schedule, set_end_of_free_terms
-from settlement.customers.terms import DEFAULT_TERMS, Terms, all_terms, terms_at
+from settlement.customers.terms import DEFAULT_TERMS, Terms, all_terms
 from settlement.periods import Period, Way
 from settlement.timelines import timeline_of
 from tests.parts.books import commit, usage
@@ -61,8 +61,6 @@ async def test_a_gateway_nobody_agreed_on_anything_with_is_prepaid_in_months(
 ) -> None:
     found = await seen(admin, gateway_id)
     assert (found.now, found.to_come) == (DEFAULT_TERMS, ())
-    async with admin.connect() as connection:
-        assert await terms_at(connection, gateway_id, datetime.now(UTC)) == DEFAULT_TERMS
 
 
 async def test_another_way_begins_where_the_period_ends_and_not_before(admin: AsyncEngine, gateway_id: UUID) -> None:
@@ -70,9 +68,6 @@ async def test_another_way_begins_where_the_period_ends_and_not_before(admin: As
     assert found.now == DEFAULT_TERMS
     (coming,) = found.to_come
     assert (coming.way, coming.credit_limit, coming.begins_at) == (Way.POSTPAID, Decimal(500), found.period.end)
-    async with admin.connect() as connection:
-        assert await terms_at(connection, gateway_id, found.period.end - timedelta(microseconds=1)) == DEFAULT_TERMS
-        assert await terms_at(connection, gateway_id, found.period.end) == coming
 
 
 async def test_a_change_that_has_not_begun_is_replaced_or_taken_back(admin: AsyncEngine, gateway_id: UUID) -> None:

@@ -20,7 +20,7 @@ from clearinghouse.cells import text_of
 from clearinghouse.instants import parse_rfc3339, rfc3339
 from clearinghouse.issuances import Issuance, issuance_json
 from settlement.exports.columns import COLUMNS, NULLABLE, Kind
-from settlement.exports.forms import MEDIA_TYPES, Form
+from settlement.exports.forms import Form
 from settlement.exports.parquet import ROWS_PER_GROUP, NoArrow
 from settlement.exports.usage import open_writer
 from tests.settlement.exports.examples import issuance, issuances, many
@@ -182,10 +182,6 @@ def test_without_arrow_the_refusal_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(NoArrow, match=r"livepeer-clearinghouse\[parquet\]"):
         open_writer(Form.PARQUET, io.BytesIO())
-
-
-def test_every_form_has_a_media_type() -> None:
-    assert set(MEDIA_TYPES) == set(Form)
 
 
 def test_exact_amounts_sum_to_what_the_books_have() -> None:
