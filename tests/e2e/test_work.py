@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 JOBS = {"ledger-verify", "forget-job-runs"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def home() -> Iterator[Home]:
     with new_home() as made:
         yield made
@@ -69,6 +69,10 @@ def test_of_two_workers_one_leads_and_both_tell_machines_how_they_do(home: Home)
 
 
 def test_a_job_is_run_by_hand_and_people_and_scripts_are_told_how_it_went(home: Home) -> None:
+    worker, _ = working(home)
+    worker.wait_for("lead_taken")
+    worker.terminate()
+    assert worker.wait() == 0
     done = home.run("jobs", "run", "ledger-verify")
     assert done.code == 0, done
     assert done.out.startswith("ledger-verify: ok: the books are in order")
