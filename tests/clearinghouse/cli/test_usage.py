@@ -43,9 +43,9 @@ def test_usage_is_shown_by_what_was_asked_and_sums_are_made_and_mended(cli: Cli,
 
 
 def test_words_that_are_wrong_are_refused_with_what_is_right(cli: Cli) -> None:
-    cli("gateway", "create", "acme")
-    wrong = cli("usage", "show", "acme", "--by", "gateway")
+    assert cli("gateway", "create", "other").exit_code == 0
+    wrong = cli("usage", "show", "other", "--by", "gateway")
     assert wrong.exit_code != 0
     assert "usage cannot be told apart by 'gateway': only by day, app, pipeline, model, job_type" in wrong.err
-    assert "there is no time zone 'Mars'" in cli("usage", "show", "acme", "--time-zone", "Mars").err
+    assert "there is no time zone 'Mars'" in cli("usage", "show", "other", "--time-zone", "Mars").err
     assert cli("usage", "show", "nobody").exit_code != 0
