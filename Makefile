@@ -59,6 +59,7 @@ bench: $(VENV)/dev.done ## measure calls/s, latency and CPU per call, coverage, 
 	@echo && $(BIN)/python -m tests.bench.closing
 	@echo && $(BIN)/python -m tests.bench.month_end
 	@echo && $(BIN)/python -m tests.bench.usage_rollups
+	@echo && $(BIN)/python -m tests.bench.statements
 
 storm: $(VENV)/dev.done ## property tests with seeds nobody has tried, workers killed at every step of an invoice and a top-up, random schedules for half an hour (STORM_SECONDS=60 for less)
 	@STORM_SEED=fresh $(BIN)/python -m pytest -q -m hypothesis
