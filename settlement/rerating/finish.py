@@ -35,19 +35,12 @@ from settlement.invoices.planning import one_at_a_time, owed_beside, plan_revisi
 from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import Invoice, changed, find, locked_by_id
 from settlement.invoices.walk import Walker
-from settlement.rerating.plan import Order, find_or_plan
 from settlement.rerating.refusals import NotToBeRerated, ReratingBusy, ReratingHeld
 from settlement.rerating.store import Rerating, done_rerating, find_rerating, lock_rerating, refused_rerating
 from settlement.stripe_link.desk import Desk
 
 _JUST_BEFORE: Final = timedelta(microseconds=1)
 _MEMO_CHARS_MAX: Final = 1000
-
-
-async def rerate(walker: Walker, order: Order, *, footer: str) -> Rerating:
-    """Once; the same again goes on where it was interrupted. Raises what `find_or_plan` and `finish` do."""
-    found, _ = await find_or_plan(walker.desk, order, only_try=False)
-    return await finish(walker, found.id, footer=footer)
 
 
 async def finish(walker: Walker, rerating_id: UUID, *, footer: str) -> Rerating:
