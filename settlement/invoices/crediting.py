@@ -34,6 +34,7 @@ from settlement.invoices.note_store import (
 from settlement.invoices.requests import ID_KEY, NOTE_KEY, line_key, shown_id
 from settlement.invoices.seen import Note, metadata_of, note, seen
 from settlement.invoices.store import Invoice, find
+from settlement.payments.fetched import id_of
 from settlement.stripe_link.client import StripeAway, StripeRefused
 from settlement.stripe_link.desk import Desk
 
@@ -42,6 +43,8 @@ _FIELD: Final[dict[Gives, str]] = {
     "credit": "credit_amount", "refund": "refund_amount", "outside": "out_of_band_amount",
 }  # fmt: skip
 _REASON_CHARS_MAX: Final = 500
+#: States of a payment intent whose money may be on its way, and that nobody can stop.
+_UNDER_WAY: Final = ("processing", "requires_capture")
 
 
 class NotToBeCredited(Conflict):
@@ -56,10 +59,22 @@ class NoteUnderWay(NotToBeCredited):
     what_next = "Ask again in a minute."
 
 
+class BeingPaid(NotToBeCredited):
+    """A bank is about to pay the invoice: a credit note would leave that payment without one. Ends by itself."""
+
+    what_next = "Ask again once the bank has answered, which can take days; what was begun goes on by itself."
+
+
 class NoteRefused(Conflict):
     """Stripe said no; nothing was done."""
 
     what_next = "Mend what it says, and ask again."
+
+
+class PaidMeanwhile(NoteRefused):
+    """It would have left less to pay of an invoice that was paid before it was made; nothing was done."""
+
+    what_next = "Ask again: what is asked for then gives back of what was paid."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +115,7 @@ async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
     check_reason(wanted.reason, chars_max=_REASON_CHARS_MAX)
     invoice = await _issued(desk, invoice_id)
     gives = _gives(invoice, wanted)
+    await require_not_being_paid(desk, invoice)
     state = await _looked_at(desk, invoice)
     amount_minor = state.left_minor if wanted.amount_minor is None else wanted.amount_minor
     if not 0 < amount_minor <= state.left_minor:
@@ -116,13 +132,15 @@ async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
 
 
 async def finish(desk: Desk, note_id: UUID) -> CreditNote:
-    """As it is then: at Stripe and in the books. Raises NoteRefused, StripeAway."""
+    """As it is then: at Stripe and in the books. Raises NoteRefused, PaidMeanwhile, StripeAway; BeingPaid and what
+    `arrive` disagrees with, after which the same again goes on.
+    """
     async with desk.engine.connect() as connection:
         ours = await find_note(connection, note_id)
         invoice = await find(connection, ours.invoice_id)
     assert invoice is not None, "the row refers to it"
     if ours.state == "planned":
-        made = await _at_stripe(desk, invoice, ours) or await _made(desk, invoice, ours)
+        made = await _found(desk, invoice, ours) or await _made(desk, invoice, ours)
         await _followed(desk, invoice)
         async with desk.transaction() as connection:
             await issued_note(connection, ours.id, stripe_note_id=made.id, number=made.number)
@@ -263,6 +281,43 @@ async def _at_stripe(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note | N
     return None
 
 
+async def require_not_being_paid(desk: Desk, invoice: Invoice) -> None:
+    """Raises BeingPaid, StripeAway."""
+    if invoice.state != "open":
+        return
+    link, api = desk.link, desk.link.client.v1
+    tried = {"invoice": invoice.at_stripe, "status": "open"}
+    async for one in link.each(api.invoice_payments.list_async, params=tried):
+        if one.payment.type != "payment_intent":
+            continue
+        intent_id = id_of(one.payment.payment_intent)
+        assert intent_id is not None, "a payment of this type has one"
+        intent = await link.call(api.payment_intents.retrieve_async, intent_id)
+        if intent.status in _UNDER_WAY:
+            raise BeingPaid(
+                f"{shown_id(invoice)} is being paid: Stripe says that {intent.id} is {intent.status}, and a bank may "
+                "take days to answer. A credit note on it waits until that payment has succeeded or failed."
+            )
+
+
+async def _found(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note | None:
+    """The one that is there; None where it is to be asked for now. Days may have passed since it was planned: raises
+    BeingPaid where it would leave less to pay of what a bank is about to pay, and PaidMeanwhile, once its row says so.
+    """
+    is_less_due = ours.gives == "less_due"
+    now = (await _followed(desk, invoice) if is_less_due else None) or invoice
+    if (made := await _at_stripe(desk, invoice, ours)) is not None:  # by which it may be paid
+        return made
+    if is_less_due and now.state == "paid":
+        why = f"{shown_id(invoice)} was paid before this was asked for, and a credit note cannot leave less to pay."
+        async with desk.transaction() as connection:
+            await refused_note(connection, ours.id, why)
+        raise PaidMeanwhile(why)
+    if is_less_due:
+        await require_not_being_paid(desk, now)
+    return None
+
+
 async def _made(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note:
     link = desk.link
     try:
@@ -272,8 +327,8 @@ async def _made(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note:
             idempotency_key=f"{show('crn', ours.id)}-{ours.keys_spent_count}",
         )
     except StripeRefused as refused:
-        if (found := await _at_stripe(desk, invoice, ours)) is not None:
-            return found  # somebody else made it at this moment
+        if (found := await _found(desk, invoice, ours)) is not None:
+            return found  # somebody else made it at this moment, or began to pay, which raises
         async with desk.transaction() as connection:
             await refused_note(connection, ours.id, str(refused))
         raise NoteRefused(f"Stripe refused it: {refused}") from refused

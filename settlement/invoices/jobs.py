@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -15,12 +15,14 @@ from clearinghouse.config import Settings
 from clearinghouse.errors import Refusal
 from clearinghouse.hot_metrics import NAMESPACE
 from clearinghouse.ids import show
-from settlement.invoices.crediting import finish
+from settlement.invoices.crediting import BeingPaid, finish
 from settlement.invoices.note_store import CreditNote, notes_under_way
 from settlement.invoices.run import Planned, Walked, held_words, plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, held
 from settlement.invoices.walk import CustomerOf, Walker
 from settlement.rerating.finish import finish as finish_rerating
+from settlement.rerating.finish import note_reason
+from settlement.rerating.refusals import ReratingBusy
 from settlement.rerating.store import reratings_under_way
 from settlement.schedule import Job, JobFailed, Tick
 from settlement.stripe_link.client import StripeAway
@@ -87,9 +89,11 @@ async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceM
     walked = await walk_all(walker, waiting, in_flight_count=settings.invoices.in_flight_count, within_s=left_s)
     metrics.saw(planned, walked)
     said = said_of(planned, walked)
-    begun = await _finish_all(walker, settings.invoices.footer, until_s) if walked.away is None else []
+    begun = await _finish_all(walker, settings.invoices.footer, until_s) if walked.away is None else Begun([], 0)
+    if begun.waiting_count:
+        said += f", {begun.waiting_count} begun and waiting"
     async with engine.connect() as connection:
-        words = [*planned.problems, *(held_words(invoice) for invoice in await held(connection)), *begun]
+        words = [*planned.problems, *(held_words(invoice) for invoice in await held(connection)), *begun.held]
     if walked.away is not None:
         raise JobFailed("; ".join((said, walked.away, *words[:_NAMED_MAX_COUNT])))
     if words:
@@ -98,27 +102,43 @@ async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceM
     return said
 
 
-async def _finish_all(walker: Walker, footer: str, until_s: float) -> list[str]:
-    """Credit notes and re-ratings that somebody began and did not live to finish. Why some are not done: one that
-    cannot go on keeps no other. After `until_s` by the loop's clock no further one is begun, until the next turn."""
+class Begun(NamedTuple):
+    """Credit notes and re-ratings: why some are held up, and how many wait for what ends by itself, such as a bank's
+    answer to a debit."""
+
+    held: list[str]
+    waiting_count: int
+
+
+async def _finish_all(walker: Walker, footer: str, until_s: float) -> Begun:
+    """Those that somebody began and did not live to finish: one that cannot go on keeps no other. After `until_s` by
+    the loop's clock no further one is begun, until the next turn."""
     async with walker.desk.engine.connect() as connection:
         notes, reratings = await notes_under_way(connection), await reratings_under_way(connection)
+    theirs = {(each.invoice_id, note_reason(each)) for each in reratings}  # which go on with their notes themselves
     waiting: list[tuple[str, Callable[[], Awaitable[object]]]] = [
-        *((_name_of(each), partial(finish, walker.desk, each.id)) for each in notes),
+        *(
+            (_name_of(each), partial(finish, walker.desk, each.id))
+            for each in notes
+            if (each.invoice_id, each.reason) not in theirs
+        ),
         *((each.name, partial(finish_rerating, walker, each.id, footer=footer)) for each in reratings),
     ]
-    words = []
+    words, waiting_count = list[str](), 0
     for name, go_on in waiting:
         if asyncio.get_running_loop().time() >= until_s:
             break
         try:
             await go_on()
+        except (BeingPaid, ReratingBusy) as reason:
+            log.info("credit_waits", what=name, reason=str(reason))
+            waiting_count += 1
         except (Refusal, StripeAway) as reason:
             words.append(f"{name}: {reason}")
         except Exception as bug:
             log.exception("credit_not_finished", what=name)
             words.append(f"{name}: {bug!r}")
-    return words
+    return Begun(words, waiting_count)
 
 
 def _name_of(note: CreditNote) -> str:

@@ -98,12 +98,12 @@ async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> I
     return await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
 
 
-async def plan_revision(connection: AsyncConnection, void: Invoice, *, footer: str, memo: str = "") -> Invoice:
+async def plan_revision(connection: AsyncConnection, replaced: Invoice, *, footer: str, memo: str = "") -> Invoice:
     """The row that takes the place of a void one, or of one that was credited in whole because its period was rated
     anew; from the books as they are now, which no other invoice may carry."""
     due = Due(
-        void.gateway_id, void.gateway_name, void.kind, void.begins_at, void.ends_at, void.first_day, void.next_day,
-        void.currency,
+        replaced.gateway_id, replaced.gateway_name, replaced.kind, replaced.begins_at, replaced.ends_at,
+        replaced.first_day, replaced.next_day, replaced.currency,
     )  # fmt: skip
     if due.kind == "subscription":
         return await _insert_fee(connection, due, footer)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
-import psycopg
 import structlog
 
 from clearinghouse.background import end
@@ -24,6 +23,7 @@ from settlement.payments.record import Payment, Refund
 from settlement.payments.refunds import ask_refund
 from settlement.stripe_link.client import StripeAway, stripe_link
 from settlement.stripe_link.desk import Desk, Park
+from settlement.wakes import wake_on
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,10 @@ class Clerk:
         own = in_role(self._conninfo, WORK_ROLE, application_name="clearinghouse-payments", statement_timeout="60s")
         engine = async_engine(own, pool_size=_POOL_SIZE)
         told = asyncio.create_task(self._told(stop), name="payments-stop")
-        heard = asyncio.create_task(self._heard(), name="payments-wakes")
+        heard = asyncio.create_task(
+            wake_on(self._conninfo, "payments", "clearinghouse-payments-wakes", self._news.set, _LOOK_EVERY_S),
+            name="payments-wakes",
+        )
         try:
             async with stripe_link(self._stripe) as link:
                 await self._work(Asking(Desk(link, engine), self._customers, self._settings), stop)
@@ -107,18 +110,6 @@ class Clerk:
     async def _told(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._news.set()
-
-    async def _heard(self) -> None:
-        """Through a pooler it hears nothing, and looks find what was asked for."""
-        own = in_role(self._conninfo, WORK_ROLE, application_name="clearinghouse-payments-wakes")
-        while True:
-            with suppress(psycopg.Error):
-                async with await psycopg.AsyncConnection.connect(own, autocommit=True) as connection:
-                    await connection.execute("LISTEN payments")
-                    self._news.set()
-                    async for _ in connection.notifies():
-                        self._news.set()
-            await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def take_on(asking: Asking, count: int = _AT_ONCE_COUNT) -> list[Coroutine[Any, Any, None]]:

@@ -9,6 +9,7 @@ from settlement.payments import store
 from settlement.payments.cards import save_card
 from settlement.payments.declines import words_of_decline
 from settlement.payments.fetched import fetch, id_of, named_in
+from settlement.payments.pages import other_page
 from settlement.payments.record import PAYMENT_KEY, Payment
 from settlement.payments.telling import tell_failed
 from settlement.stripe_link.client import StripeRefused
@@ -82,11 +83,25 @@ async def _went_back(desk: Desk, intent: stripe.PaymentIntent) -> bool:
 
 async def _canceled(desk: Desk, payment: Payment, intent: stripe.PaymentIntent) -> str:
     """As abandoned we cancel ourselves: what nobody pays any more, and charges that were refused."""
+    if payment.method == "checkout" and (other := await settle_other(desk, payment, intent.id)) is not None:
+        return other
     if intent.cancellation_reason != "abandoned":
         return await _ended(desk, payment, intent.id, "canceled")
     if payment.method in _AT_ONCE:  # and whoever canceled it did not live to say why
         return await _ended(desk, payment, intent.id, "failed", _why(intent))
     return await _ended(desk, payment, intent.id, "expired")
+
+
+async def settle_other(desk: Desk, payment: Payment, known_id: str) -> str | None:
+    """Before a payment of a page ends without money: what was done of another page of it, by which money has come or
+    may come. `known_id` is the page's that has come to nothing, or its intent's. None where it may end.
+    """
+    if (found := await other_page(desk, payment, known_id)) is None:
+        return None
+    page, intent = found
+    if intent is not None and intent.status == "succeeded":
+        return await settle(desk, payment, intent)
+    return f"{known_id} came to nothing, and {payment.shown_id} has another page that may be paid: {page.id}"
 
 
 async def _refused(desk: Desk, payment: Payment, intent: stripe.PaymentIntent) -> str:

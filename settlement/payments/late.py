@@ -15,7 +15,7 @@ import stripe
 from settlement.payments import store
 from settlement.payments.declines import words_of_refused_debit
 from settlement.payments.fetched import fetch, id_of
-from settlement.payments.intents import failure_of, require_same, settle
+from settlement.payments.intents import failure_of, require_same, settle, settle_other
 from settlement.payments.record import Payment
 from settlement.payments.telling import tell_refused_late
 from settlement.stripe_link.desk import Desk, Park
@@ -36,7 +36,7 @@ async def settle_late(desk: Desk, payment: Payment, session: stripe.checkout.Ses
         return await settle(desk, payment, intent)
     require_same(payment, intent)
     if intent.status == "requires_payment_method":  # nobody can enter another one: the page is done
-        return await _refused(desk, payment, intent)
+        return await settle_other(desk, payment, session.id) or await _refused(desk, payment, intent)
     async with desk.transaction() as connection:
         is_new = await store.processing(
             connection, payment, session_id=session.id, intent_id=intent.id, said=_PROCESSING

@@ -20,10 +20,14 @@ _CLOCKS_DIFFER_S: Final = 3600
 
 async def found_session(desk: Desk, payment: Payment) -> stripe.checkout.Session | None:
     """The first that was made."""
-    found = None
-    async for one in _made_since(desk, desk.link.client.v1.checkout.sessions.list_async, payment):
-        found = one
-    return found
+    found = await found_sessions(desk, payment)
+    return found[0] if found else None
+
+
+async def found_sessions(desk: Desk, payment: Payment) -> list[stripe.checkout.Session]:
+    """In the order in which they were made."""
+    pages = [one async for one in _made_since(desk, desk.link.client.v1.checkout.sessions.list_async, payment)]
+    return pages[::-1]
 
 
 async def found_intent(desk: Desk, payment: Payment) -> stripe.PaymentIntent | None:

@@ -10,9 +10,10 @@ from clearinghouse.ids import show
 from settlement.payments import store
 from settlement.payments.cards import setup_changed
 from settlement.payments.fetched import fetch, id_of, named_in
-from settlement.payments.intents import intent_changed
+from settlement.payments.intents import intent_changed, settle, settle_other
 from settlement.payments.late import settle_late
 from settlement.payments.looked_up import found_session
+from settlement.payments.pages import REFUSED
 from settlement.payments.record import PAYMENT_KEY, Payment
 from settlement.stripe_link.desk import Desk, Park
 
@@ -38,15 +39,17 @@ async def settle_session(desk: Desk, payment: Payment, session: stripe.checkout.
         return await setup_changed(desk, setup_id)
     if intent_id is not None and session.payment_status == "paid":
         return await intent_changed(desk, intent_id)
-    if session.status == "expired":
-        if (first := await _other_page(desk, payment, session)) is not None:
-            return f"{session.id} is expired, and {payment.shown_id} has another page: {first}"
-        async with desk.transaction() as connection:
-            said = "The link was not used in time: ask for another."
-            changed = await store.ended(connection, payment, "expired", said=said)
-        return f"{payment.shown_id} {'is expired' if changed else 'had ended'}"
+    if session.status == "open":
+        return await _opened(desk, payment, session)
+    first_id = await _first_id(desk, payment, session)
+    if first_id != session.id:
+        return await _beside(desk, payment, session, first_id)
     if session.status == "complete":
         return await settle_late(desk, payment, session)
+    return await settle_other(desk, payment, session.id) or await _expired(desk, payment)
+
+
+async def _opened(desk: Desk, payment: Payment, session: stripe.checkout.Session) -> str:
     async with desk.transaction() as connection:
         opened = await store.opened(
             connection, payment, session_id=session.id, url=session.url,
@@ -57,12 +60,38 @@ async def settle_session(desk: Desk, payment: Payment, session: stripe.checkout.
     return f"{payment.shown_id} is {opened.state}"
 
 
-async def _other_page(desk: Desk, payment: Payment, session: stripe.checkout.Session) -> str | None:
-    """The page of which the gateway has the link, or will have it, where that is not this one: it may still be paid."""
-    first_id = payment.stripe_session_id
-    if first_id is None and (first := await found_session(desk, payment)) is not None:
-        first_id = first.id
-    return first_id if first_id != session.id else None
+async def _expired(desk: Desk, payment: Payment) -> str:
+    async with desk.transaction() as connection:
+        said = "The link was not used in time: ask for another."
+        changed = await store.ended(connection, payment, "expired", said=said)
+    return f"{payment.shown_id} {'is expired' if changed else 'had ended'}"
+
+
+async def _first_id(desk: Desk, payment: Payment, session: stripe.checkout.Session) -> str:
+    """Of the page that the gateway has the link of, or will have: of `session`, where that is the one."""
+    if payment.stripe_session_id is not None:
+        return payment.stripe_session_id
+    first = await found_session(desk, payment)
+    return first.id if first is not None else session.id
+
+
+async def _beside(desk: Desk, payment: Payment, session: stripe.checkout.Session, first_id: str) -> str:
+    """Of a second page, which was done or has expired, and not paid: it ends nothing, since the first may be paid.
+    Parks where money may come by it, too."""
+    intent_id = id_of(session.payment_intent)
+    if intent_id is not None:
+        intent = await fetch(desk, desk.link.client.v1.payment_intents.retrieve_async, intent_id)
+        if intent.status not in {*REFUSED, "succeeded"}:
+            raise Park(
+                f"{payment.shown_id} has two pages, {first_id} and {session.id}: at the second a bank is being asked "
+                f"({intent.id} is {intent.status}). What pays first is credited: where both do, refund the other"
+            )
+        if intent.status == "succeeded":
+            return await settle(desk, payment, intent)
+    if payment.ended_at is not None or payment.stripe_session_id is None:
+        return f"{session.id} came to nothing, and {payment.shown_id} has another page: {first_id}"
+    first = await fetch(desk, desk.link.client.v1.checkout.sessions.retrieve_async, first_id)
+    return await settle_session(desk, payment, first)  # it may have waited for this one
 
 
 def _require_same(payment: Payment, session: stripe.checkout.Session) -> None:

@@ -114,12 +114,6 @@ async def ended(
     return bool((await connection.execute(query, values)).scalar_one())
 
 
-async def find_refund(connection: AsyncConnection, refund_id: UUID) -> Refund | None:
-    query = text("SELECT * FROM refund WHERE id = :id")
-    row = (await connection.execute(query, {"id": refund_id})).mappings().one_or_none()
-    return refund_of(row) if row is not None else None
-
-
 async def claim_refunds(connection: AsyncConnection, *, lease: timedelta, count: int) -> list[Refund]:
     """Begins an attempt for what is due."""
     query = text("SELECT * FROM claim_refunds(:lease, :count)")

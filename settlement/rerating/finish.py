@@ -20,27 +20,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clearinghouse.ids import show
 from clearinghouse.ledger.money import EXACT
 from clearinghouse.ledger.transfers import Transfer, book
-from settlement.invoices.crediting import NoteRefused, NoteUnderWay, NotToBeCredited, Wanted, credit
+from settlement.invoices.crediting import (
+    BeingPaid,
+    NoteRefused,
+    NoteUnderWay,
+    NotToBeCredited,
+    PaidMeanwhile,
+    Wanted,
+    credit,
+)
 from settlement.invoices.entries import amount_of, book_own
 from settlement.invoices.note_store import find_note_of
 from settlement.invoices.planning import one_at_a_time, owed_beside, plan_revision
 from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import Invoice, changed, find, locked_by_id
 from settlement.invoices.walk import Walker
-from settlement.rerating.in_place import require_not_being_paid
-from settlement.rerating.plan import Order, find_or_plan
 from settlement.rerating.refusals import NotToBeRerated, ReratingBusy, ReratingHeld
 from settlement.rerating.store import Rerating, done_rerating, find_rerating, lock_rerating, refused_rerating
 from settlement.stripe_link.desk import Desk
 
 _JUST_BEFORE: Final = timedelta(microseconds=1)
 _MEMO_CHARS_MAX: Final = 1000
-
-
-async def rerate(walker: Walker, order: Order, *, footer: str) -> Rerating:
-    """Once; the same again goes on where it was interrupted. Raises what `find_or_plan` and `finish` do."""
-    found, _ = await find_or_plan(walker.desk, order, only_try=False)
-    return await finish(walker, found.id, footer=footer)
 
 
 async def finish(walker: Walker, rerating_id: UUID, *, footer: str) -> Rerating:
@@ -87,13 +87,14 @@ async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
         if (await lock_rerating(connection, found.id)).state != "planned":
             raise ReratingBusy("Somebody else ended this re-rating at this moment.")
 
-    async with desk.engine.connect() as connection:
-        is_begun = await find_note_of(connection, invoice_id, note_reason(found)) is not None
-    if not is_begun:
-        await require_not_being_paid(desk, invoice)
     wanted = Wanted(invoice.total_minor, note_reason(found), found.actor, in_whole=True)
     try:
-        await credit(desk, invoice_id, wanted, guard=it_is_not_refused)
+        try:
+            await credit(desk, invoice_id, wanted, guard=it_is_not_refused)
+        except PaidMeanwhile:  # the note is refused: another one gives back what was paid
+            await credit(desk, invoice_id, wanted, guard=it_is_not_refused)
+    except BeingPaid as waits:
+        raise ReratingBusy(f"Its invoice {waits}") from waits
     except NoteUnderWay as other:
         raise ReratingBusy(f"{shown_id(invoice)}: {other}") from other
     except (NotToBeCredited, NoteRefused) as reason:

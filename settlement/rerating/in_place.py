@@ -11,18 +11,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from settlement.invoices import crediting
-from settlement.invoices.crediting import NoteRefused, NotToBeCredited, Wanted
+from settlement.invoices.crediting import BeingPaid, NoteRefused, NotToBeCredited, Wanted
 from settlement.invoices.planning import owed_beside
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import TO_WALK, Invoice, find
-from settlement.payments.fetched import id_of
 from settlement.rerating.refusals import NotToBeRerated, ReratingBusy
 from settlement.rerating.store import reratings_of
 from settlement.stripe_link.desk import Desk
 
 _NOBODY_ASKED: Final = ("void", "carried", "nothing_due")
-#: States of a payment intent whose money may be on its way, and that nobody can stop.
-_UNDER_WAY: Final = ("processing", "requires_capture")
 #: What Stripe keeps for a gateway pays its next invoice. These ways have none.
 _WITHOUT_INVOICES: Final = ("prepaid", "automatic", "free")
 
@@ -48,10 +45,11 @@ async def require_untouched(desk: Desk, invoice: Invoice, *, reason: str, actor:
     Raises ReratingBusy where it may become one, NotToBeRerated, StripeAway.
     """
     _require_state(invoice)
-    await require_not_being_paid(desk, invoice)
     wanted = Wanted(invoice.total_minor, reason, actor, in_whole=True)
     try:
         await crediting.preview(desk, invoice.id, wanted)
+    except BeingPaid as waits:
+        raise ReratingBusy(f"Its invoice {waits}") from waits
     except NotToBeCredited as refused:
         async with desk.engine.connect() as connection:
             _require_state(await find(connection, invoice.id) or invoice)
@@ -60,26 +58,6 @@ async def require_untouched(desk: Desk, invoice: Invoice, *, reason: str, actor:
         raise NotToBeRerated(f"Its invoice {shown_id(invoice)} cannot be taken back in whole: {refused}") from refused
     async with desk.engine.connect() as connection:
         return await find(connection, invoice.id) or invoice
-
-
-async def require_not_being_paid(desk: Desk, invoice: Invoice) -> None:
-    """A credit note over an invoice that a bank is about to pay would leave that payment without an invoice. Raises
-    ReratingBusy, StripeAway."""
-    if invoice.state != "open":
-        return
-    link, api = desk.link, desk.link.client.v1
-    tried = {"invoice": invoice.at_stripe, "status": "open"}
-    async for one in link.each(api.invoice_payments.list_async, params=tried):
-        if one.payment.type != "payment_intent":
-            continue
-        intent_id = id_of(one.payment.payment_intent)
-        assert intent_id is not None, "a payment of this type has one"
-        intent = await link.call(api.payment_intents.retrieve_async, intent_id)
-        if intent.status in _UNDER_WAY:
-            raise ReratingBusy(
-                f"Its invoice {shown_id(invoice)} is being paid: Stripe says that {intent.id} is {intent.status}, and "
-                "a bank may take days to answer. It is taken back once that payment has succeeded or failed."
-            )
 
 
 def _require_state(invoice: Invoice) -> None:

@@ -40,7 +40,6 @@ from settlement.rerating.store import (
 from settlement.stripe_link.desk import Desk
 
 _REASON_CHARS_MAX: Final = 300
-_NOBODY_ASKED: Final = ("void", "carried", "nothing_due")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from settlement.stripe_link.client import StripeAway, StripeNotAllowed, stripe_l
 from settlement.stripe_link.desk import Desk, Handler, Park
 from settlement.stripe_link.inbox import Pace, Taken
 from settlement.stripe_link.inbox_metrics import InboxMetrics
-from settlement.stripe_link.wakes import wake_on_events
+from settlement.wakes import wake_on
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,10 @@ class Processor:
         own = in_role(self._conninfo, WORK_ROLE, application_name="clearinghouse-stripe", statement_timeout="60s")
         engine = async_engine(own, pool_size=_POOL_SIZE)
         told = asyncio.create_task(_told(stop, self._news), name="stripe-events-stop")
-        heard = asyncio.create_task(wake_on_events(self._conninfo, self._news.set), name="stripe-events-wakes")
+        heard = asyncio.create_task(
+            wake_on(self._conninfo, "stripe_event", "clearinghouse-stripe-wakes", self._news.set, _LOOK_EVERY_S),
+            name="stripe-events-wakes",
+        )
         try:
             async with stripe_link(self._settings) as link:
                 desk = Desk(link, engine)

@@ -19,7 +19,7 @@ from clearinghouse.rates.units import Per
 from clearinghouse.rates.usage import Cost
 from clearinghouse.rates.usage import Usage as Used
 from clearinghouse.rating import by_rule
-from settlement.rerating.finish import rerate
+from settlement.rerating.finish import finish
 from settlement.rerating.plan import Order, find_or_plan
 from settlement.rerating.store import RatedLine, Rerating
 from settlement.stripe_link.desk import Desk
@@ -78,7 +78,10 @@ class Sold:
         return Order(debtor.id, period, stored.version.card, stored.version.version, **given)
 
     async def rerate(self, debtor: Debtor, stored: StoredVersion, *, desk: Desk | None = None, **more: Any) -> Rerating:
-        return await rerate(self.house.walker(desk), self.order(debtor, stored, **more), footer="")
+        """Once; the same again goes on where it was interrupted. Raises what `find_or_plan` and `finish` do."""
+        walker = self.house.walker(desk)
+        found, _ = await find_or_plan(walker.desk, self.order(debtor, stored, **more), only_try=False)
+        return await finish(walker, found.id, footer="")
 
     async def tried(self, debtor: Debtor, stored: StoredVersion) -> tuple[Rerating, list[RatedLine]]:
         return await find_or_plan(self.house.desk, self.order(debtor, stored), only_try=True)

@@ -18,7 +18,8 @@ from settlement.invoices.requests import shown_id
 from settlement.invoices.void import reissue, void
 from settlement.rerating.plan import find_or_plan
 from settlement.rerating.refusals import NotToBeRerated, ReratingBusy, ReratingHeld
-from tests.parts.crashing import CrashingDesk
+from settlement.stripe_local.customer_actions import pay_invoice
+from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import Debtor, invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
@@ -151,6 +152,56 @@ async def test_an_invoice_that_is_being_paid_is_taken_back_once_the_bank_has_ans
     assert sold.house.value("SELECT count(*) FROM credit_note") == 0
     await sold.house.stripe.control("clock", advance_s=181)
     await sold.house.hear(was)
+    await sold.rerate(acme, right)
+    await require_corrected(sold, acme, is_paid=True)
+
+
+@pytest.mark.parametrize(
+    ("account", "by_job"), [("pm_usBankAccount_success", True), ("pm_usBankAccount_noAccount", False)]
+)
+async def test_one_that_goes_on_while_its_invoice_is_being_paid_waits_for_the_bank(
+    sold: Sold, account: str, by_job: bool
+) -> None:
+    """Its credit note was planned before the payment began."""
+    acme, right = await asked(sold)
+    was = await sold.house.invoice()
+    desk = CrashingDesk(sold.house.desk, 0)
+    until(desk, "before CreditNoteService.create_async")
+    with it_may_crash():
+        await sold.rerate(acme, right, desk=desk)
+    await sold.house.stripe.control(f"invoices/{was.at_stripe}/pay", card=account)
+
+    async def goes_on() -> None:
+        if by_job:
+            assert "1 begun and waiting" in await job_turn(sold.house)
+            raise ReratingBusy("is being paid, as the job says")
+        await sold.rerate(acme, right)
+
+    with pytest.raises(ReratingBusy, match="is being paid"):
+        await goes_on()
+    states = "SELECT (SELECT array_agg(state) FROM credit_note), (SELECT array_agg(state) FROM rerating)"
+    assert sold.house.owner.execute(states).fetchone() == (["planned"], ["planned"])
+    await sold.house.stripe.control("clock", advance_s=181)
+    await (job_turn(sold.house) if by_job else sold.rerate(acme, right))
+    await require_corrected(sold, acme, is_paid=account.endswith("success"))
+    await sold.require_clean()
+
+
+async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_for(sold: Sold) -> None:
+    acme, right = await asked(sold)
+    was = await sold.house.invoice()
+    desk, local = CrashingDesk(sold.house.desk, 0), sold.house.stripe.local
+
+    def step(name: str) -> None:
+        if name == "before CreditNoteService.create_async":
+            customer = local.desk()
+            pay_invoice(customer, str(was.at_stripe), "pm_usBankAccount_success")
+            local.write(customer)
+
+    desk.fuse.step = step  # type: ignore[method-assign]
+    with pytest.raises(ReratingBusy, match="is being paid"):
+        await sold.rerate(acme, right, desk=desk)
+    await sold.house.stripe.control("clock", advance_s=181)
     await sold.rerate(acme, right)
     await require_corrected(sold, acme, is_paid=True)
 
