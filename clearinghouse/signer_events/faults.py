@@ -195,5 +195,6 @@ FAULTS: Final = (
     + """), numbered AS (
         SELECT *, count(*) OVER (PARTITION BY kind) AS total,
                row_number() OVER (PARTITION BY kind ORDER BY happened_at, subject) AS number FROM fault)
-    SELECT kind, subject, detail, happened_at, amount_wei, total FROM numbered WHERE number <= :findings_max"""
+    SELECT kind, subject, detail, happened_at, amount_wei, total FROM numbered
+     WHERE CAST(:findings_max AS bigint) IS NULL OR number <= :findings_max"""
 )

@@ -13,11 +13,11 @@ Nobody is billed or suspended by a finding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -216,7 +216,36 @@ async def judged_window(
 
     From `foreign_begins_at` on, events that name no session of ours are among it too.
     """
-    parameters = {
+    values = _values(begins_at, ends_at, expected, foreign_begins_at, findings_max=FINDINGS_PER_WINDOW_MAX)
+    rows = (await connection.execute(text(FAULTS), values)).all()
+    totals = {Found(row.kind): int(row.total) for row in rows}
+    return Judged(await count_events(connection, begins_at, ends_at), totals, [_fault(row) for row in rows])
+
+
+async def all_faults(
+    connection: AsyncConnection, begins_at: datetime, ends_at: datetime, expected: Expected
+) -> AsyncIterator[Fault]:
+    """The same, but every one, as the database gives them: there may be as many as events."""
+    values = _values(begins_at, ends_at, expected, FOR_EVER, findings_max=None)
+    async for row in await connection.stream(text(FAULTS), values):
+        yield _fault(row)
+
+
+async def count_events(connection: AsyncConnection, begins_at: datetime, ends_at: datetime) -> int:
+    """Those that happened in [begins_at, ends_at)."""
+    query = text("SELECT count(*) FROM signer_event WHERE happened_at >= :begins_at AND happened_at < :ends_at")
+    return int((await connection.execute(query, {"begins_at": begins_at, "ends_at": ends_at})).scalar_one())
+
+
+def _fault(row: Any) -> Fault:
+    return Fault(Found(row.kind), row.subject, row.detail, row.happened_at, row.amount_wei)
+
+
+def _values(
+    begins_at: datetime, ends_at: datetime, expected: Expected, foreign_begins_at: datetime, *, findings_max: int | None
+) -> dict[str, Any]:
+    """Of FAULTS. `findings_max`: None for all."""
+    return {
         "begins_at": begins_at,
         "ends_at": ends_at,
         "near_begins_at": begins_at - APART_MAX,
@@ -229,14 +258,8 @@ async def judged_window(
         "sender": expected.sender,
         "recipients": array_literal("bytea", expected.recipients),
         "face_value_max_wei": expected.face_value_max_wei,
-        "findings_max": FINDINGS_PER_WINDOW_MAX,
+        "findings_max": findings_max,
     }
-    counting = "SELECT count(*) FROM signer_event WHERE happened_at >= :begins_at AND happened_at < :ends_at"
-    events = (await connection.execute(text(counting), parameters)).scalar_one()
-    rows = (await connection.execute(text(FAULTS), parameters)).all()
-    totals = {Found(row.kind): int(row.total) for row in rows}
-    faults = [Fault(Found(row.kind), row.subject, row.detail, row.happened_at, row.amount_wei) for row in rows]
-    return Judged(events, totals, faults)
 
 
 async def _note(

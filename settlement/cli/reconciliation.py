@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from settlement.reconciliation.report import Report, Section
 
 _EXIT_DIFFERS: Final = 1
+_EXIT_NOT_COMPARED: Final = 3
 
 
 def report(
@@ -30,12 +31,18 @@ def report(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the books of a period with everything else that tells of the money; exit status 1 if anything differs.
+    """Compare the books of a period with everything else that tells of the money.
 
     Five sections, each with what was compared: ledger and issuances; ledger and Stripe (invoices, credit notes,
     payments, refunds, disputes, fees, payouts); issuances and signer events; issuances and redemptions on the chain;
     movements of the deposit and our own top-ups. Every difference has a name, an amount and a way to look at it. What
     cannot be compared is said, and is no difference. Reads only; a month with many charges takes a while.
+
+    \b
+    Exit status:
+      0  nothing differs, and something was compared in every section
+      1  something differs, or the command failed
+      3  nothing differs, and nothing was compared in a whole section, such as where no chain is configured
 
     \b
     Examples:
@@ -65,6 +72,8 @@ def report(
         _print(found)
     if found.differences_count:
         raise typer.Exit(_EXIT_DIFFERS)
+    if not all(section.is_compared for section in found.sections):
+        raise typer.Exit(_EXIT_NOT_COMPARED)
 
 
 def _print(found: Report) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from clearinghouse.ids import uuid7
 from settlement.payments.amounts import amount_of
 from settlement.payments.fetched import fetch, id_of
+from settlement.payments.intents import intent_changed
 from settlement.payments.record import ACTOR
 from settlement.payments.refunds import note, noted, owner_of
 from settlement.stripe_link.desk import Desk, Park
@@ -49,8 +50,16 @@ _NOTE: Final = """
 
 
 async def charge_changed(desk: Desk, charge_id: str) -> str:
-    """Handler of charges: its payment, and what went back or was taken back of it."""
+    """Handler of charges: its payment, and what went back or was taken back of it.
+
+    One that is pending or has failed brought no money: nothing of it can be in the books, and what it means for a
+    payment of ours its intent says.
+    """
     charge = await fetch(desk, desk.link.client.v1.charges.retrieve_async, charge_id)
+    if charge.status != "succeeded":
+        intent_id = id_of(charge.payment_intent)
+        said = await intent_changed(desk, intent_id) if intent_id is not None else "of no intent"
+        return f"{charge_id} is {charge.status}: {said}"
     owner = await owner_of(desk, charge_id)
     if owner is None:
         return "not of a gateway's payment"

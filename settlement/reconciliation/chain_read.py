@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from settlement.reconciliation.report import Compared
+from settlement.reconciliation.report import Compared, Section
 
 #: A reader that works is never further behind, however long it waits for endpoints to agree.
 _BEHIND_MAX: Final = timedelta(minutes=10)
@@ -34,6 +34,19 @@ class ChainRead(NamedTuple):
             f"what happened on the chain after block {self.block_number}: nothing was read since "
             f"{self.read_at:%Y-%m-%d %H:%M} UTC"
         )
+
+
+def note_read(section: Section, read: ChainRead | str, ends_at: datetime) -> ChainRead | None:
+    """Has the section say how far the chain was read, and what of the time until `ends_at` is missing. None: nothing
+    was read, and there is nothing to compare with.
+    """
+    if isinstance(read, str):
+        section.leave_out(read)
+        return None
+    section.compared.append(read.compared)
+    if (missing := read.missing(ends_at)) is not None:
+        section.leave_out(missing)
+    return read
 
 
 async def chain_read(connection: AsyncConnection, *, is_configured: bool) -> ChainRead | str:

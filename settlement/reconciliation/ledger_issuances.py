@@ -15,16 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.ids import made_between
 from clearinghouse.ledger.claims import CLAIMS, Claim
-from settlement.reconciliation.report import (
-    DESCRIBED_MAX_COUNT,
-    Amount,
-    Compared,
-    Difference,
-    Period,
-    Section,
-    by_unit,
-    wei,
-)
+from settlement.reconciliation.report import Amount, Compared, Difference, Period, Section, by_unit, wei
 
 NAME: Final = "ledger_issuances"
 TITLE: Final = "Ledger ↔ issuances"
@@ -63,13 +54,12 @@ async def _entries(connection: AsyncConnection, values: dict[str, Any]) -> list[
 
 
 async def _check(connection: AsyncConnection, section: Section, claim: Claim) -> None:
-    query = f"""SELECT subject, detail, amount, unit, count(*) OVER () AS violations
-                  FROM ({claim.violations}) AS violation ORDER BY subject, detail LIMIT :count_max"""  # noqa: S608
-    rows = (await connection.execute(text(query), {"count_max": DESCRIBED_MAX_COUNT})).all()
-    for row in rows:
+    """All violations are read, and as they come: the section describes a few, and counts and sums every one."""
+    query = f"""SELECT subject, detail, amount, unit FROM ({claim.violations}) AS violation
+                 ORDER BY subject, detail"""  # noqa: S608
+    async for row in await connection.stream(text(query)):
         amount = Amount(row.amount, row.unit) if row.unit is not None else None
         section.differs(Difference(claim.name, row.subject, amount, row.detail, _LINK))
-    section.differ_further(claim.name, rows[0].violations - len(rows) if rows else 0)
 
 
 _ISSUED: Final = """

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.ids import made_between, show
-from settlement.reconciliation.chain_read import ChainRead
-from settlement.reconciliation.report import DESCRIBED_MAX_COUNT, Compared, Difference, Period, Section, wei
+from settlement.reconciliation.chain_read import ChainRead, note_read
+from settlement.reconciliation.report import Compared, Difference, Period, Section, wei
 
 NAME: Final = "redemptions"
 TITLE: Final = "Issuances ↔ redemptions on the chain"
@@ -27,11 +27,8 @@ _LINK: Final = "clearinghouse chain events --foreign"
 async def compare(connection: AsyncConnection, period: Period, read: ChainRead | str, *, now: datetime) -> Section:
     """`connection` is in a snapshot. `read`: how far the chain was, or why it was not."""
     section = Section(NAME, TITLE)
-    if isinstance(read, str):
-        return section.leave_out(read)
-    section.compared.append(read.compared)
-    if (missing := read.missing(min(period.ends_at, now))) is not None:
-        section.leave_out(missing)
+    if note_read(section, read, min(period.ends_at, now)) is None:
+        return section
     first_id, end_id = made_between(*period)
     values = {**period._asdict(), "first_id": first_id, "end_id": end_id}
     issued = (await connection.execute(text(_ISSUED), values)).one()
@@ -59,16 +56,11 @@ async def _read(connection: AsyncConnection, values: dict[str, Any]) -> tuple[in
 
 
 async def _judge(connection: AsyncConnection, section: Section, values: dict[str, Any]) -> None:
-    rows = (await connection.execute(text(_WRONG), {**values, "count_max": DESCRIBED_MAX_COUNT})).all()
-    described = dict.fromkeys((row.name for row in rows), 0)
-    for row in rows:
-        described[row.name] += 1
+    async for row in await connection.stream(text(_WRONG), values):
         place = f"block {row.block_number}, log {row.log_index}"
         issuance = f", compared with {show('iss', row.issuance_id)}" if row.issuance_id is not None else ""
         detail = f"{_WORDS[row.name]}: transaction 0x{row.transaction_hash.hex()}, to 0x{row.recipient.hex()}{issuance}"
         section.differs(Difference(row.name, place, wei(row.face_value_wei), detail, _LINK))
-    for row in {row.name: row for row in rows}.values():
-        section.differ_further(row.name, row.total - described[row.name])
 
 
 def _deviation_wei(variance: Decimal | None) -> int:
@@ -106,19 +98,15 @@ _ALL_READ: Final = """
      WHERE recorded_at >= :begins_at AND recorded_at < :ends_at
 """
 _WRONG: Final = """
-    WITH judged AS (
-        SELECT ticket.*, CASE ticket.status WHEN 'foreign' THEN 'redemption_foreign'
-                                            WHEN 'altered' THEN 'redemption_altered'
-                                            WHEN 'unmatched' THEN 'redemption_not_compared'
-                                            ELSE 'redemption_without_issuance' END AS name
-          FROM winning_ticket AS ticket
-          LEFT JOIN issuance ON issuance.gateway_id = ticket.gateway_id AND issuance.id = ticket.issuance_id
-         WHERE ticket.recorded_at >= :begins_at AND ticket.recorded_at < :ends_at
-           AND (ticket.status <> 'matched' OR issuance.id IS NULL)),
-    numbered AS (
-        SELECT *, count(*) OVER (PARTITION BY name) AS total,
-               row_number() OVER (PARTITION BY name ORDER BY block_number, log_index) AS number FROM judged)
-    SELECT name, block_number, log_index, transaction_hash::bytea AS transaction_hash, recipient::bytea AS recipient,
-           face_value_wei::numeric AS face_value_wei, issuance_id, total
-      FROM numbered WHERE number <= :count_max ORDER BY block_number, log_index
+    SELECT CASE ticket.status WHEN 'foreign' THEN 'redemption_foreign'
+                              WHEN 'altered' THEN 'redemption_altered'
+                              WHEN 'unmatched' THEN 'redemption_not_compared'
+                              ELSE 'redemption_without_issuance' END AS name,
+           ticket.block_number, ticket.log_index, ticket.transaction_hash::bytea AS transaction_hash,
+           ticket.recipient::bytea AS recipient, ticket.face_value_wei::numeric AS face_value_wei, ticket.issuance_id
+      FROM winning_ticket AS ticket
+      LEFT JOIN issuance ON issuance.gateway_id = ticket.gateway_id AND issuance.id = ticket.issuance_id
+     WHERE ticket.recorded_at >= :begins_at AND ticket.recorded_at < :ends_at
+       AND (ticket.status <> 'matched' OR issuance.id IS NULL)
+     ORDER BY ticket.block_number, ticket.log_index
 """

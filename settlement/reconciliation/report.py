@@ -95,11 +95,6 @@ class Section:
         if count <= DESCRIBED_MAX_COUNT:
             self.differences.append(one)
 
-    def differ_further(self, name: str, count: int) -> None:
-        """Such as are known by their number alone."""
-        if count:
-            self._counts[name] = self._counts.get(name, 0) + count
-
     def leave_out(self, why: str) -> Section:
         self.not_compared.append(why)
         return self

@@ -37,6 +37,7 @@ async def _reconciled(
     has_stripe = await stripe_books.copied(stripe, connection, settings.stripe, period, tell)
     async with snapshot_on(connection) as books:
         await books.execute(text("SET LOCAL work_mem = '64MB'"))  # large sorts should not go to disk at once
+        await books.execute(text("SET LOCAL cursor_tuple_fraction = 1"))  # what is streamed is read to its end
         now = await database_now(books)
         tell("comparing the books")
         ledger = await ledger_issuances.compare(books, period)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.ids import uuid7_from
 from clearinghouse.signer_events.faults import Found
-from clearinghouse.signer_events.reconcile import Expected, Judged, judged_window, whole_ms, window_end
+from clearinghouse.signer_events.reconcile import Expected, all_faults, count_events, whole_ms, window_end
 from settlement.reconciliation.report import Compared, Difference, Period, Section, wei
 
 NAME: Final = "signer_events"
@@ -66,10 +66,9 @@ async def _judge(
     at = begins_at
     while at < ends_at:
         until = await window_end(connection, at, ends_at)
-        judged = await judged_window(connection, at, until, expected)
-        events_count += judged.events
-        duplicates_count += judged.totals.get(Found.DUPLICATE, 0)
-        accepted_count += await _note(connection, section, judged, at, until)
+        events_count += await count_events(connection, at, until)
+        accepted, duplicates = await _note(connection, section, expected, at, until)
+        accepted_count, duplicates_count = accepted_count + accepted, duplicates_count + duplicates
         at = until
         if events_count - told_count >= _EVENTS_BETWEEN_LINES:
             told_count = events_count
@@ -83,23 +82,20 @@ async def _judge(
 
 
 async def _note(
-    connection: AsyncConnection, section: Section, judged: Judged, begins_at: datetime, ends_at: datetime
-) -> int:
-    """The window's differences. How many of its faults are accepted."""
+    connection: AsyncConnection, section: Section, expected: Expected, begins_at: datetime, ends_at: datetime
+) -> tuple[int, int]:
+    """The window's differences. How many of its faults are accepted, and how many are events told in the same words."""
     rows = await connection.execute(text(_ACCEPTED), {"begins_at": begins_at, "ends_at": ends_at})
     accepted = {(kind, subject) for kind, subject in rows}
-    described, explained = dict.fromkeys(judged.totals, 0), 0
-    for fault in judged.faults:
-        described[fault.kind] += 1
+    accepted_count, duplicates_count = 0, 0
+    async for fault in all_faults(connection, begins_at, ends_at, expected):
+        duplicates_count += fault.kind is Found.DUPLICATE
         if (fault.kind.value, fault.subject) in accepted:
-            explained += 1
+            accepted_count += 1
         elif fault.kind is not Found.DUPLICATE:
             amount = wei(fault.amount_wei) if fault.amount_wei is not None else None
             section.differs(Difference(fault.kind.value, fault.subject, amount, fault.detail, _LINK))
-    for kind, total in judged.totals.items():
-        if kind is not Found.DUPLICATE:
-            section.differ_further(kind.value, total - described[kind])
-    return explained
+    return accepted_count, duplicates_count
 
 
 def _shown(instant: datetime) -> str:

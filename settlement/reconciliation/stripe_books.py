@@ -57,15 +57,14 @@ async def copied(
             section.leave_out(_NO_TABLES)
             return False
         try:
-            await copies.copy()
+            await copies.copy_lists()
+            moved = await _moved(section, copies)
+            await copies.copy_others()
         except (StripeAway, StripeRefused) as reason:
             await connection.rollback()
             section.leave_out(f"Stripe does not show it: {reason}")
             return False
-        try:
-            section.compared += await _moved(copies)
-        except (StripeAway, StripeRefused) as reason:
-            section.leave_out(f"fees and payouts: Stripe does not show them: {reason}")
+        section.compared += moved
     return True
 
 
@@ -98,15 +97,21 @@ def _address(path: str, settings: StripeSettings) -> str:
     return f"https://dashboard.stripe.com/{mode}{pages.get(kind, kind)}/{id_}"
 
 
-async def _moved(copies: StripeCopies) -> list[Compared]:
-    """The account's balance at Stripe: what moved by its type, what Stripe kept of it, and what was paid out."""
+async def _moved(section: Section, copies: StripeCopies) -> list[Compared]:
+    """The account's balance at Stripe: what moved by its type, what Stripe kept of it, and what was paid out. Nothing,
+    where Stripe does not show it: the section says so.
+    """
     sums: _Sums = {}
-    async for movement in copies.movements():
-        _add(sums, "movements at Stripe of type", movement.type, movement.currency, movement.amount)
-        if movement.fee:
-            _add(sums, "fees kept by Stripe of movements of type", movement.type, movement.currency, -movement.fee)
-    async for payout in copies.payouts():
-        _add(sums, "payouts that are", payout.status, payout.currency, payout.amount)
+    try:
+        async for movement in copies.movements():
+            _add(sums, "movements at Stripe of type", movement.type, movement.currency, movement.amount)
+            if movement.fee:
+                _add(sums, "fees kept by Stripe of movements of type", movement.type, movement.currency, -movement.fee)
+        async for payout in copies.payouts():
+            _add(sums, "payouts that are", payout.status, payout.currency, payout.amount)
+    except (StripeAway, StripeRefused) as reason:
+        section.leave_out(f"fees and payouts: Stripe does not show them, nor what else moved its balance: {reason}")
+        return []
     if not sums:
         return [Compared("movements of the balance at Stripe", 0)]
     return [

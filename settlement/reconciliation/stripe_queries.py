@@ -1,7 +1,9 @@
 """What is compared of Stripe's side and ours, as questions to the database: how much there is, and what differs.
 
 Differences have `subject`, `amount` (in the unit's own measure), `unit`, `detail`, and `link`: a command of ours, or
-what Stripe calls the object, as a path. Signs: above 0, Stripe has more than the books.
+what Stripe calls the object, as a path. Signs: above 0, there is more money at Stripe than in the books, or more is
+asked for; so refunds, disputes and credit notes that the books do not have are below 0. Where a status differs, the
+amount is what the object is of, and has no sign.
 """
 
 # ruff: noqa: S608 - the parts of the queries are constants
@@ -69,11 +71,32 @@ _UNKNOWN_OF_UNKNOWN: Final = f"""
 def _unknown_back(table: str, ours: str, path: str, is_gone: str) -> str:
     """Money that went back of a charge that the books know, and of which they have nothing."""
     return f"""
-        SELECT back.id AS subject, back.amount, back.currency AS unit, '{path}/' || back.id AS link,
+        SELECT back.id AS subject, -back.amount AS amount, back.currency AS unit, '{path}/' || back.id AS link,
                format('%s %s, of charge %s', '{path}', back.status, back.charge_id) AS detail
           FROM {table} AS back
-         WHERE back.in_period AND {is_gone} AND back.charge_id IS NOT NULL AND NOT {_UNKNOWN_OF_UNKNOWN}
+         WHERE {is_gone} AND back.charge_id IS NOT NULL AND NOT {_UNKNOWN_OF_UNKNOWN}
            AND NOT EXISTS (SELECT FROM {ours})"""
+
+
+def _amount_differs(there: str, ours: str, show: str) -> str:
+    """Of what went back. `there` and `ours`: how the rows of Stripe and of the books are joined."""
+    return f"""
+        SELECT there.id AS subject, ours.amount - there.amount AS amount, there.currency AS unit, {show} AS link,
+               format('it is of %s at Stripe and of %s here', trim_scale(there.amount), trim_scale(ours.amount))
+                   AS detail
+          FROM {there} AS there JOIN {ours}
+         WHERE (there.amount, there.currency) <> (ours.amount, ours.currency)"""
+
+
+def _entries_differ(there: str, ours: str, show: str, booked: str) -> str:
+    """Of what went back: `booked` is what its entries sum to."""
+    return f"""
+        SELECT there.id AS subject, {booked} - ours.booked AS amount, there.currency AS unit, {show} AS link,
+               format('%s is noted as booked, the entries sum to %s', trim_scale(ours.booked), trim_scale({booked}))
+                   AS detail
+          FROM {there} AS there JOIN {ours}
+         WHERE ours.booked <> {booked}
+            OR ours.invoice_id IS NULL AND ours.booked <> CASE WHEN ours.is_gone THEN ours.amount ELSE 0 END"""
 
 
 def _missing(row: str, id_: str, amount: str, unit: str, link: str, *, where: str = "true") -> str:
@@ -82,6 +105,25 @@ def _missing(row: str, id_: str, amount: str, unit: str, link: str, *, where: st
                format('the books have it as %s, and Stripe does not know it', {id_}) AS detail
           FROM stripe_missing AS gone JOIN {row} ON {id_} = gone.id WHERE {where}"""
 
+
+_REFUNDS: Final = ("stripe_refund", "refund AS ours ON ours.stripe_refund_id = there.id", _SHOW_REFUND)
+_DISPUTES: Final = ("stripe_dispute", "dispute AS ours ON ours.id = there.id", _SHOW_DISPUTE)
+
+#: What may stand behind an entry: an entry of its invoice or note, or the row that has exactly this key. What was paid
+#: of an edited invoice must be paid at Stripe; what was kept of a note is no more than the note takes back.
+_RECORDS: Final = (
+    "invoice_entry WHERE transfer_id = transfer.id",
+    """invoice JOIN stripe_invoice AS there ON there.id = invoice.stripe_invoice_id
+        WHERE key = 'payment:invoice:' || invoice.id || '\\:edited' AND invoice.state = 'void'
+          AND there.status = 'paid' AND there.total >= transfer.amount""",
+    """transfer AS noted WHERE transfer.key LIKE 'refund:credit\\_note:%' AND noted.amount >= transfer.amount
+          AND noted.key = 'adjustment:credit_note:' || split_part(transfer.key, ':', 3)""",
+    "payment WHERE stripe_intent_id = tail AND state = 'succeeded' AND key = 'payment:' || tail",
+    """payment WHERE id::text = tail AND method IN ('wire', 'stablecoin') AND state = 'succeeded'
+          AND key = 'payment:' || tail""",
+    "refund WHERE stripe_refund_id = tail AND key IN ('refund:' || tail, 'payment:' || tail)",
+    "dispute WHERE dispute.id = tail AND key IN ('dispute:' || tail, 'dispute_won:' || tail)",
+)
 
 DIFFERENCES: Final = {
     "invoice_unknown_to_books": """
@@ -121,18 +163,18 @@ DIFFERENCES: Final = {
           FROM {_INVOICES}
          WHERE {_ISSUED} AND {_MAJOR.format(minor="invoice.booked_minor")} <> {_ENTRIES}""",
     "credit_note_unknown_to_books": """
-        SELECT there.id AS subject, there.net AS amount, there.currency AS unit, 'credit_notes/' || there.id AS link,
+        SELECT there.id AS subject, -there.net AS amount, there.currency AS unit, 'credit_notes/' || there.id AS link,
                format('it is of invoice %s, which the books do not know', there.invoice_id) AS detail
           FROM stripe_note AS there
          WHERE there.in_period AND NOT there.is_void
            AND NOT EXISTS (SELECT FROM invoice WHERE invoice.stripe_invoice_id = there.invoice_id)""",
     "credit_note_unknown_to_stripe": _missing(
-        "transfer", "split_part(transfer.key, ':', 3)", "-transfer.amount", "transfer.currency",
+        "transfer", "split_part(transfer.key, ':', 3)", "transfer.amount", "transfer.currency",
         "'credit_notes/' || gone.id",
         where="transfer.key = 'adjustment:credit_note:' || gone.id",
     ),
     "credit_note_amount_differs": f"""
-        SELECT there.id AS subject, CASE WHEN there.is_void THEN 0 ELSE there.net END - {_NOTE_BOOKED} AS amount,
+        SELECT there.id AS subject, {_NOTE_BOOKED} - CASE WHEN there.is_void THEN 0 ELSE there.net END AS amount,
                there.currency AS unit, {_SHOW} AS link,
                format('it is of %s %s without tax%s, and %s is booked of it', trim_scale(there.net), there.currency,
                       CASE WHEN there.is_void THEN ', and void' ELSE '' END, trim_scale({_NOTE_BOOKED})) AS detail
@@ -144,9 +186,10 @@ DIFFERENCES: Final = {
                'charges/' || there.id AS link,
                format('%s %s were charged at Stripe, %s of it given back, for no payment and no invoice of the books',
                       trim_scale(there.amount), there.currency, trim_scale(there.refunded)) AS detail
-          FROM {_CHARGES} WHERE there.in_period AND {_UNKNOWN_CHARGE} AND there.amount <> there.refunded""",
+          FROM {_CHARGES} WHERE {_UNKNOWN_CHARGE} AND there.amount <> there.refunded""",
     "payment_unknown_to_stripe": _missing(
-        "payment", "payment.stripe_intent_id", "-payment.amount", "payment.currency", _SHOW_PAYMENT
+        "payment", "payment.stripe_intent_id", "-payment.amount", "payment.currency", _SHOW_PAYMENT,
+        where="payment.state = 'succeeded'",
     ),
     "payment_amount_differs": f"""
         SELECT {_SHOW_PAYMENT} AS link, 'pay_' || replace(payment.id::text, '-', '') AS subject,
@@ -161,58 +204,32 @@ DIFFERENCES: Final = {
         "back.status NOT IN ('failed', 'canceled')",
     ),
     "refund_unknown_to_stripe": _missing(
-        "refund AS ours", "ours.stripe_refund_id", "-ours.amount", "ours.currency",
+        "refund AS ours", "ours.stripe_refund_id", "ours.amount", "ours.currency",
         f"coalesce({_REFUND}, 'refunds/' || gone.id)",
     ),
-    "refund_amount_differs": f"""
-        SELECT there.id AS subject, there.amount - ours.amount AS amount, there.currency AS unit,
-               {_SHOW_REFUND} AS link,
-               format('it is of %s at Stripe and of %s here', trim_scale(there.amount), trim_scale(ours.amount))
-                   AS detail
-          FROM stripe_refund AS there JOIN refund AS ours ON ours.stripe_refund_id = there.id
-         WHERE (there.amount, there.currency) <> (ours.amount, ours.currency)""",
+    "refund_amount_differs": _amount_differs(*_REFUNDS),
     "refund_status_differs": f"""
         SELECT there.id AS subject, there.amount, there.currency AS unit, {_SHOW_REFUND} AS link,
                format('it is %s at Stripe and %s here', there.status, ours.state) AS detail
           FROM stripe_refund AS there JOIN refund AS ours ON ours.stripe_refund_id = there.id
          WHERE {_REFUND_STATE} <> ours.state""",
-    "refund_entries_differ": f"""
-        SELECT there.id AS subject, ours.booked - {_REFUND_BOOKED} AS amount, there.currency AS unit,
-               {_SHOW_REFUND} AS link,
-               format('%s is noted as booked, the entries sum to %s', trim_scale(ours.booked),
-                      trim_scale({_REFUND_BOOKED})) AS detail
-          FROM stripe_refund AS there JOIN refund AS ours ON ours.stripe_refund_id = there.id
-         WHERE ours.booked <> {_REFUND_BOOKED}
-            OR ours.invoice_id IS NULL AND ours.booked <> CASE WHEN ours.is_gone THEN ours.amount ELSE 0 END""",
+    "refund_entries_differ": _entries_differ(*_REFUNDS, _REFUND_BOOKED),
     "dispute_unknown_to_books": _unknown_back(
         "stripe_dispute", "dispute WHERE dispute.id = back.id", "disputes",
         "back.status NOT LIKE 'warning%' AND back.status NOT IN ('won', 'prevented')",
     ),
     "dispute_unknown_to_stripe": _missing(
-        "dispute AS ours", "ours.id", "-ours.amount", "ours.currency", f"coalesce({_REFUND}, 'disputes/' || gone.id)"
+        "dispute AS ours", "ours.id", "ours.amount", "ours.currency", f"coalesce({_REFUND}, 'disputes/' || gone.id)"
     ),
     "dispute_status_differs": f"""
         SELECT there.id AS subject, there.amount, there.currency AS unit, {_SHOW_DISPUTE} AS link,
                format('it is %s at Stripe and %s here', there.status, ours.status) AS detail
           FROM stripe_dispute AS there JOIN dispute AS ours ON ours.id = there.id
          WHERE there.status <> ours.status""",
-    "dispute_amount_differs": f"""
-        SELECT there.id AS subject, there.amount - ours.amount AS amount, there.currency AS unit,
-               {_SHOW_DISPUTE} AS link,
-               format('it is of %s at Stripe and of %s here', trim_scale(there.amount), trim_scale(ours.amount))
-                   AS detail
-          FROM stripe_dispute AS there JOIN dispute AS ours ON ours.id = there.id
-         WHERE (there.amount, there.currency) <> (ours.amount, ours.currency)""",
-    "dispute_entries_differ": f"""
-        SELECT there.id AS subject, ours.booked - {_DISPUTE_BOOKED} AS amount, there.currency AS unit,
-               {_SHOW_DISPUTE} AS link,
-               format('%s is noted as booked, the entries sum to %s', trim_scale(ours.booked),
-                      trim_scale({_DISPUTE_BOOKED})) AS detail
-          FROM stripe_dispute AS there JOIN dispute AS ours ON ours.id = there.id
-         WHERE ours.booked <> {_DISPUTE_BOOKED}
-            OR ours.invoice_id IS NULL AND ours.booked <> CASE WHEN ours.is_gone THEN ours.amount ELSE 0 END""",
+    "dispute_amount_differs": _amount_differs(*_DISPUTES),
+    "dispute_entries_differ": _entries_differ(*_DISPUTES, _DISPUTE_BOOKED),
     # Entries that say of themselves that Stripe, or somebody's receipt, stands behind them, and of which nothing does.
-    "entry_without_record": """
+    "entry_without_record": f"""
         SELECT 'tr_' || replace(transfer.id::text, '-', '') AS subject,
                CASE WHEN transfer.kind IN ('payment', 'dispute_won') THEN -amount ELSE amount END AS amount,
                transfer.currency AS unit, 'clearinghouse statements show ' || gateway.name AS link,
@@ -223,11 +240,7 @@ DIFFERENCES: Final = {
          CROSS JOIN LATERAL (SELECT coalesce(split_part(key, ':', 2), '') AS tail) AS named
          WHERE transfer.kind IN ('payment', 'refund', 'dispute', 'dispute_won')
            AND transfer.created_at >= :begins_at AND transfer.created_at < :ends_at
-           AND tail NOT IN ('invoice', 'credit_note')
-           AND NOT EXISTS (SELECT FROM payment WHERE stripe_intent_id = tail)
-           AND NOT EXISTS (SELECT FROM payment WHERE id::text = tail AND method IN ('wire', 'stablecoin'))
-           AND NOT EXISTS (SELECT FROM refund WHERE stripe_refund_id = tail)
-           AND NOT EXISTS (SELECT FROM dispute WHERE dispute.id = tail)""",
+           {" ".join(f"AND NOT EXISTS (SELECT FROM {record})" for record in _RECORDS)}""",
 }  # fmt: skip
 
 COMPARED: Final = {
@@ -242,6 +255,9 @@ COMPARED: Final = {
         SELECT invoice.currency AS unit, count(*) AS found_count,
                sum({_MAJOR.format(minor="invoice.booked_minor")}) AS amount
           FROM {_INVOICES} WHERE there.in_period AND invoice.booked_minor > 0 GROUP BY 1 ORDER BY 1""",
+    "invoices of before that are open or changed, with tax": f"""
+        SELECT there.currency AS unit, count(*) AS found_count, sum(there.total) AS amount
+          FROM {_INVOICES} WHERE NOT there.in_period GROUP BY 1 ORDER BY 1""",
     "credit notes at Stripe that are not void, without tax": """
         SELECT currency AS unit, count(*) AS found_count, sum(net) AS amount FROM stripe_note
          WHERE in_period AND NOT is_void GROUP BY 1 ORDER BY 1""",

@@ -19,34 +19,54 @@ def charge(
     desk: Desk, intent: Json, method: Json, decline: tuple[str, str | None] | None, amount: int, *, said: str = ""
 ) -> Json:
     """One attempt to take `amount` minor units, which succeeds unless it is declined. `said`: why, if no card was."""
-    made = desk.new(
+    made = _attempt(desk, intent, method, amount)
+    answered(desk, made, decline, said=said)
+    return made
+
+
+def pending_charge(desk: Desk, intent: Json, method: Json, amount: int) -> Json:
+    """An attempt that is answered in days, by `answered`: until then no money has moved."""
+    made = _attempt(desk, intent, method, amount)
+    desk.tell("charge.pending", made)
+    return made
+
+
+def answered(desk: Desk, made: Json, decline: tuple[str, str | None] | None, *, said: str = "") -> None:
+    """What has become of an attempt."""
+    amount = made["amount"]
+    if decline is not None:
+        code, decline_code = decline
+        made.update(amount_captured=0, captured=False, status="failed", outcome=_outcome(decline), failure_code=code)
+        made["failure_message"] = said or decline_message(code, decline_code)
+        desk.tell("charge.failed", made)
+        return
+    is_card = made["payment_method_details"]["type"] == "card"
+    fee = (amount * _FEE_PER_MILLE + 500) // 1000 + _FEE_FIXED if is_card else 0
+    made.update(paid=True, status="succeeded", balance_transaction=move(desk, "charge", made, amount, fee=fee)["id"])
+    desk.tell("charge.succeeded", made)
+
+
+def _attempt(desk: Desk, intent: Json, method: Json, amount: int) -> Json:
+    """Tells nobody yet."""
+    return desk.new(
         "charge",
         amount=amount,
-        amount_captured=0 if decline else amount,
+        amount_captured=amount,
         amount_refunded=0,
         billing_details=method["billing_details"],
-        captured=decline is None,
+        captured=True,
         currency=intent["currency"],
         customer=intent["customer"],
         description=intent["description"],
         metadata=dict(intent["metadata"]),
-        paid=decline is None,
+        paid=False,
         payment_intent=intent["id"],
         payment_method=method["id"],
         payment_method_details=_details(method),
         receipt_email=intent["receipt_email"],
-        status="failed" if decline else "succeeded",
-        outcome=_outcome(decline),
+        status="pending",
+        outcome=_outcome(None),
     )
-    if decline is not None:
-        code, decline_code = decline
-        made.update(failure_code=code, failure_message=said or decline_message(code, decline_code))
-        desk.tell("charge.failed", made)
-    else:
-        fee = (amount * _FEE_PER_MILLE + 500) // 1000 + _FEE_FIXED if method["type"] == "card" else 0
-        made["balance_transaction"] = move(desk, "charge", made, amount, fee=fee)["id"]
-        desk.tell("charge.succeeded", made)
-    return made
 
 
 def move(desk: Desk, kind: str, source: Json, amount: int, *, fee: int = 0, **more: Any) -> Json:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from settlement.stripe_local import cash, debits
 from settlement.stripe_local.amendments import NEW_NAME, OLD_NAME
 from settlement.stripe_local.cards import decline_message
-from settlement.stripe_local.charges import charge
+from settlement.stripe_local.charges import answered, charge, pending_charge
 from settlement.stripe_local.customers import live
 from settlement.stripe_local.description import Json
 from settlement.stripe_local.desk import Desk, Handler, with_metadata
@@ -174,6 +174,12 @@ def authenticate(desk: Desk, intent_id: str, *, succeeds: bool) -> Json:
 def succeed(desk: Desk, intent: Json, method: Json) -> Json:
     """The money is there. Returns the charge."""
     made = charge(desk, intent, method, None, intent["amount"] - intent["amount_received"])
+    _received(desk, intent, method, made)
+    return made
+
+
+def _received(desk: Desk, intent: Json, method: Json, made: Json) -> None:
+    """What follows from a charge that has succeeded."""
     intent.update(
         status="succeeded",
         amount_received=intent["amount"],
@@ -189,13 +195,18 @@ def succeed(desk: Desk, intent: Json, method: Json) -> Json:
     card = card_behind(method)
     if card is not None and card.disputed_as is not None:
         dispute_charge(desk, made, card.disputed_as, is_inquiry=card.is_inquiry)
-    return made
 
 
 def begin_debit(desk: Desk, intent: Json, method: Json) -> None:
-    """The customer has agreed. The bank answers in time: see `answer_debit`. Its charge is there only then."""
-    answered_at = desk.now_s + debits.ANSWERED_AFTER_S
-    intent.update(status="processing", payment_method=method["id"], next_action=None, _answered_at=answered_at)
+    """The customer has agreed. The bank answers in time: see `answer_debit`. Its charge is pending until then."""
+    made = pending_charge(desk, intent, method, intent["amount"] - intent["amount_received"])
+    intent.update(
+        status="processing",
+        payment_method=method["id"],
+        latest_charge=made["id"],
+        next_action=None,
+        _answered_at=desk.now_s + debits.ANSWERED_AFTER_S,
+    )
     desk.tell("payment_intent.processing", intent)
     payment_under_way(desk, intent)
 
@@ -203,12 +214,14 @@ def begin_debit(desk: Desk, intent: Json, method: Json) -> None:
 def answer_debit(desk: Desk, intent: Json) -> None:
     """The bank of a debit that is processing has paid, or has refused to."""
     method = desk.get("payment_method", intent["payment_method"])
+    made = desk.get("charge", intent["latest_charge"])
     account = debits.account_of(method)
     if account is None or account.refused is None:
-        succeed(desk, intent, method)
+        answered(desk, made, None)
+        _received(desk, intent, method, made)
         return
     said = debits.refusal_message(account.refused)
-    made = charge(desk, intent, method, (account.refused, None), intent["amount"], said=said)
+    answered(desk, made, (account.refused, None), said=said)
     error = {
         "charge": made["id"],
         "code": account.refused,

@@ -46,6 +46,16 @@ async def refunded(house: Invoiced, *minor: int) -> None:
             await HANDLERS["refund"](house.desk, made.id)
 
 
+async def test_a_charge_of_an_invoice_that_brought_no_money_is_heard_of_and_not_parked(house: Invoiced) -> None:
+    acme = await house.gateway("acme", card="pm_card_chargeCustomerFail")
+    house.use(acme, "80")
+    house.close(acme)
+    await house.run()
+    (declined,) = (await house.stripe.running.client.v1.charges.list_async()).data
+    said = await HANDLERS["charge"](house.desk, declined.id)
+    assert said == f"{declined.id} is failed: not of a payment of ours"
+
+
 async def test_a_refund_takes_no_tax_and_parts_of_it_sum_up_to_what_was_booked(house: Invoiced) -> None:
     acme = await paid(house)
     await refunded(house, 3333, 3333, 1)

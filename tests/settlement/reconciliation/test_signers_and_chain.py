@@ -10,7 +10,7 @@ import pytest
 
 from chain.funding import Amounts
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
-from clearinghouse.signer_events.reconcile import accept_finding
+from clearinghouse.signer_events.reconcile import accept_finding, open_findings
 from settlement.reconciliation.report import Report
 from settlement.topups.pursuing import State
 from tests.clearinghouse.signer_events.parts import World, data_of, reconcile_all, record
@@ -27,6 +27,25 @@ from tests.settlement.reconciliation.parts import compared, differences, report_
 async def world(database: str, tmp_path: Path) -> AsyncIterator[World]:
     async with reporting_signer() as signer, running(database, signer_urls=[signer.url]) as service:
         yield World(service, signer, await service.house.new_gateway(tickets=10_000), tmp_path)
+
+
+async def test_beyond_what_the_job_writes_down_all_is_summed_and_what_was_accepted_is_explained(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.streams(2, 3)
+    kept = [event for event in world.signer.tickets if data_of(event)["sequence_number"] != 1]
+    await record(world.engine, world.folder, kept)
+    await reconcile_all(world.engine)
+    monkeypatch.setattr("clearinghouse.signer_events.reconcile.FINDINGS_PER_WINDOW_MAX", 1)
+    ((ev_wei,),) = world.service.house.fetch("SELECT sum(ev_wei::numeric) FROM issuance WHERE sequence = 1")
+    signers = section(await report_of(world.engine), "signer_events")
+    assert {one.name: (one.count, one.sums) for one in signers.totals} == {
+        "issuance_without_event": (2, ((ev_wei, "wei"),)), "sequence_missing": (2, ()),
+    }  # fmt: skip
+    async with world.engine.begin() as connection:
+        for one in await open_findings(connection):
+            await accept_finding(connection, one.kind, one.subject, reason="it was down", actor="test")
+    assert (await report_of(world.engine)).differences_count == 0
 
 
 async def test_what_signers_report_fits_the_issuances_but_for_what_is_missing(world: World) -> None:
