@@ -15,12 +15,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 from uuid import UUID
 
-Kind = Literal["gw", "key", "ses", "iss", "tr", "whs", "alr", "sil", "ntc", "inv", "pay", "rfd", "crn", "rrt"]
+Kind = Literal[
+    "gw", "key", "ses", "iss", "tr", "whs", "alr", "sil", "ntc", "inv", "pay", "rfd", "crn", "rrt", "cnv", "mov"
+]
 
 _THINGS: Final[dict[Kind, str]] = {
     "gw": "a gateway", "key": "an API key", "ses": "a session", "iss": "an issuance", "tr": "a transfer",
     "whs": "a webhook signer", "alr": "an alert", "sil": "a silence", "ntc": "a notice", "inv": "an invoice",
     "pay": "a payment", "rfd": "a refund", "crn": "a credit note", "rrt": "a re-rating",
+    "cnv": "a conversion", "mov": "a movement",
 }  # fmt: skip
 _SHOWN: Final = re.compile(r"([a-z]{2,3})_([0-9a-f]{32})", re.ASCII)
 

@@ -69,6 +69,7 @@ MONEY_PLACES = (
     "settlement/rounding.py",
     "settlement/statements",
     "settlement/topups",
+    "settlement/treasury",
 )
 #: Go rounds a duration through a float64, and the native signer must round as it does. A probability is no amount.
 #: Plans and plays of the future are rates and probabilities; their amounts are whole winners times a face value.

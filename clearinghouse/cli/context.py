@@ -92,8 +92,13 @@ def in_transaction(settings: Settings, work: Callable[[AsyncConnection], Awaitab
 
 def with_engine(settings: Settings, work: Callable[[AsyncEngine], Awaitable[Result]]) -> Result:
     """Do `work` on the database in the admin role. DatabaseUnavailable where there is none to be reached."""
+    return with_engine_and_conninfo(settings, lambda engine, _: work(engine))
+
+
+def with_engine_and_conninfo(settings: Settings, work: Callable[[AsyncEngine, str], Awaitable[Result]]) -> Result:
+    """The same, for what starts a process that connects by itself; the conninfo takes on no role."""
     with database_explained(), database(settings) as conninfo:
-        return asyncio.run(_with_engine(conninfo, work))
+        return asyncio.run(_with_engine(conninfo, lambda engine: work(engine, conninfo)))
 
 
 @contextmanager

@@ -91,6 +91,7 @@ def snapshot_of(evaluation: Evaluation, *, observed_at: datetime, is_enforced: b
         block_time=escrow.block_time,
         l1_block_number=escrow.l1_block_number,
         round=escrow.round,
+        validity_rounds=escrow.validity_rounds,
         simulated=escrow.simulated,
         deposit_wei=escrow.deposit_wei,
         reserve_wei=escrow.reserve_wei,

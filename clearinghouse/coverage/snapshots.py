@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chain.chain_reading import Lock
 from chain.coverage import Level
 from chain.outlook_document import WindowOutlook
-from clearinghouse.coverage.escrows import EscrowState
+from clearinghouse.coverage.escrows import Escrow, EscrowState
 from clearinghouse.coverage.payees import Quote
 from clearinghouse.database.batches import to_its_end
 
@@ -33,6 +33,7 @@ class Snapshot:
     block_time: datetime
     l1_block_number: int
     round: int
+    validity_rounds: int
     simulated: bool
     deposit_wei: int
     reserve_wei: int
@@ -71,6 +72,16 @@ class Snapshot:
     @property
     def has_outlook(self) -> bool:
         return self.posterior_expected_wei is not None
+
+    @property
+    def escrow(self) -> Escrow:
+        """What it was taken of, but for what single claimants have claimed."""
+        return Escrow(
+            sender=self.sender, block_number=self.block_number, block_time=self.block_time,
+            l1_block_number=self.l1_block_number, round=self.round, validity_rounds=self.validity_rounds,
+            pool_size=self.pool_size, deposit_wei=self.deposit_wei, reserve_wei=self.reserve_wei,
+            claimed_in_round_wei=self.claimed_in_round_wei, lock=self.lock, simulated=self.simulated,
+        )  # fmt: skip
 
     @property
     def state(self) -> EscrowState:

@@ -7,6 +7,7 @@ CREATE TABLE coverage_snapshot (
     block_time                        timestamptz NOT NULL,
     l1_block_number                   bigint NOT NULL,
     round                             bigint NOT NULL,
+    validity_rounds                   bigint NOT NULL,           -- how many rounds a ticket can be redeemed
     simulated                         boolean NOT NULL,          -- the escrow is one by declaration
     -- What is there.
     deposit_wei                       wei NOT NULL,

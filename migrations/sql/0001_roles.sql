@@ -62,6 +62,10 @@ GRANT EXECUTE ON FUNCTION give_up_job_run, begin_job_run, register_jobs TO clear
 REVOKE SELECT ON topup, topup_transaction, topup_event, topup_standing FROM clearinghouse_serve;
 GRANT EXECUTE ON FUNCTION topup_day_wei, plan_topup, store_topup_transaction, note_topup_sent, note_topup_overtaken,
     end_topup, reopen_topup, note_topup_standing TO clearinghouse_work, clearinghouse_admin;
+-- Treasury: operators write it down, the worker reads it. What signs payments sees nothing of it.
+REVOKE SELECT ON treasury_conversion, treasury_movement, treasury_void, treasury_conversion_in_force,
+    treasury_movement_in_force FROM clearinghouse_serve;
+GRANT EXECUTE ON FUNCTION record_conversion, record_movement, void_treasury_record TO clearinghouse_admin;
 
 GRANT EXECUTE ON FUNCTION grant_credit, withdraw_credit, settle_due_lots, open_system_accounts, set_key_limits,
     refresh_limits, put_on_plan, apply_plan TO clearinghouse_admin;

@@ -38,6 +38,7 @@ PARTS = (
     "coverage",
     "jobs",
     "topups",
+    "treasury",
     "alerts",
     "invoices",
     "credit_notes",

@@ -24,6 +24,7 @@ from settlement.cli import (
     stripe_events,
     stripe_local,
     topup,
+    treasury,
     usage_export,
     work,
 )
@@ -34,6 +35,7 @@ app = new_app()
 app.command("work")(work.work)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(topup.app, name="topup")
+app.add_typer(treasury.app, name="treasury")
 
 # Who pays, and how.
 app.add_typer(customers.app, name="customers")

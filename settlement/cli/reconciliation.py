@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from clearinghouse.cli.context import DataDir, settings_of, with_engine
 from clearinghouse.cli.output import AsJson, print_json, print_table
+from settlement.cli.spans import Month, To, UtcFrom
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,15 +20,9 @@ _EXIT_NOT_COMPARED: Final = 3
 
 
 def report(
-    month: Annotated[
-        str | None, typer.Option(metavar="MONTH", help="A calendar month by UTC: 2026-10. Default: the last whole one.")
-    ] = None,
-    begin: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="A day by UTC, or an instant: 2026-10-05T12:00:00Z.")
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="As --from. A day is included, an instant is not.")
-    ] = None,
+    month: Month = None,
+    begin: UtcFrom = None,
+    end: To = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,8 +30,8 @@ def report(
 
     Five sections, each with what was compared: ledger and issuances; ledger and Stripe (invoices, credit notes,
     payments, refunds, disputes, fees, payouts); issuances and signer events; issuances and redemptions on the chain;
-    movements of the deposit and our own top-ups. Every difference has a name, an amount and a way to look at it. What
-    cannot be compared is said, and is no difference. Reads only; a month with many charges takes a while.
+    movements of the deposit and records of treasury. Every difference has a name, an amount and a way to look at it.
+    What cannot be compared is said, and is no difference. Reads only; a month with many charges takes a while.
 
     \b
     Exit status:

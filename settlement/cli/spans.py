@@ -1,4 +1,4 @@
-"""Which time a command is over: the options `--period`, `--from` and `--to`, and what they mean."""
+"""Which time a command is over: the options `--period` or `--month`, `--from` and `--to`, and what they mean."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ PeriodName = Annotated[
 From = Annotated[
     str | None,
     typer.Option("--from", metavar="TIME", help="A day by the gateway's clocks, or an instant: 2026-10-05T12:00:00Z."),
+]
+Month = Annotated[
+    str | None, typer.Option(metavar="MONTH", help="A calendar month by UTC: 2026-10. Default: the last whole one.")
+]
+UtcFrom = Annotated[
+    str | None, typer.Option("--from", metavar="TIME", help="A day by UTC, or an instant: 2026-10-05T12:00:00Z.")
 ]
 To = Annotated[
     str | None, typer.Option("--to", metavar="TIME", help="As --from. A day is included, an instant is not.")

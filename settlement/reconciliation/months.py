@@ -46,10 +46,11 @@ def _month(text: str | None, now: datetime) -> Period:
 
 def _span(begin: str, end: str) -> Period:
     """A day is meant as a whole, also the last one; an instant is the end itself."""
-    return Period(_instant(begin, is_end=False), _instant(end, is_end=True))
+    return Period(instant(begin, is_end=False), instant(end, is_end=True))
 
 
-def _instant(text: str, *, is_end: bool) -> datetime:
+def instant(text: str, *, is_end: bool = False) -> datetime:
+    """A day by UTC, where it begins or, `is_end`, where it ends; or an instant. InvalidRequest otherwise."""
     if _DAY.fullmatch(text) is None:
         return parse_rfc3339(text)
     try:

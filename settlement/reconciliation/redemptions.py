@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,30 +24,57 @@ TITLE: Final = "Issuances ↔ redemptions on the chain"
 _LINK: Final = "clearinghouse chain events --foreign"
 
 
+class Luck(NamedTuple):
+    """`redeemed_wei` is the face value of those tickets that were redeemed so far. `deviation_wei` is one standard
+    deviation of it once all are over, of the tickets but for those `unseen_count` which nobody was shown."""
+
+    tickets_count: int
+    expected_wei: int
+    redeemed_count: int
+    redeemed_wei: int
+    deviation_wei: int
+    unseen_count: int
+
+    @property
+    def spread_wei(self) -> int:
+        """Above 0 more was redeemed than is expected."""
+        return self.redeemed_wei - self.expected_wei
+
+
 async def compare(connection: AsyncConnection, period: Period, read: ChainRead | str, *, now: datetime) -> Section:
     """`connection` is in a snapshot. `read`: how far the chain was, or why it was not."""
     section = Section(NAME, TITLE)
     if note_read(section, read, min(period.ends_at, now)) is None:
         return section
+    luck = await luck_of(connection, period)
+    section.compared += [
+        Compared("tickets of the period, with their expected value", luck.tickets_count, (wei(luck.expected_wei),)),
+        Compared("of them redeemed so far, with their face value", luck.redeemed_count, (wei(luck.redeemed_wei),)),
+        Compared("spread: redeemed above (below 0: below) expected", luck.redeemed_count, (wei(luck.spread_wei),)),
+        Compared("one standard deviation of what is redeemed", luck.tickets_count - luck.unseen_count,
+                 (wei(luck.deviation_wei),)),
+        Compared("redemptions that were read in the period", *await _read(connection, period._asdict())),
+    ]  # fmt: skip
+    if luck.unseen_count:
+        section.leave_out(f"the deviation of {luck.unseen_count} tickets that the webhook approved and was not shown")
+    await _judge(connection, section, period._asdict())
+    return section
+
+
+async def luck_of(connection: AsyncConnection, period: Period) -> Luck:
+    """Of the tickets that were issued in the period, by what the database has of the chain."""
     first_id, end_id = made_between(*period)
     values = {**period._asdict(), "first_id": first_id, "end_id": end_id}
     issued = (await connection.execute(text(_ISSUED), values)).one()
     redeemed = (await connection.execute(text(_REDEEMED), values)).one()
-    expected_wei, realised_wei = issued.ev_wei or Decimal(0), redeemed.face_value_wei or Decimal(0)
-    count, unseen_count = int(issued.tickets or 0), int(issued.unseen or 0)
-    section.compared += [
-        Compared("tickets of the period, with their expected value", count, (wei(expected_wei),)),
-        Compared("of them redeemed so far, with their face value", redeemed.found_count, (wei(realised_wei),)),
-        Compared("spread: redeemed above (below 0: below) expected", redeemed.found_count,
-                 (wei(realised_wei - expected_wei),)),
-        Compared("one standard deviation of what is redeemed", count - unseen_count,
-                 (wei(_deviation_wei(issued.variance)),)),
-        Compared("redemptions that were read in the period", *await _read(connection, values)),
-    ]  # fmt: skip
-    if unseen_count:
-        section.leave_out(f"the deviation of {unseen_count} tickets that the webhook approved and was not shown")
-    await _judge(connection, section, values)
-    return section
+    return Luck(
+        tickets_count=int(issued.tickets or 0),
+        expected_wei=int(issued.ev_wei or 0),
+        redeemed_count=redeemed.found_count,
+        redeemed_wei=int(redeemed.face_value_wei or 0),
+        deviation_wei=_deviation_wei(issued.variance),
+        unseen_count=int(issued.unseen or 0),
+    )
 
 
 async def _read(connection: AsyncConnection, values: dict[str, Any]) -> tuple[int, Any]:
@@ -75,16 +102,14 @@ _WORDS: Final = {
     "redemption_without_issuance": "its issuance is not there any more",
 }
 
+#: Tickets that are alike first: their variance is of numbers with 150 digits.
 _ISSUED: Final = f"""
-    SELECT sum(num_tickets) AS tickets, sum(ev_wei) AS ev_wei,
-           sum(num_tickets * face_value_wei * face_value_wei * win_prob * ({WIN_PROB_CERTAIN} - win_prob)) AS variance,
-           sum(num_tickets) FILTER (WHERE face_value_wei IS NULL) AS unseen
-      FROM gateway
-      JOIN LATERAL (SELECT num_tickets::numeric AS num_tickets, ev_wei::numeric AS ev_wei,
-                           face_value_wei::numeric AS face_value_wei, win_prob::numeric AS win_prob
-                      FROM issuance
-                     WHERE gateway_id = gateway.id AND id >= :first_id AND id < :end_id
-                       AND created_at >= :begins_at AND created_at < :ends_at OFFSET 0) AS issued ON true
+    SELECT sum(tickets) AS tickets, sum(ev_wei) AS ev_wei,
+           sum(tickets * face_value_wei * face_value_wei * win_prob * ({WIN_PROB_CERTAIN} - win_prob)) AS variance,
+           sum(tickets) FILTER (WHERE face_value_wei IS NULL) AS unseen
+      FROM (SELECT face_value_wei::numeric AS face_value_wei, win_prob::numeric AS win_prob,
+                   sum(num_tickets::numeric) AS tickets, sum(ev_wei::numeric) AS ev_wei
+              FROM issuance WHERE created_at >= :begins_at AND created_at < :ends_at GROUP BY 1, 2) AS alike
 """  # noqa: S608
 _REDEEMED: Final = """
     SELECT count(*) AS found_count, sum(ticket.face_value_wei::numeric) AS face_value_wei

@@ -61,8 +61,8 @@ def amounts_due(advice: Advice, standing: WalletReading, rules: Rules, *, day_we
     if advice.top_up is None:
         raise TopupRefused(Condition.NO_ADVICE, "the outlook of coverage has not come to an end yet")
     needed = Amounts(
-        deposit_wei=_missing(advice.deposit_wei, advice.top_up.deposit_wei, standing.deposit_wei),
-        reserve_wei=_missing(advice.reserve_wei, advice.top_up.reserve_wei, standing.reserve_wei),
+        deposit_wei=missing_wei(advice.deposit_wei, advice.top_up.deposit_wei, standing.deposit_wei),
+        reserve_wei=missing_wei(advice.reserve_wei, advice.top_up.reserve_wei, standing.reserve_wei),
     )
     if needed.total_wei < rules.amount_min_wei:
         raise TopupRefused(Condition.NOTHING_DUE, f"{eth(needed.total_wei)} are needed, less than is worth sending")
@@ -149,5 +149,6 @@ def require_balance(balance_wei: int, cost_max_wei: int, *, payer: bytes) -> Non
         )
 
 
-def _missing(was_wei: int, advised_wei: int, is_wei: int) -> int:
+def missing_wei(was_wei: int, advised_wei: int, is_wei: int) -> int:
+    """Of what was advised when there was `was_wei`, what is missing now that there is `is_wei`; never more than it."""
     return min(max(was_wei + advised_wei - is_wei, 0), advised_wei)

@@ -188,8 +188,9 @@ class Automatic:
         row = {
             "sender": SENDER.address, "observed_at": self.funding.now - timedelta(seconds=age_s),
             "block_number": newest if block is None else block, "block_time": self.funding.now, "l1_block_number": 1,
-            "round": 1, "simulated": False, "deposit_wei": has.deposit_wei, "reserve_wei": has.reserve_wei,
-            "claimed_in_round_wei": 0, "pool_size": 1, "lock": "locked", "num_tickets": 0, "expected_wei": 0,
+            "round": 1, "validity_rounds": 2, "simulated": False, "deposit_wei": has.deposit_wei,
+            "reserve_wei": has.reserve_wei, "claimed_in_round_wei": 0,
+            "pool_size": 1, "lock": "locked", "num_tickets": 0, "expected_wei": 0,
             "deviation_wei": 0, "face_value_max_wei": 0, "worst_case_wei": 0, "level": "low", "remaining_ev_wei": 0,
             "issuable_face_value_wei": 0, "reserve_share_wei": 0, "is_enforced": True,
             "top_up_deposit_wei": top_up.deposit_wei if top_up else None,

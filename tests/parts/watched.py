@@ -90,7 +90,8 @@ def snapshot_of(*, observed_at: datetime, **changes: Any) -> Snapshot:
     """Of an escrow that is well: 10 ETH, a reserve of 5, nothing that ends soon."""
     usual: dict[str, Any] = {
         "sender": SENDER, "observed_at": observed_at, "block_number": 100, "block_time": observed_at,
-        "l1_block_number": 50, "round": 3500, "simulated": False, "deposit_wei": 10 * ETHER, "reserve_wei": 5 * ETHER,
+        "l1_block_number": 50, "round": 3500, "validity_rounds": 2, "simulated": False,
+        "deposit_wei": 10 * ETHER, "reserve_wei": 5 * ETHER,
         "claimed_in_round_wei": 0, "pool_size": 100, "lock": Lock.LOCKED, "num_tickets": 5, "expected_wei": ETHER,
         "deviation_wei": ETHER // 10, "face_value_max_wei": ETHER // 100, "worst_case_wei": ETHER,
         "coverage_bps": 40_000, "level": Level.OK, "remaining_ev_wei": ETHER, "issuable_face_value_wei": ETHER,

@@ -10,13 +10,16 @@ import pytest
 
 from chain.funding import Amounts
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+from clearinghouse.ids import show
 from clearinghouse.signer_events.reconcile import accept_finding, open_findings
 from settlement.reconciliation.report import Report
 from settlement.topups.pursuing import State
+from settlement.treasury import records
 from tests.clearinghouse.signer_events.parts import World, data_of, reconcile_all, record
 from tests.parts.devnet import Devnet
 from tests.parts.event_signer import reporting_signer
 from tests.parts.indexed import FACE_VALUE_WEI, Indexed, indexed, issued, prepared, ticket
+from tests.parts.indexed import SENDER as INDEXED
 from tests.parts.service import running
 from tests.parts.topups import CONFIRMATIONS, SENDER, Funding, funding
 from tests.parts.wallet import ETHER
@@ -130,6 +133,60 @@ async def test_a_movement_that_nobody_recorded_and_a_record_without_movement_are
         treasury.rewrite("UPDATE topup SET mined_hash = decode(repeat('ab', 32), 'hex'), reserve_wei = 0")
         again = section(await reported(database), "deposit").differences
         assert ("record_without_movement", (-ETHER, "wei")) in [(one.name, one.amount) for one in again]
+
+
+async def test_what_operators_accept_is_a_record_and_what_they_void_is_none(database: str, devnet: Devnet) -> None:
+    prepared(devnet)
+    devnet.fund(INDEXED.address, deposit_wei=7, reserve_wei=0)
+    paid_in = {("movement_without_record", f"{amount}", "wei") for amount in (2 * ETHER, 4 * ETHER, 7)}
+    async with indexed(database, devnet, confirmations=3) as chain:
+        await chain.catch_up()
+        assert differences(await reported(database)) == paid_in
+        query = "SELECT transaction_hash FROM escrow_event GROUP BY 1 ORDER BY max(block_number)"
+        hashes = [bytes(hash_) for (hash_,) in chain.query(query)]
+        engine = async_engine(in_role(database, ADMIN_ROLE))
+        async with engine.begin() as books:
+            both, seven = [await records.accept(books, each, note="by Ann", actor="a test") for each in hashes]
+            assert [len(both), len(seven)] == [2, 1]
+            again = await records.accept(books, hashes[0], note="by Ann", actor="a test")
+            assert all(each.was_there for each in again)
+            with pytest.raises(records.RecordedOtherwise):
+                await records.move(books, both[0].record.moved._replace(amount_wei=1), note="x", actor="a test")
+        report = await reported(database)
+        assert differences(report) == set()
+        found = compared(section(report, "deposit"))
+        assert found["payments that were accepted by hand"] == (3, [f"{6 * ETHER + 7} wei"])
+        async with engine.begin() as books:
+            await records.void(books, show("mov", seven[0].record.id), reason="of another pool", actor="a test")
+            moved = seven[0].record.moved
+            wrong = [
+                moved._replace(amount_wei=5),  # paid in by less than the chain has
+                moved._replace(kind=records.WITHDRAWAL, amount_wei=3),  # and nothing was withdrawn
+                moved._replace(transaction_hash=b"\x01" * 32, block_number=10**9),  # where nothing was read yet
+            ]
+            for each in wrong:
+                await records.move(books, each, note="by Ann", actor="a test")
+        await engine.dispose()
+        report = await reported(database)
+        assert differences(report) == {("movement_amount_differs", "2", "wei"), ("record_without_movement", "3", "wei")}
+        assert section(report, "deposit").not_compared == [
+            "1 payments that were accepted by hand of other chains, senders or blocks than were read"
+        ]
+
+
+async def test_what_a_top_up_of_ours_has_paid_is_not_accepted_once_more(database: str, devnet: Devnet) -> None:
+    async with indexed(database, devnet, confirmations=3) as chain, funding(database, devnet) as treasury:
+        await chain.catch_up()
+        with psycopg.connect(database, autocommit=True) as owner:
+            owner.execute("SELECT follow_chain_senders(ARRAY[%s]::bytea[])", [SENDER.address])
+        sent = await treasury.send(Amounts(ETHER, 0))
+        treasury.mine(1 + CONFIRMATIONS)
+        await chain.catch_up()
+        engine = async_engine(in_role(database, ADMIN_ROLE))
+        async with engine.connect() as books:
+            with pytest.raises(records.IsATopup, match=str(sent.id)):
+                await records.accept(books, sent.attempts[-1].hash, note="by Ann", actor="a test")
+        await engine.dispose()
 
 
 async def planted(chain: Indexed, treasury: Funding) -> None:
