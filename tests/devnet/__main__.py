@@ -138,7 +138,7 @@ def _commands(clearinghouse: str) -> list[tuple[str, str]]:
         ("devnet pay 46 --session mine", "a session that goes on, with winners in it"),
         ("devnet redeem", "the winners, to the contract: the deposit pays"),
         (f"{clearinghouse} coverage", "what is left to cover the tickets that are open"),
-        ("devnet drain --to 0.00108eth --session mine", "99 in 100 win, until the deposit is down to that"),
+        ("devnet drain --to 0.00103eth --session mine", "99 in 100 win, until the deposit is down to that"),
         ("devnet fund --deposit 0.002eth", "or --reserve"),
         ("devnet round", "the next one: tickets of the round before the last expire"),
         ("devnet unlock", "the sender begins to leave; `devnet lock` takes it back"),

@@ -55,7 +55,8 @@ def test_coverage_falls_new_sessions_are_refused_and_with_funds_service_resumes(
     tried.until_level("ok")
     covered_bps = tried.until_snapshot(lambda it: it["open_tickets"] == 460, "of all tickets")["coverage_bps"]
     tried.json("devnet", "redeem")
-    tried.json("devnet", "drain", "--to", "0.00108eth", "--session", "mine")
+    # Low is from 0.00095 to 0.00104 ETH, however lucky the tickets of before were: a step takes 0.00005 at most.
+    tried.json("devnet", "drain", "--to", "0.00103eth", "--session", "mine")
     tried.until_level("low")
     issued = tried.query("SELECT count(*), sum(charge) FROM issuance")
     refused = tried.json("devnet", "pay", code=1)
