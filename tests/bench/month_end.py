@@ -57,7 +57,7 @@ WINDOW_S: Final = 15
 PAIRS: Final = 20
 RATE_SHARE_MIN: Final = 0.92
 MONTH_END_GATEWAYS: Final = 10_000
-_CUSTOMERS_AT_ONCE: Final = 16
+_CUSTOMERS_AT_ONCE: Final = 64
 #: They began long ago, which nobody may say afterwards.
 TERMS: Final = """
     SET session_replication_role = replica;
