@@ -7,7 +7,8 @@ it, or is not final there: one by one, but for invoices. What Stripe does not kn
 in the books' units. Nothing at Stripe is changed.
 
 Calls: one for each hundred objects of a list, and one for each of what is from before, as above. How much else the
-account does costs none, but for refunds and disputes that the books do not know: their charges are asked for.
+account does costs none, but for what goes back in the period of charges of before that the books do not know: those
+charges are asked for, and what they paid.
 """
 
 from __future__ import annotations
@@ -149,8 +150,9 @@ class StripeCopies:
             await (self._insert("stripe_charge", paid) if paid else self._missing(intent_id))
 
     async def _payments_of_invoices(self) -> None:
-        """What a charge has paid that is no top-up's: by a list of what was to be paid lately, and by invoices of ours
-        that are older and were still to be paid. A charge that is in neither pays nothing that the books know.
+        """What a charge has paid that is no top-up's: by a list of what was to be paid lately, by invoices of ours that
+        are older and were still to be paid, and by the charges of before that are in neither. What then has no invoice
+        of ours pays nothing that the books know.
         """
         list_ = self._link.client.v1.invoice_payments.list_async
         rows = list[Row]()
@@ -162,6 +164,10 @@ class StripeCopies:
         await self._insert("stripe_invoice_paid", rows)
         async for invoice_id in self._ids(_INVOICES_STILL_TO_BE_PAID):
             async for one in self._link.each(list_, params={"invoice": invoice_id}):
+                await self._insert("stripe_invoice_paid", _invoice_paid(one))
+        async for intent_id in self._ids(_CHARGES_OF_BEFORE):
+            params = {"payment": {"type": "payment_intent", "payment_intent": intent_id}}
+            async for one in self._link.each(list_, params=params):
                 await self._insert("stripe_invoice_paid", _invoice_paid(one))
 
     async def _invoices_of_before(self) -> None:
@@ -338,6 +344,14 @@ _INVOICES_STILL_TO_BE_PAID: Final = f"""
      WHERE created_at < :begins_at - interval '{_PAID_WITHIN.days} days' AND finalized_at IS NOT NULL
        AND (ended_at IS NULL OR ended_at >= :begins_at) AND stripe_invoice_id COLLATE "C" > :after
      ORDER BY stripe_invoice_id COLLATE "C" LIMIT {_PAGE_ROWS}
+"""  # noqa: S608
+#: They are there for what went back of them, or moved otherwise: months after an invoice was paid, perhaps.
+_CHARGES_OF_BEFORE: Final = f"""
+    SELECT DISTINCT intent_id COLLATE "C" FROM stripe_charge AS charge
+     WHERE NOT in_period AND intent_id COLLATE "C" > :after
+       AND NOT EXISTS (SELECT FROM payment WHERE payment.stripe_intent_id = charge.intent_id)
+       AND NOT EXISTS (SELECT FROM stripe_invoice_paid AS paid WHERE paid.intent_id = charge.intent_id)
+     ORDER BY 1 LIMIT {_PAGE_ROWS}
 """  # noqa: S608
 #: Invoices of ours that the report is about, by their own times, by the entries of the period, or by its charges.
 _INVOICE_TOUCHED: Final = f"""({_OURS} OR invoice.id IN

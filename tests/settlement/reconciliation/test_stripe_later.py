@@ -26,13 +26,13 @@ __all__ = ["house"]
 LATER: Final = timedelta(days=30)
 
 
-async def later(house: House) -> None:
-    await house.stripe.control("clock", advance_s=LATER.total_seconds())
+async def later(house: House, by: timedelta = LATER) -> None:
+    await house.stripe.control("clock", advance_s=by.total_seconds())
 
 
-async def later_report(house: House) -> Report:
+async def later_report(house: House, by: timedelta = LATER) -> Report:
     """Of the day that Stripe's clock has reached."""
-    begins_at = datetime.now(UTC) + LATER - timedelta(hours=1)
+    begins_at = datetime.now(UTC) + by - timedelta(hours=1)
     settings = Settings(signer_events={"grace_s": 0}).model_copy(update={"stripe": house.stripe.settings})
     return await reconciled(house.admin, settings, Period(begins_at, begins_at + DAY))
 
@@ -122,6 +122,26 @@ async def test_a_refund_that_fails_and_a_dispute_that_is_won_a_period_later(hous
     }  # fmt: skip
     await house.hear_all()
     assert differences(await later_report(house)) == set()
+
+
+async def test_what_is_given_back_of_an_invoice_that_was_paid_long_before(house: House) -> None:
+    """In the dashboard, and nobody heard of it."""
+    for name, amount in (("whole", "20"), ("part", "30")):
+        await house.owing(name, amount)
+    await house.run()
+    for invoice in await house.invoices():
+        await house.stripe.control(f"invoices/{invoice.at_stripe}/pay", card="pm_card_visa")
+    await house.hear_all()
+    whole, in_part = sorted(await house.till.charges(), key=lambda one: one.amount)
+    months = timedelta(days=150)
+    await later(house, months)
+    await house.v1.refunds.create_async({"charge": whole.id})
+    await house.v1.refunds.create_async({"charge": in_part.id, "amount": 100})
+    report = await later_report(house, months)
+    assert differences(report) == {
+        ("refund_unknown_to_books", "-23.8", "USD"),
+        ("refund_unknown_to_books", "-1", "USD"),
+    }
 
 
 async def test_what_is_given_back_a_period_later_of_what_the_books_never_knew_is_missed_by_nobody(house: House) -> None:
