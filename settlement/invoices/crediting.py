@@ -327,6 +327,8 @@ async def _made(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note:
             idempotency_key=f"{show('crn', ours.id)}-{ours.keys_spent_count}",
         )
     except StripeRefused as refused:
+        async with desk.transaction() as connection:  # for a day Stripe repeats it, also once nothing is in the way
+            await held_note(connection, ours.id, str(refused), key_is_spent=True)
         if (found := await _found(desk, invoice, ours)) is not None:
             return found  # somebody else made it at this moment, or began to pay, which raises
         async with desk.transaction() as connection:
