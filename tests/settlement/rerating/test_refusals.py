@@ -89,12 +89,16 @@ async def under_way(sold: Sold) -> tuple[Debtor, StoredVersion]:
 async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
     """What Stripe kept for it would pay nothing."""
     acme, right = await asked(sold, card="pm_card_visa")
+    pays_in_advance(sold, acme)
+    return acme, right
+
+
+def pays_in_advance(sold: Sold, acme: Debtor) -> None:
     with sold.house.owner.transaction():
         sold.house.owner.execute("SET LOCAL session_replication_role = replica")  # as if it had been agreed on before
         sold.house.owner.execute(
             "INSERT INTO billing_terms (gateway_id, begins_at, way) SELECT %s, clock_timestamp(), 'prepaid'", [acme.id]
         )
-    return acme, right
 
 
 async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersion]:
@@ -206,6 +210,29 @@ async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_f
     await sold.house.stripe.control("clock", advance_s=181)
     await sold.rerate(acme, right)
     await require_corrected(sold, acme, is_paid=account.endswith("success"))
+
+
+@pytest.mark.parametrize("has_note", [True, False])
+async def test_nothing_is_kept_at_stripe_for_one_that_pays_in_advance_where_its_invoice_is_paid_meanwhile(
+    sold: Sold, has_note: bool
+) -> None:
+    """As where it was paid before the re-rating was planned; with, and without a note over an open invoice begun."""
+    acme, right = await asked(sold)
+    was = await sold.house.invoice()
+    pays_in_advance(sold, acme)
+    if has_note:
+        until(desk := CrashingDesk(sold.house.desk, 0), "before CreditNoteService.create_async")
+        with it_may_crash():
+            await sold.rerate(acme, right, desk=desk)
+    else:
+        await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=False)
+    await sold.house.stripe.control(f"invoices/{was.at_stripe}/pay", card="pm_card_visa")
+    with pytest.raises(InvoicesHeld, match=r"way is prepaid by now.*--to refund"):
+        await job_turn(sold.house)
+    states = "SELECT (SELECT array_agg(state) FROM credit_note), (SELECT array_agg(state) FROM rerating)"
+    assert sold.house.owner.execute(states).fetchone() == (["refused"] if has_note else None, ["refused"])
+    assert (await sold.house.stripe.running.client.v1.credit_notes.list_async()).data == []
+    assert "nothing was due" in await job_turn(sold.house)
 
 
 async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_well(sold: Sold) -> None:
