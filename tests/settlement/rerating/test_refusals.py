@@ -23,6 +23,7 @@ from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import Debtor, invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
+from tests.settlement.invoices.owing import pays_in_advance
 from tests.settlement.rerating.sold import Sold, per_second
 from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
 
@@ -89,16 +90,8 @@ async def under_way(sold: Sold) -> tuple[Debtor, StoredVersion]:
 async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
     """What Stripe kept for it would pay nothing."""
     acme, right = await asked(sold, card="pm_card_visa")
-    pays_in_advance(sold, acme)
+    pays_in_advance(sold.house, acme)
     return acme, right
-
-
-def pays_in_advance(sold: Sold, acme: Debtor) -> None:
-    with sold.house.owner.transaction():
-        sold.house.owner.execute("SET LOCAL session_replication_role = replica")  # as if it had been agreed on before
-        sold.house.owner.execute(
-            "INSERT INTO billing_terms (gateway_id, begins_at, way) SELECT %s, clock_timestamp(), 'prepaid'", [acme.id]
-        )
 
 
 async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersion]:
@@ -219,7 +212,7 @@ async def test_nothing_is_kept_at_stripe_for_one_that_pays_in_advance_where_its_
     """As where it was paid before the re-rating was planned; with, and without a note over an open invoice begun."""
     acme, right = await asked(sold)
     was = await sold.house.invoice()
-    pays_in_advance(sold, acme)
+    pays_in_advance(sold.house, acme)
     if has_note:
         until(desk := CrashingDesk(sold.house.desk, 0), "before CreditNoteService.create_async")
         with it_may_crash():
