@@ -19,6 +19,7 @@ from clearinghouse.ids import show, uuid7
 from clearinghouse.ledger.transfers import check_reason
 from settlement.invoices.arrived import arrive
 from settlement.invoices.entries import Disagrees
+from settlement.invoices.kept import way_without_invoices
 from settlement.invoices.note_lines import Chargeable, chosen, parts
 from settlement.invoices.note_store import (
     CreditNote,
@@ -43,6 +44,7 @@ _FIELD: Final[dict[Gives, str]] = {
     "credit": "credit_amount", "refund": "refund_amount", "outside": "out_of_band_amount",
 }  # fmt: skip
 _REASON_CHARS_MAX: Final = 500
+_OTHERWISE: Final = "There is a credit note on it with this reason, and another amount or way."
 #: States of a payment intent whose money may be on its way, and that nobody can stop.
 _UNDER_WAY: Final = ("processing", "requires_capture")
 
@@ -62,7 +64,10 @@ class NoteUnderWay(NotToBeCredited):
 class BeingPaid(NotToBeCredited):
     """A bank is about to pay the invoice: a credit note would leave that payment without one. Ends by itself."""
 
-    what_next = "Ask again once the bank has answered, which can take days; what was begun goes on by itself."
+    what_next = (
+        "Ask again once the bank has answered, which can take days; what was begun goes on by itself, and gives back "
+        "of what was paid if the bank pays."
+    )
 
 
 class NoteRefused(Conflict):
@@ -74,7 +79,13 @@ class NoteRefused(Conflict):
 class PaidMeanwhile(NoteRefused):
     """It would have left less to pay of an invoice that was paid before it was made; nothing was done."""
 
-    what_next = "Ask again: what is asked for then gives back of what was paid."
+    what_next = "Look at it again, `clearinghouse invoices show`; what is asked for now gives back of what was paid."
+
+
+class WayToBeSaid(NotToBeCredited):
+    """It was begun, and its invoice was paid before it was made: somebody has to say how it gives back."""
+
+    what_next = "Give the same command again with `--to refund`, `--to outside` or `--to credit`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,8 @@ Guard = Callable[[AsyncConnection], Awaitable[None]]
 
 
 async def credit(desk: Desk, invoice_id: UUID, wanted: Wanted, *, guard: Guard | None = None) -> CreditNote:
-    """Once: a note of this reason that there is by now is gone on with.
+    """Once: a note of this reason that there is by now is gone on with. One that would leave less to pay of what is
+    paid by then gives its place to one that gives back; where that is `wanted.in_whole`, it is refused.
 
     Raises what `guard` does, NotFound, InvalidRequest, NotToBeCredited, NoteRefused; StripeAway, after which the same
     again goes on.
@@ -104,10 +116,17 @@ async def credit(desk: Desk, invoice_id: UUID, wanted: Wanted, *, guard: Guard |
     async with desk.engine.connect() as connection:
         known = await find_note_of(connection, invoice_id, wanted.reason)
     if known is None:
-        return await finish(desk, await _plan(desk, await preview(desk, invoice_id, wanted), guard))
-    if wanted.amount_minor not in {None, known.amount_minor} or wanted.gives not in {None, known.gives}:
-        raise NotToBeCredited("There is a credit note on it with this reason, and another amount or way.")
-    return await finish(desk, known.id)
+        return await _finished(desk, await _plan(desk, await preview(desk, invoice_id, wanted), guard), wanted)
+    if wanted.amount_minor not in {None, known.amount_minor}:
+        raise NotToBeCredited(_OTHERWISE)
+    if wanted.gives not in {None, known.gives}:
+        if (known.gives, known.state) != ("less_due", "planned"):
+            raise NotToBeCredited(_OTHERWISE)
+        _gives(await _issued(desk, invoice_id), wanted)  # which is how it gives back, if it is paid by now
+    made = await _finished(desk, known.id, wanted)
+    if wanted.gives not in {None, made.gives}:
+        raise NotToBeCredited(_OTHERWISE)
+    return made
 
 
 async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
@@ -132,20 +151,75 @@ async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
 
 
 async def finish(desk: Desk, note_id: UUID) -> CreditNote:
-    """As it is then: at Stripe and in the books. Raises NoteRefused, PaidMeanwhile, StripeAway; BeingPaid and what
-    `arrive` disagrees with, after which the same again goes on.
+    """As it is then: at Stripe and in the books; or the one that has its place, since its invoice was paid meanwhile.
+
+    Raises NoteRefused, PaidMeanwhile, StripeAway; BeingPaid, WayToBeSaid and what `arrive` disagrees with, after which
+    the same again goes on.
     """
+    return await _finished(desk, note_id, None)
+
+
+async def _finished(desk: Desk, note_id: UUID, wanted: Wanted | None) -> CreditNote:
+    """`wanted`: None where nobody is there who could say more than the row does."""
     async with desk.engine.connect() as connection:
         ours = await find_note(connection, note_id)
         invoice = await find(connection, ours.invoice_id)
     assert invoice is not None, "the row refers to it"
     if ours.state == "planned":
-        made = await _found(desk, invoice, ours) or await _made(desk, invoice, ours)
+        try:
+            made = await _found(desk, invoice, ours) or await _made(desk, invoice, ours)
+        except PaidMeanwhile as paid:
+            return await _after_paid(desk, invoice, ours, wanted, paid)
         await _followed(desk, invoice)
         async with desk.transaction() as connection:
             await issued_note(connection, ours.id, stripe_note_id=made.id, number=made.number)
     async with desk.engine.connect() as connection:
         return await find_note(connection, note_id)
+
+
+async def _after_paid(
+    desk: Desk, invoice: Invoice, ours: CreditNote, wanted: Wanted | None, paid: PaidMeanwhile
+) -> CreditNote:
+    """One over the same that gives back has its place, in the transaction that refuses it. Raises as `finish` does."""
+    if wanted is not None and (wanted.in_whole or wanted.gives == "less_due"):  # who asks anew, or for nothing else
+        async with desk.transaction() as connection:
+            await refused_note(connection, ours.id, str(paid))
+        raise paid
+    gives = wanted.gives if wanted is not None else None
+    if gives is None:
+        await _require_kept_is_used(desk, invoice, ours)
+    new = NewNote(
+        uuid7(), invoice.id, gives or "credit", ours.amount_minor, ours.total_minor, ours.lines, ours.reason, ours.actor
+    )
+    try:
+        await _try(desk, invoice, new)
+    except NoteRefused as refused:  # as where somebody credited it at Stripe
+        why = f"{paid} Nor can it give back: {refused}"
+        async with desk.transaction() as connection:
+            await refused_note(connection, ours.id, why)
+        raise PaidMeanwhile(why) from refused
+    async with desk.transaction() as connection:
+        if await refused_note(connection, ours.id, str(paid)):
+            await insert_note(connection, new)
+    async with desk.engine.connect() as connection:
+        newer = await find_note_of(connection, invoice.id, ours.reason)  # ours, or that of who was first
+    if newer is None:
+        raise paid
+    return await finish(desk, newer.id)
+
+
+async def _require_kept_is_used(desk: Desk, invoice: Invoice, ours: CreditNote) -> None:
+    """Nobody is there to be told that what Stripe would keep pays nothing. Raises WayToBeSaid; the note stays begun."""
+    async with desk.transaction() as connection:
+        if (way := await way_without_invoices(connection, invoice.gateway_id)) is None:
+            return
+        why = (
+            f"{shown_id(invoice)} was paid before this was asked for, and the gateway's way is {way} by now: no later "
+            "invoice would be paid with what Stripe would keep for it. Say how it gives back: "
+            "`clearinghouse invoices credit` with the same reason and `--to`."
+        )
+        await held_note(connection, ours.id, why, key_is_spent=False)
+    raise WayToBeSaid(why)
 
 
 # --- what they are made of --------------------------------------------------------------------------------------------
@@ -302,17 +376,16 @@ async def require_not_being_paid(desk: Desk, invoice: Invoice) -> None:
 
 async def _found(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note | None:
     """The one that is there; None where it is to be asked for now. Days may have passed since it was planned: raises
-    BeingPaid where it would leave less to pay of what a bank is about to pay, and PaidMeanwhile, once its row says so.
+    BeingPaid where it would leave less to pay of what a bank is about to pay, and PaidMeanwhile of what is paid.
     """
     is_less_due = ours.gives == "less_due"
     now = (await _followed(desk, invoice) if is_less_due else None) or invoice
     if (made := await _at_stripe(desk, invoice, ours)) is not None:  # by which it may be paid
         return made
     if is_less_due and now.state == "paid":
-        why = f"{shown_id(invoice)} was paid before this was asked for, and a credit note cannot leave less to pay."
-        async with desk.transaction() as connection:
-            await refused_note(connection, ours.id, why)
-        raise PaidMeanwhile(why)
+        raise PaidMeanwhile(
+            f"{shown_id(invoice)} was paid before this was asked for, and a credit note cannot leave less to pay."
+        )
     if is_less_due:
         await require_not_being_paid(desk, now)
     return None
@@ -327,6 +400,8 @@ async def _made(desk: Desk, invoice: Invoice, ours: CreditNote) -> Note:
             idempotency_key=f"{show('crn', ours.id)}-{ours.keys_spent_count}",
         )
     except StripeRefused as refused:
+        async with desk.transaction() as connection:  # for a day Stripe repeats it, also once nothing is in the way
+            await held_note(connection, ours.id, str(refused), key_is_spent=True)
         if (found := await _found(desk, invoice, ours)) is not None:
             return found  # somebody else made it at this moment, or began to pay, which raises
         async with desk.transaction() as connection:

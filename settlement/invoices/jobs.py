@@ -26,7 +26,7 @@ from settlement.rerating.refusals import ReratingBusy
 from settlement.rerating.store import reratings_under_way
 from settlement.schedule import Job, JobFailed, Tick
 from settlement.stripe_link.client import StripeAway
-from settlement.stripe_link.desk import desk_of
+from settlement.stripe_link.desk import Desk, desk_of
 
 log = structlog.get_logger(__name__)
 
@@ -89,9 +89,11 @@ async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceM
     walked = await walk_all(walker, waiting, in_flight_count=settings.invoices.in_flight_count, within_s=left_s)
     metrics.saw(planned, walked)
     said = said_of(planned, walked)
-    begun = await _finish_all(walker, settings.invoices.footer, until_s) if walked.away is None else Begun([], 0)
+    begun = await _finish_all(walker, settings.invoices.footer, until_s) if walked.away is None else Begun([], 0, [])
     if begun.waiting_count:
         said += f", {begun.waiting_count} begun and waiting"
+    if begun.gave_back:
+        said += f", given back since it was paid meanwhile: {'; '.join(begun.gave_back[:_NAMED_MAX_COUNT])}"
     async with engine.connect() as connection:
         words = [*planned.problems, *(held_words(invoice) for invoice in await held(connection)), *begun.held]
     if walked.away is not None:
@@ -104,10 +106,11 @@ async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceM
 
 class Begun(NamedTuple):
     """Credit notes and re-ratings: why some are held up, and how many wait for what ends by itself, such as a bank's
-    answer to a debit."""
+    answer to a debit. `gave_back`: notes that were to leave less to pay of what was paid meanwhile."""
 
     held: list[str]
     waiting_count: int
+    gave_back: list[str]
 
 
 async def _finish_all(walker: Walker, footer: str, until_s: float) -> Begun:
@@ -116,9 +119,10 @@ async def _finish_all(walker: Walker, footer: str, until_s: float) -> Begun:
     async with walker.desk.engine.connect() as connection:
         notes, reratings = await notes_under_way(connection), await reratings_under_way(connection)
     theirs = {(each.invoice_id, note_reason(each)) for each in reratings}  # which go on with their notes themselves
+    gave_back = list[str]()
     waiting: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         *(
-            (_name_of(each), partial(finish, walker.desk, each.id))
+            (_name_of(each), partial(_finish_note, walker.desk, each, gave_back))
             for each in notes
             if (each.invoice_id, each.reason) not in theirs
         ),
@@ -138,7 +142,14 @@ async def _finish_all(walker: Walker, footer: str, until_s: float) -> Begun:
         except Exception as bug:
             log.exception("credit_not_finished", what=name)
             words.append(f"{name}: {bug!r}")
-    return Begun(words, waiting_count)
+    return Begun(words, waiting_count, gave_back)
+
+
+async def _finish_note(desk: Desk, begun: CreditNote, gave_back: list[str]) -> None:
+    """Raises as `finish` does."""
+    made = await finish(desk, begun.id)
+    if made.id != begun.id:
+        gave_back.append(f"{_name_of(made)}, {made.gives}")
 
 
 def _name_of(note: CreditNote) -> str:

@@ -86,11 +86,11 @@ async def issued_note(connection: AsyncConnection, note_id: UUID, *, stripe_note
     await connection.execute(text(query), {"id": note_id, "stripe_id": stripe_note_id, "number": number})
 
 
-async def refused_note(connection: AsyncConnection, note_id: UUID, why: str) -> None:
-    """Nothing was done."""
+async def refused_note(connection: AsyncConnection, note_id: UUID, why: str) -> bool:
+    """Nothing was done. False where it had ended already."""
     query = """UPDATE credit_note SET state = 'refused', problem = :why, ended_at = clock_timestamp()
                 WHERE id = :id AND state = 'planned'"""
-    await connection.execute(text(query), {"id": note_id, "why": _line(why)})
+    return (await connection.execute(text(query), {"id": note_id, "why": _line(why)})).rowcount == 1
 
 
 async def held_note(connection: AsyncConnection, note_id: UUID, why: str, *, key_is_spent: bool) -> None:

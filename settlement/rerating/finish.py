@@ -35,6 +35,7 @@ from settlement.invoices.planning import one_at_a_time, owed_beside, plan_revisi
 from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import Invoice, changed, find, locked_by_id
 from settlement.invoices.walk import Walker
+from settlement.rerating.in_place import require_kept_is_used
 from settlement.rerating.refusals import NotToBeRerated, ReratingBusy, ReratingHeld
 from settlement.rerating.store import Rerating, done_rerating, find_rerating, lock_rerating, refused_rerating
 from settlement.stripe_link.desk import Desk
@@ -83,9 +84,11 @@ async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
     assert invoice is not None, "the row refers to it"
 
     async def it_is_not_refused(connection: AsyncConnection) -> None:
-        """Nor is it from then on: whoever refuses it, locks it as well, and looks for its note."""
+        """Nor is it from then on: whoever refuses it, locks it as well, and looks for its note. Since it was planned,
+        the invoice may have been paid, and the gateway's way another."""
         if (await lock_rerating(connection, found.id)).state != "planned":
             raise ReratingBusy("Somebody else ended this re-rating at this moment.")
+        await require_kept_is_used(connection, await locked_by_id(connection, invoice_id), found.difference)
 
     wanted = Wanted(invoice.total_minor, note_reason(found), found.actor, in_whole=True)
     try:
@@ -97,8 +100,9 @@ async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
         raise ReratingBusy(f"Its invoice {waits}") from waits
     except NoteUnderWay as other:
         raise ReratingBusy(f"{shown_id(invoice)}: {other}") from other
-    except (NotToBeCredited, NoteRefused) as reason:
-        words = f"{shown_id(invoice)} cannot be credited in whole: {reason}"
+    except (NotToBeCredited, NoteRefused, NotToBeRerated) as reason:
+        says_all = isinstance(reason, NotToBeRerated)
+        words = str(reason) if says_all else f"{shown_id(invoice)} cannot be credited in whole: {reason}"
         async with desk.transaction() as connection:
             await lock_rerating(connection, found.id)
             its_note = await find_note_of(connection, invoice_id, note_reason(found))

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from settlement.invoices import crediting
 from settlement.invoices.crediting import BeingPaid, NoteRefused, NotToBeCredited, Wanted
+from settlement.invoices.kept import way_without_invoices
 from settlement.invoices.planning import owed_beside
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import TO_WALK, Invoice, find
@@ -20,8 +21,6 @@ from settlement.rerating.store import reratings_of
 from settlement.stripe_link.desk import Desk
 
 _NOBODY_ASKED: Final = ("void", "carried", "nothing_due")
-#: What Stripe keeps for a gateway pays its next invoice. These ways have none.
-_WITHOUT_INVOICES: Final = ("prepaid", "automatic", "free")
 
 
 async def invoice_of(connection: AsyncConnection, gateway_id: UUID, begins_at: datetime) -> Invoice | None:
@@ -84,19 +83,18 @@ async def require_in_place(connection: AsyncConnection, invoice: Invoice, differ
         )
     if beside := await owed_beside(connection, invoice.gateway_id, invoice.begins_at):
         raise NotToBeRerated(f"What another invoice would ask for cannot be told apart: {beside}.")
-    way = await _way_now(connection, invoice.gateway_id)
-    if invoice.state == "paid" and difference < 0 and way in _WITHOUT_INVOICES:
+    await require_kept_is_used(connection, invoice, difference)
+
+
+async def require_kept_is_used(connection: AsyncConnection, invoice: Invoice, difference: Decimal) -> None:
+    """What the new invoice leaves of a paid one's credit pays a later one. Raises NotToBeRerated."""
+    if invoice.state != "paid" or difference >= 0:
+        return
+    if (way := await way_without_invoices(connection, invoice.gateway_id)) is not None:
         raise NotToBeRerated(
             f"The gateway's way is {way} by now: no later invoice would be paid with what Stripe kept for it of "
             f"{shown_id(invoice)}. A credit note with `--to refund` gives it back."
         )
-
-
-async def _way_now(connection: AsyncConnection, gateway_id: UUID) -> str | None:
-    """How it is billed; None where nothing was ever agreed on."""
-    query = """SELECT way FROM billing_terms WHERE gateway_id = :id AND begins_at <= clock_timestamp()
-                ORDER BY begins_at DESC LIMIT 1"""
-    return (await connection.execute(text(query), {"id": gateway_id})).scalar_one_or_none()
 
 
 async def _was_carried_beside(connection: AsyncConnection, gateway_id: UUID, begins_at: datetime) -> bool:

@@ -10,14 +10,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from settlement.invoices.crediting import NoteRefused, NotToBeCredited, Wanted, credit, finish
+from settlement.invoices.crediting import BeingPaid, NoteRefused, NotToBeCredited, Wanted, credit, finish
+from settlement.invoices.jobs import InvoicesHeld
 from settlement.invoices.note_store import Gives, notes_of, notes_under_way
+from settlement.invoices.store import Invoice
 from settlement.stripe_link.desk import Desk
 from settlement.stripe_link.handlers import HANDLERS
 from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import DAY_S, Debtor, Invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
+from tests.settlement.invoices.owing import pays_in_advance
 
 
 async def issued(house: Invoiced, **gateway: Any) -> Debtor:
@@ -94,22 +97,77 @@ async def test_notes_made_in_the_dashboard_meanwhile_are_reckoned_with(house: In
     house.require_balanced(acme)
 
 
+async def begun(house: Invoiced, amount_minor: int, **more: Any) -> Invoice:
+    """Its invoice: a note that leaves less to pay of it is planned, and not made."""
+    until(desk := CrashingDesk(house.desk, 0), "before CreditNoteService.create_async")
+    with it_may_crash():
+        await give(house, amount_minor, desk=desk, **more)
+    return await house.invoice()
+
+
+async def notes_on(house: Invoiced, ours: Invoice) -> list[tuple[str, str]]:
+    async with house.engine.connect() as connection:
+        return [(each.state, each.gives) for each in await notes_of(connection, ours.id)]
+
+
 async def test_a_note_that_stripe_refuses_meanwhile_leaves_nothing_behind_and_may_be_asked_for_anew(
     house: Invoiced,
 ) -> None:
     acme = await issued(house)
-    ours = await house.invoice()
-    until(desk := CrashingDesk(house.desk, 0), "before CreditNoteService.create_async")
-    with it_may_crash():
-        await give(house, 3000, desk=desk)
-    await house.stripe.control(f"invoices/{ours.stripe_invoice_id}/pay", card="pm_card_visa")
-    with pytest.raises(NoteRefused):
+    ours = await begun(house, 3000)
+    api = house.stripe.running.client.v1
+    elsewhere = await api.credit_notes.create_async({"invoice": ours.at_stripe, "amount": 10_000})
+    await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_card_visa")
+    for _ in range(2):  # the second one asks anew
+        with pytest.raises((NoteRefused, NotToBeCredited)):
+            await give(house, 3000)
+    assert [each.id for each in await theirs(house)] == [elsewhere.id]
+    assert house.entries(acme, "adjustment") == [Decimal(100)]
+    assert await notes_on(house, ours) == [("refused", "less_due")]
+    await give(house, 300)
+    assert await notes_on(house, ours) == [("refused", "less_due"), ("issued", "credit")]
+
+
+async def test_what_a_bank_pays_meanwhile_is_given_back_once_by_the_job_whenever_it_dies(house: Invoiced) -> None:
+    acme = await issued(house)
+    ours = await begun(house, 3000)
+    await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_usBankAccount_success")
+    with pytest.raises(BeingPaid, match="is being paid"):
         await give(house, 3000)
-    assert (await theirs(house), house.entries(acme, "adjustment")) == ([], [])
-    await give(house, 3000)
-    async with house.engine.connect() as connection:
-        states = [(each.state, each.gives) for each in await notes_of(connection, ours.id)]
-    assert states == [("refused", "less_due"), ("issued", "credit")]
+    await house.stripe.control("clock", advance_s=181)
+    for dies_at in ("before CreditNoteService.preview_async", "before CreditNoteService.create_async"):
+        until(desk := CrashingDesk(house.desk, 0), dies_at)
+        with it_may_crash():
+            async with house.engine.connect() as connection:
+                (planned,) = await notes_under_way(connection)
+            await finish(desk, planned.id)
+    await asyncio.gather(*(job_turn(house) for _ in range(2)))
+    assert await notes_on(house, ours) == [("refused", "less_due"), ("issued", "credit")]
+    assert [(each.total, each.type) for each in await theirs(house)] == [(3000, "post_payment")]
+    assert (house.entries(acme, "adjustment"), house.entries(acme, "refund")) == ([Decimal(30)], [Decimal(-30)])
+
+
+async def test_the_job_says_what_it_gives_back_of_what_was_paid_meanwhile(house: Invoiced) -> None:
+    await issued(house)
+    ours = await begun(house, 3000)
+    await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_card_visa")
+    assert "since it was paid meanwhile: credit note crn_" in await job_turn(house)
+    assert await job_turn(house) == "nothing was due"
+
+
+async def test_where_no_invoice_would_use_it_somebody_has_to_say_how_it_is_given_back(house: Invoiced) -> None:
+    acme = await issued(house)
+    ours = await begun(house, 3000)
+    pays_in_advance(house, acme)
+    with pytest.raises(NotToBeCredited, match="is not paid"):
+        await give(house, 3000, gives="refund")
+    await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_card_visa")
+    for _ in range(2):
+        with pytest.raises(InvoicesHeld, match=r"way is prepaid by now.*`--to`"):
+            await job_turn(house)
+    await give(house, 3000, gives="refund")
+    assert await notes_on(house, ours) == [("refused", "less_due"), ("issued", "refund")]
+    assert await job_turn(house) == "nothing was due"
 
 
 async def test_whoever_goes_on_a_day_after_a_crash_at_any_point_makes_one_note(house: Invoiced) -> None:

@@ -23,6 +23,7 @@ from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import Debtor, invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
+from tests.settlement.invoices.owing import pays_in_advance
 from tests.settlement.rerating.sold import Sold, per_second
 from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
 
@@ -89,11 +90,7 @@ async def under_way(sold: Sold) -> tuple[Debtor, StoredVersion]:
 async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
     """What Stripe kept for it would pay nothing."""
     acme, right = await asked(sold, card="pm_card_visa")
-    with sold.house.owner.transaction():
-        sold.house.owner.execute("SET LOCAL session_replication_role = replica")  # as if it had been agreed on before
-        sold.house.owner.execute(
-            "INSERT INTO billing_terms (gateway_id, begins_at, way) SELECT %s, clock_timestamp(), 'prepaid'", [acme.id]
-        )
+    pays_in_advance(sold.house, acme)
     return acme, right
 
 
@@ -187,7 +184,9 @@ async def test_one_that_goes_on_while_its_invoice_is_being_paid_waits_for_the_ba
     await sold.require_clean()
 
 
-async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_for(sold: Sold) -> None:
+@pytest.mark.parametrize("account", ["pm_usBankAccount_success", "pm_usBankAccount_noAccount"])
+async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_for(sold: Sold, account: str) -> None:
+    """Stripe's refusal is an old one, once the bank has answered."""
     acme, right = await asked(sold)
     was = await sold.house.invoice()
     desk, local = CrashingDesk(sold.house.desk, 0), sold.house.stripe.local
@@ -195,7 +194,7 @@ async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_f
     def step(name: str) -> None:
         if name == "before CreditNoteService.create_async":
             customer = local.desk()
-            pay_invoice(customer, str(was.at_stripe), "pm_usBankAccount_success")
+            pay_invoice(customer, str(was.at_stripe), account)
             local.write(customer)
 
     desk.fuse.step = step  # type: ignore[method-assign]
@@ -203,7 +202,30 @@ async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_f
         await sold.rerate(acme, right, desk=desk)
     await sold.house.stripe.control("clock", advance_s=181)
     await sold.rerate(acme, right)
-    await require_corrected(sold, acme, is_paid=True)
+    await require_corrected(sold, acme, is_paid=account.endswith("success"))
+
+
+@pytest.mark.parametrize("has_note", [True, False])
+async def test_nothing_is_kept_at_stripe_for_one_that_pays_in_advance_where_its_invoice_is_paid_meanwhile(
+    sold: Sold, has_note: bool
+) -> None:
+    """As where it was paid before the re-rating was planned; with, and without a note over an open invoice begun."""
+    acme, right = await asked(sold)
+    was = await sold.house.invoice()
+    pays_in_advance(sold.house, acme)
+    if has_note:
+        until(desk := CrashingDesk(sold.house.desk, 0), "before CreditNoteService.create_async")
+        with it_may_crash():
+            await sold.rerate(acme, right, desk=desk)
+    else:
+        await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=False)
+    await sold.house.stripe.control(f"invoices/{was.at_stripe}/pay", card="pm_card_visa")
+    with pytest.raises(InvoicesHeld, match=r"way is prepaid by now.*--to refund"):
+        await job_turn(sold.house)
+    states = "SELECT (SELECT array_agg(state) FROM credit_note), (SELECT array_agg(state) FROM rerating)"
+    assert sold.house.owner.execute(states).fetchone() == (["refused"] if has_note else None, ["refused"])
+    assert (await sold.house.stripe.running.client.v1.credit_notes.list_async()).data == []
+    assert "nothing was due" in await job_turn(sold.house)
 
 
 async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_well(sold: Sold) -> None:
