@@ -160,11 +160,16 @@ class Approving:
         try:
             return await self._pay(shown, caller, decision, stages)
         except Refusal as refusal:
-            if isinstance(refusal, DatabaseUnavailable) or not is_remembered:
+            if isinstance(refusal, DatabaseUnavailable):
                 raise
             # This very payment may have been approved elsewhere: then it is shown again, and that costs nothing.
             self._forget(decision.session)
-            return None
+            if is_remembered:
+                return None
+            confirmed, _ = await self._decide(shown, caller)
+            if isinstance(confirmed, Session):
+                return Approval(confirmed.answer, 0, None)
+            raise
 
     async def _pay(self, shown: _Shown, caller: Caller, going: _Going, stages: Stages) -> Approval | None:
         """Policy, quote, commit. None where the session went on meanwhile."""

@@ -72,15 +72,11 @@ class Replay(NamedTuple):
 
 
 class Proceed(NamedTuple):
-    """The request may be signed; `first_nonce` is the nonce its first ticket must have.
-
-    `is_remembered`: this was decided by what this process remembers, and another one may know better.
-    """
+    """The request may be signed; `first_nonce` is the nonce its first ticket must have."""
 
     first_nonce: int
     #: The one that it goes on with; None begins one.
     session: Session | None = None
-    is_remembered: bool = False
 
 
 def auth_id(gateway_id: UUID, session_id: UUID) -> str:

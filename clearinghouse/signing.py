@@ -183,9 +183,9 @@ class Signing:
                         stages=stages,
                     )
             except Refusal as refusal:
-                if isinstance(refusal, DatabaseUnavailable) or not decision.is_remembered:
+                if isinstance(refusal, DatabaseUnavailable):
                     raise
-                # Another process knows a newer state, perhaps made by this very request: then it is paid for.
+                # Another process may have gone on meanwhile, perhaps by this very request: then it is paid for.
                 confirmed = await self._decide_anew(asked, caller, request_hash, base)
                 if isinstance(confirmed, Proceed):
                     raise
@@ -341,8 +341,7 @@ class Signing:
         )
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
-                decision = judge(remembered)
-                return decision._replace(is_remembered=True) if isinstance(decision, Proceed) else decision
+                return judge(remembered)
             except Refusal:
                 if base is not None:
                     self._sessions.forget(base.session_id)  # another process may know better

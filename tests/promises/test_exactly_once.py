@@ -12,6 +12,7 @@ from clearinghouse.identity import limits
 from tests.parts.client import Answer
 from tests.parts.service import OURS, Service, our_body
 from tests.parts.stack import TICKET_CHARGE_USD, TestGateway
+from tests.promises.overtaking import overtaking
 
 TIMES = 32
 #: What an answer says about the answering, not about the payment.
@@ -234,6 +235,21 @@ async def test_a_payment_made_elsewhere_within_a_limit_is_repeated_where_that_li
     first = await twins[0].sign(gateway, body)
     assert (await twins[1].sign(gateway, twins[1].new_stream().body())).code == "limit_reached"
     assert essence(await twins[1].sign(gateway, body)) == essence(first)
+
+
+async def test_a_payment_made_elsewhere_between_the_lookup_and_the_look_at_the_credit_is_repeated(
+    twins: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credit is gone, and it was this very request that took it."""
+    house = twins[0].house
+    gateway, body = await house.new_gateway(tickets=0), twins[0].new_stream().body()
+    assert (await twins[1].sign(gateway, body)).code == "out_of_credit"
+    await house.grant(gateway, TICKET_CHARGE_USD)
+    overtaken = overtaking(monkeypatch, lambda: twins[0].sign(gateway, body))
+    second = await twins[1].sign(gateway, body)
+    assert (second.status, second.header("clearinghouse-replayed")) == (200, "true")
+    assert essence(second) == essence(overtaken[0])
+    assert house.sums(gateway).issuances == 1
 
 
 async def test_a_state_that_went_on_elsewhere_needs_a_refresh_and_not_credit(twins: tuple[Service, Service]) -> None:

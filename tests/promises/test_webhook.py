@@ -29,7 +29,7 @@ from clearinghouse.policy import Policy
 from clearinghouse.pricing import EXACT
 from tests.clearinghouse.histories import PLANS, Plan, history_of
 from tests.parts import client
-from tests.parts.asking import Signer, ask, asking, question
+from tests.parts.asking import Signer, ask, asking, first_state, question
 from tests.parts.client import Answer
 from tests.parts.service import Service, running
 from tests.parts.stack import (
@@ -42,6 +42,7 @@ from tests.parts.stack import (
     TestGateway,
     running_stack,
 )
+from tests.promises.overtaking import overtaking
 
 ON = {"enabled": True}
 CALLERS = 64
@@ -464,6 +465,22 @@ async def test_a_revoked_signer_asks_in_vain(service: Service) -> None:
         await webhook_signers.revoke(connection, "gone")
     async with asking(service, secret=new.webhook_secret) as signer:
         assert (await signer.sign(gateway, service.new_stream().body())).status == 500
+
+
+async def test_a_payment_approved_elsewhere_between_the_lookup_and_the_look_at_the_credit_is_shown_again(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(database, webhook=ON) as first, running(database, webhook=ON) as second:
+        secret = await first.house.new_webhook_secret()
+        gateway, state = await first.house.new_gateway(tickets=0), first_state()
+        asked = question(gateway, state)
+        assert (await ask(second, secret, asked)).json["status"] == 402
+        await first.house.grant(gateway, TICKET_CHARGE_USD)
+        overtaken = overtaking(monkeypatch, lambda: ask(first, secret, asked))
+        answer = await ask(second, secret, asked)
+        assert (answer.json["status"], answer.body) == (200, overtaken[0].body)
+        assert first.house.sums(gateway).tickets == 1
+        await first.house.require_sound_books()
 
 
 async def test_a_payment_approved_elsewhere_with_the_last_credit_is_shown_again_where_the_session_was_remembered(
