@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from clearinghouse.connections import Connections, Cut
@@ -94,7 +95,7 @@ class Door:
             return
         task = self._loop.create_task(self._welcome(accepted, place))
         self._welcoming.add(task)
-        task.add_done_callback(self._welcoming.discard)
+        task.add_done_callback(partial(self._welcomed, accepted, place))
 
     def _send_away(self, accepted: socket.socket) -> None:
         with accepted, suppress(OSError):
@@ -119,9 +120,15 @@ class Door:
         except OSError:  # ssl.SSLError and the time-out's are OSErrors too
             self._connections.was_cut(Cut.HANDSHAKE)
             self._give_up(accepted, place)
-        except BaseException:
+        except Exception:
             self._give_up(accepted, place)
             raise
+
+    def _welcomed(self, accepted: socket.socket, place: Place, task: asyncio.Task[None]) -> None:
+        """One that is cancelled may never have begun, so that it could not give up by itself."""
+        self._welcoming.discard(task)
+        if task.cancelled():
+            self._give_up(accepted, place)
 
     @staticmethod
     def _give_up(accepted: socket.socket, place: Place) -> None:

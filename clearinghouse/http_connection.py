@@ -93,16 +93,13 @@ class HttpConnection(HttpToolsProtocol):
 
     read_timeout_s: float
     idle_timeout_s: float
+    #: How often a timer looks at the deadline: no less than the shortest time-out, so that none is seen late, and
+    #: moving the deadline costs nothing.
+    patrol_s: float
     hot: HotRoutes
     counted: Connections  # uvicorn has a field `connections`
     #: Held until the connection is lost.
     place: Place | None = None
-
-    def __init_subclass__(cls) -> None:
-        #: A timer looks at the deadline at least this often, so that none is seen late and moving one costs nothing.
-        cls._patrol_s = min(cls.read_timeout_s, cls.idle_timeout_s, cls.hot.body_timeout_s)
-
-    _patrol_s: float
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -117,7 +114,7 @@ class HttpConnection(HttpToolsProtocol):
         self._is_lost = self._is_cut = False
         self._deadline_s = self.loop.time() + self.idle_timeout_s
         self._unsent_deadline_s = math.inf  # while the client leaves an answer where it is
-        self._patrol: asyncio.TimerHandle = self.loop.call_later(self._patrol_s, self._watch_deadline)
+        self._patrol: asyncio.TimerHandle = self.loop.call_later(self.patrol_s, self._watch_deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
@@ -160,8 +157,8 @@ class HttpConnection(HttpToolsProtocol):
         left_s = self._deadline_s - now_s
         if left_s <= CLOCK_STEP_S:
             self._deadline_passed()
-            left_s = self._patrol_s
-        self._patrol = self.loop.call_later(min(left_s, self._patrol_s), self._watch_deadline)
+            left_s = self.patrol_s
+        self._patrol = self.loop.call_later(min(left_s, self.patrol_s), self._watch_deadline)
 
     def _watch_answers(self, now_s: float) -> None:
         """Closing, too, waits until everything is sent: without this a client that does not read is never lost."""

@@ -65,6 +65,7 @@ class HttpListener:
         shutdown_timeout_s: float,
         hot: HotRoutes | None = None,
         connections: Connections | None = None,
+        connection: type[HttpConnection] = HttpConnection,
         busy: Reply = _BUSY,
         tls_cert_file: Path | None = None,
         tls_key_file: Path | None = None,
@@ -75,16 +76,18 @@ class HttpListener:
         self._connections = connections or Connections(CONNECTIONS_MAX_COUNT)
         self._busy = http_answer(busy, [], keep_alive=False)
         self._handshake_timeout_s = read_timeout_s
+        hot = hot or HotRoutes({}, body_max_bytes=0, body_timeout_s=read_timeout_s)
         wired = {
             "counted": self._connections,
             "read_timeout_s": read_timeout_s,
             "idle_timeout_s": idle_timeout_s,
-            "hot": hot or HotRoutes({}, body_max_bytes=0, body_timeout_s=read_timeout_s),
+            "patrol_s": min(read_timeout_s, idle_timeout_s, hot.body_timeout_s),
+            "hot": hot,
         }
         self._server = _Server(
             uvicorn.Config(
                 application,
-                http=type("Connection", (HttpConnection,), wired),
+                http=type("Connection", (connection,), wired),
                 interface="asgi3",  # which uvicorn would guess, and guess wrong for a method
                 ws="none",
                 lifespan="off",

@@ -1,20 +1,19 @@
-"""The listening local Stripe: uvicorn around the frame, the control calls and the pages."""
+"""The listening local Stripe: an HTTP port around the frame, the control calls and the pages."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
-import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from clearinghouse.http_connection import HttpConnection
+from clearinghouse.listener import HttpListener
 from settlement.stripe_local.control import Control
 from settlement.stripe_local.deliveries import Deliveries
 from settlement.stripe_local.frame import Answer, LocalStripe, Request
@@ -25,6 +24,9 @@ BANNER: Final = "TEST MODE: this is the clearinghouse's local Stripe server. No 
 #: Where the connection under a request can be cut, which ASGI has no word for.
 _CUT: Final = "stripe_local.cut"
 _HANG_MAX_S: Final = 600
+_READ_TIMEOUT_S: Final = 60
+_IDLE_TIMEOUT_S: Final = 75
+_SHUTDOWN_TIMEOUT_S: Final = 2
 _BODY_MAX_BYTES: Final = 1_000_000
 
 _Scope = MutableMapping[str, Any]
@@ -32,12 +34,13 @@ _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class _CuttableProtocol(HttpToolsProtocol):
-    """uvicorn's, with a way to cut the connection."""
+class _Cuttable(HttpConnection):
+    """With a way to cut the connection."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope[_CUT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._exchange is None:  # an ASGI application's
+            self.scope[_CUT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 def application(stripe: LocalStripe, control: Control) -> Callable[[_Scope, _Receive, _Send], Awaitable[None]]:
@@ -96,46 +99,26 @@ async def stripe_served(stripe: LocalStripe, *, host: str = "127.0.0.1", port: i
 
     Raises OSError when the address is taken.
     """
-    listening = socket.create_server((host, port), backlog=512)
-    base_url = f"http://{host}:{listening.getsockname()[1]}"
-    stripe.house = replace(stripe.house, base_url=base_url)
     deliveries = Deliveries(stripe)
-    server = _Server(
-        uvicorn.Config(
-            application(stripe, Control(stripe, deliveries)),
-            http=_CuttableProtocol,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
+    listener = HttpListener(
+        application(stripe, Control(stripe, deliveries)),
+        host=host,
+        port=port,
+        read_timeout_s=_READ_TIMEOUT_S,
+        idle_timeout_s=_IDLE_TIMEOUT_S,
+        shutdown_timeout_s=_SHUTDOWN_TIMEOUT_S,
+        connection=_Cuttable,
     )
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    base_url = f"http://{host}:{await listener.start()}"
+    stripe.house = replace(stripe.house, base_url=base_url)
     beside = [asyncio.create_task(deliveries.run()), asyncio.create_task(kept_up(stripe))]
     try:
-        await server.is_listening.wait()
         yield base_url
     finally:
         for task in beside:
             task.cancel()
-        server.should_exit = True
-        ended = await asyncio.gather(serving, *beside, return_exceptions=True)
+        ended = await asyncio.gather(listener.stop(), *beside, return_exceptions=True)
         stripe.store.close()
         for outcome in ended:
             if isinstance(outcome, Exception):
                 raise outcome
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's without its signal handlers: whoever runs it decides when it ends."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.is_listening.set()
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._serve(sockets)

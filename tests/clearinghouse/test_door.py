@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import ssl
 import time
@@ -202,6 +203,21 @@ async def test_a_tls_connection_gives_its_place_back(tls_files: dict[str, Path])
             with contextlib.suppress(ssl.SSLError, ConnectionError):
                 await writer.wait_closed()
             await until(lambda: connections.open_count == 0)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_port_that_closes_forgets_no_connection_that_it_has_just_accepted(turns: int) -> None:
+    """However far it has come by then: after some of these turns of the event loop it is accepted and not begun."""
+    connections = Connections(8)
+    with socket.socket() as visitor:
+        async with listening(connections, **PATIENT) as port:
+            visitor.connect(("127.0.0.1", port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        visitor.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert visitor.recv(1) == b""
+    gc.collect()  # a socket that nobody has closed fails the run here
 
 
 class _NoFiles(socket.socket):
