@@ -15,7 +15,8 @@ from clearinghouse.config import Settings
 from clearinghouse.errors import Refusal
 from clearinghouse.hot_metrics import NAMESPACE
 from clearinghouse.ids import show
-from settlement.invoices.crediting import BeingPaid, finish
+from settlement.invoices.crediting import finish
+from settlement.invoices.not_credited import BeingPaid
 from settlement.invoices.note_store import CreditNote, notes_under_way
 from settlement.invoices.run import Planned, Walked, held_words, plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, held

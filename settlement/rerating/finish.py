@@ -20,16 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clearinghouse.ids import show
 from clearinghouse.ledger.money import EXACT
 from clearinghouse.ledger.transfers import Transfer, book
-from settlement.invoices.crediting import (
-    BeingPaid,
-    NoteRefused,
-    NoteUnderWay,
-    NotToBeCredited,
-    PaidMeanwhile,
-    Wanted,
-    credit,
-)
+from settlement.invoices.crediting import Wanted, credit
 from settlement.invoices.entries import amount_of, book_own
+from settlement.invoices.not_credited import BeingPaid, NoteRefused, NoteUnderWay, NotToBeCredited, PaidMeanwhile
 from settlement.invoices.note_store import find_note_of
 from settlement.invoices.planning import one_at_a_time, owed_beside, plan_revision
 from settlement.invoices.requests import period_words, shown_id

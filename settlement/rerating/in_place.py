@@ -11,8 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from settlement.invoices import crediting
-from settlement.invoices.crediting import BeingPaid, NoteRefused, NotToBeCredited, Wanted
+from settlement.invoices.crediting import Wanted
 from settlement.invoices.kept import way_without_invoices
+from settlement.invoices.not_credited import BeingPaid, NoteRefused, NotToBeCredited
 from settlement.invoices.planning import owed_beside
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import TO_WALK, Invoice, find

@@ -10,8 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from settlement.invoices.crediting import BeingPaid, NoteRefused, NotToBeCredited, Wanted, credit, finish
+from settlement.invoices.crediting import Wanted, credit, finish
 from settlement.invoices.jobs import InvoicesHeld
+from settlement.invoices.not_credited import BeingPaid, NoteRefused, NotToBeCredited
 from settlement.invoices.note_store import Gives, notes_of, notes_under_way
 from settlement.invoices.store import Invoice
 from settlement.stripe_link.desk import Desk
