@@ -189,7 +189,7 @@ BEGIN
     SELECT system_account_id(name, holder.currency), signs INTO STRICT other, sides FROM (VALUES
         ('payment', 'funding', '+'), ('refund', 'funding', '-'), ('dispute', 'funding', '-'),
         ('dispute_won', 'funding', '+'), ('write_off', 'written_off', '+'), ('rounding', 'rounding', '+-'),
-        ('adjustment', 'revenue', '+-'), ('fee', 'revenue', '-'), ('included', 'included', '+')
+        ('adjustment', 'revenue', '+-'), ('fee', 'revenue', '-'), ('included', 'included', '+-')
         ) AS known (kind, name, signs) WHERE kind = a_kind;
     IF a_key IS NULL OR a_amount = 0 OR position((CASE WHEN a_amount > 0 THEN '+' ELSE '-' END) IN sides) = 0
        OR a_expires_at IS NOT NULL AND a_kind <> 'included' THEN

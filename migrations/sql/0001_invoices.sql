@@ -167,7 +167,7 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON invoice_event
 CREATE VIEW account_entry AS
     SELECT side.gateway_id, side.id, side.kind, side.amount, side.created_at,
            least(side.created_at, lot.expires_at - interval '1 microsecond', corrects.effective_at) AS effective_at,
-           corrects.transfer_id IS NOT NULL AS is_rerated,
+           corrects.transfer_id IS NOT NULL AND side.kind = 'adjustment' AS is_rerated,
            side.kind = 'rounding'
            OR EXISTS (SELECT FROM invoice_entry AS own JOIN invoice ON invoice.id = own.invoice_id
                        WHERE own.transfer_id = side.id AND invoice.state NOT IN ('void', 'carried', 'nothing_due'))

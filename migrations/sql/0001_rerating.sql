@@ -16,16 +16,22 @@ CREATE TABLE rerating (
     actor        text NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     calls_count  bigint NOT NULL CHECK (calls_count > 0),  -- that were charged by any card
-    difference   monetary NOT NULL,             -- to be charged in addition; below 0: too much was
+    difference   monetary NOT NULL,             -- of usage: to be charged in addition; below 0: too much was
+    included     monetary NOT NULL,             -- what a subscription includes pays so much of it; below 0: so much less
     invoice_id   uuid REFERENCES invoice,       -- whose place another takes; NULL: nobody was asked for the period
     state        text NOT NULL DEFAULT 'planned' CHECK (state IN ('planned', 'done', 'refused')),
     problem      text CHECK (length(problem) <= 1000),
-    transfer_id  uuid UNIQUE REFERENCES transfer,  -- of the difference, unless that is 0
+    -- An entry of the difference, and one of what is included, each unless it is 0; where nobody was asked for the period,
+    -- one of both.
+    transfer_id  uuid UNIQUE REFERENCES transfer,
+    included_id  uuid UNIQUE REFERENCES transfer,
     ended_at     timestamptz,
     FOREIGN KEY (gateway_id, begins_at) REFERENCES billing_period,
     FOREIGN KEY (card, version) REFERENCES rate_card,
     CHECK ((state = 'planned') = (ended_at IS NULL)),
-    CHECK (state = 'refused' OR (state = 'done' AND difference <> 0) = (transfer_id IS NOT NULL))
+    CHECK (state = 'refused' OR (state = 'done' AND difference <> CASE WHEN invoice_id IS NULL THEN included ELSE 0 END)
+               = (transfer_id IS NOT NULL)),
+    CHECK (state = 'refused' OR (state = 'done' AND invoice_id IS NOT NULL AND included <> 0) = (included_id IS NOT NULL))
 );
 CREATE UNIQUE INDEX rerating_once ON rerating (gateway_id, begins_at, as_of) WHERE state <> 'refused';
 -- What the next one starts from is known when this one is done.
@@ -75,7 +81,7 @@ CREATE TRIGGER never_removed BEFORE DELETE OR TRUNCATE ON rerating
 
 CREATE FUNCTION rerating_moves_forward() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    progress CONSTANT text[] := '{state,problem,transfer_id,ended_at}';
+    progress CONSTANT text[] := '{state,problem,transfer_id,included_id,ended_at}';
 BEGIN
     IF OLD.state <> 'planned' OR to_jsonb(OLD) - progress <> to_jsonb(NEW) - progress THEN
         RAISE EXCEPTION 'a re-rating that is % stays so', OLD.state

@@ -107,7 +107,7 @@ GRANT UPDATE (state, seen_at, claimed_until, claims_count, keys_spent_count, pay
 GRANT INSERT ON credit_note TO clearinghouse_work;
 GRANT UPDATE (state, keys_spent_count, problem, stripe_note_id, number, ended_at) ON credit_note TO clearinghouse_work;
 GRANT INSERT ON rerating, rerated_call, rerated_line, entry_of_period TO clearinghouse_work;
-GRANT UPDATE (state, problem, transfer_id, ended_at) ON rerating TO clearinghouse_work;
+GRANT UPDATE (state, problem, transfer_id, included_id, ended_at) ON rerating TO clearinghouse_work;
 GRANT EXECUTE ON FUNCTION unbilled TO clearinghouse_serve, clearinghouse_work, clearinghouse_admin;
 
 -- Stripe's events: services add what was delivered and read nothing of it, the worker acts upon it, operators have it

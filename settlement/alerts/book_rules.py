@@ -22,7 +22,7 @@ from settlement.topups.conditions import what_next
 BOOK_RULES: Final = (
     "foreign_redemption", "redemption_burst", "signer_used_elsewhere", "signer_events_missing", "ledger_verify_failed",
     "periods_differ", "gas_low", "topup_waits", "job_late", "job_failing", "channel_failing", "chain_not_indexed",
-    "invoices_unpaid", "stripe_events_parked", "stripe_events_waiting",
+    "invoices_unpaid", "correction_refused", "stripe_events_parked", "stripe_events_waiting",
 )  # fmt: skip
 #: The indexer reads every few seconds; with that much behind it redeemed tickets are not seen.
 INDEX_AGE_MAX_S: Final = 120
@@ -51,6 +51,7 @@ def book_conditions(observed: Observed, thresholds: Thresholds) -> Iterator[Cond
     yield from _undelivered(observed)
     yield from _index(observed)
     yield from _invoices(observed)
+    yield from _corrections(observed)
     yield from _stripe(observed)
 
 
@@ -212,6 +213,19 @@ def _invoices(observed: Observed) -> Iterator[Condition]:
             f"{observed.unpaid_invoices_count} invoices are overdue and not paid",
             facts=(("invoices", str(observed.unpaid_invoices_count)),),
             advice="Their gateways are reminded, and held in time, by themselves: call those you do not want to lose.",
+        )  # fmt: skip
+
+
+def _corrections(observed: Observed) -> Iterator[Condition]:
+    refused = observed.corrections_refused
+    if refused is not None and refused.count:
+        yield Condition(
+            "correction_refused", Group.BOOKS, Severity.WARNING,
+            f"{refused.count} credit notes or re-ratings that were begun came to nothing",
+            news=refused.newest,
+            facts=(("refused", str(refused.count)), ("newest", refused.newest), ("says", refused.says)),
+            advice="`clearinghouse invoices show` of the invoice has them. Whoever asked for one thinks that it is "
+            "done: ask for it anew, or tell them.",
         )  # fmt: skip
 
 

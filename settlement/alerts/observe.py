@@ -13,8 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.coverage.snapshots import Snapshot, newest_of_all, newest_with_outlook
+from clearinghouse.ids import show
 from clearinghouse.job_runs import Outcome, Standing, standings
 from settlement.alerts.observed import (
+    CorrectionsRefused,
     ForeignRedemptions,
     JobHealth,
     Observed,
@@ -36,6 +38,8 @@ BURST_WINDOWS_S: Final = (6 * 3600, 24 * 3600, 72 * 3600)
 _GIVEN_UP_WITHIN: Final = timedelta(days=1)
 #: A chain does not forget: what nobody has repeated for so long is over.
 FOREIGN_WITHIN: Final = timedelta(days=7)
+#: Nobody can take back that a correction was refused: it is told for a day.
+REFUSED_WITHIN: Final = timedelta(days=1)
 
 
 async def observe(connection: AsyncConnection, now: datetime) -> Observed:
@@ -56,6 +60,7 @@ async def observe(connection: AsyncConnection, now: datetime) -> Observed:
         undelivered=await _undelivered(connection, now),
         stripe=await _stripe(connection),
         payments=await _payments(connection),
+        corrections_refused=await _corrections_refused(connection, now),
         chain_indexed_at=await _chain_indexed_at(connection),
         unpaid_invoices_count=await _unpaid_invoices(connection, now),
     )
@@ -223,6 +228,29 @@ _PAYMENTS: Final = """
 async def _payments(connection: AsyncConnection) -> PaymentsNow:
     row = (await connection.execute(text(_PAYMENTS))).one()
     return PaymentsNow(row.disputes_count, row.newest or "", row.due_by, row.waiting_count, row.since)
+
+
+#: The job that goes on with them says it once; nobody may have looked.
+_CORRECTIONS: Final = """
+    SELECT prefix, id, problem, count(*) OVER () AS refused_count FROM (
+        SELECT 'rrt' AS prefix, id, problem, ended_at FROM rerating AS refused
+         WHERE state = 'refused' AND NOT EXISTS (
+               SELECT FROM rerating AS other WHERE other.gateway_id = refused.gateway_id
+                  AND other.begins_at = refused.begins_at AND other.id > refused.id AND other.state <> 'refused')
+         UNION ALL
+        SELECT 'crn', id, problem, ended_at FROM credit_note AS refused
+         WHERE state = 'refused' AND NOT EXISTS (
+               SELECT FROM credit_note AS other WHERE other.invoice_id = refused.invoice_id
+                  AND other.reason = refused.reason AND other.state <> 'refused')) AS refused
+     WHERE ended_at > :since ORDER BY ended_at DESC, id DESC LIMIT 1
+"""
+
+
+async def _corrections_refused(connection: AsyncConnection, now: datetime) -> CorrectionsRefused:
+    newest = (await connection.execute(text(_CORRECTIONS), {"since": now - REFUSED_WITHIN})).one_or_none()
+    if newest is None:
+        return CorrectionsRefused(0, "", "")
+    return CorrectionsRefused(newest.refused_count, show(newest.prefix, newest.id), newest.problem or "")
 
 
 async def _chain_indexed_at(connection: AsyncConnection) -> datetime | None:

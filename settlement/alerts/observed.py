@@ -129,6 +129,16 @@ class PaymentsNow:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectionsRefused:
+    """Credit notes and re-ratings that were begun and came to nothing within a day, nor did others in their place: how
+    many, which one last, and why."""
+
+    count: int
+    newest: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """`now` is the time of all of it. `unpaid_invoices_count`: open ones that are past due."""
 
@@ -147,6 +157,7 @@ class Observed:
     undelivered: tuple[Undelivered, ...] = ()
     stripe: StripeInbox | None = None
     payments: PaymentsNow | None = None
+    corrections_refused: CorrectionsRefused | None = None
     #: When the chain's events were last read; None where none ever were.
     chain_indexed_at: datetime | None = None
     unpaid_invoices_count: int = 0

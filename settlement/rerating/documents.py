@@ -17,6 +17,7 @@ def rerating_document(found: Rerating, *, is_kept: bool) -> dict[str, Any]:
         "period": found.first_day.isoformat(), "as_of": f"{found.card}@{found.version}", "reason": found.reason,
         "state": found.state if is_kept else "would be planned", "currency": found.currency,
         "problem": found.problem, "calls": found.calls_count, "difference": show_amount(found.difference),
+        "paid_by_included": show_amount(found.included) if found.included else None,
         "corrects": show("inv", found.invoice_id) if found.invoice_id is not None else None,
         "invoice": show("inv", found.revised_id) if found.revised_id is not None else None,
         "transfer": show("tr", found.transfer_id) if found.transfer_id is not None else None,

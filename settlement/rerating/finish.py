@@ -3,14 +3,17 @@
     planned    its row says what every call should have been charged
     credited   a credit note takes back all of the invoice: less is due of an open one, and of a paid one Stripe keeps
                the credit, which pays the new one
-    done       in one transaction: the difference is booked, the old invoice gives its place to the new one
+    done       in one transaction: the difference is booked, and how much of it is included in a subscription; the old
+               invoice gives its place to the new one
 
-Where nobody was asked for the period, the difference is an entry of today, and the next invoice has it as a correction.
+Where nobody was asked for the period, what there is to pay more or less is an entry of today, and the next invoice has
+it as a correction.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.ids import show
 from clearinghouse.ledger.money import EXACT
-from clearinghouse.ledger.transfers import Transfer, book
+from clearinghouse.ledger.transfers import book
 from settlement.invoices.crediting import Wanted, credit
 from settlement.invoices.entries import amount_of, book_own
 from settlement.invoices.not_credited import BeingPaid, NoteRefused, NoteUnderWay, NotToBeCredited, PaidMeanwhile
@@ -81,7 +84,7 @@ async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
         the invoice may have been paid, and the gateway's way another."""
         if (await lock_rerating(connection, found.id)).state != "planned":
             raise ReratingBusy("Somebody else ended this re-rating at this moment.")
-        await require_kept_is_used(connection, await locked_by_id(connection, invoice_id), found.difference)
+        await require_kept_is_used(connection, await locked_by_id(connection, invoice_id), found.net)
 
     wanted = Wanted(invoice.total_minor, note_reason(found), found.actor, in_whole=True)
     try:
@@ -113,8 +116,8 @@ async def _settled(connection: AsyncConnection, found: Rerating, *, footer: str)
     if found.state != "planned":
         return
     if found.invoice_id is None:
-        entry = await _difference(connection, found) if found.difference else None
-        await done_rerating(connection, found.id, entry.id if entry is not None else None)
+        entry_id = await _difference(connection, found, found.net) if found.net else None
+        await done_rerating(connection, found.id, entry_id, None)
         return
     invoice = await locked_by_id(connection, found.invoice_id)
     note = await find_note_of(connection, invoice.id, note_reason(found))
@@ -127,10 +130,12 @@ async def _settled(connection: AsyncConnection, found: Rerating, *, footer: str)
     if beside := await owed_beside(connection, found.gateway_id, found.begins_at):
         raise ReratingHeld(f"{shown_id(invoice)} was credited in whole, but {beside}.")
     await _give_way(connection, invoice)
-    entry = await _difference(connection, found)
+    entry_id = await _difference(connection, found, found.difference)
+    included_id = await _included(connection, found) if found.included else None
     own = text("INSERT INTO entry_of_period (transfer_id, effective_at) VALUES (:id, :at)")
-    await connection.execute(own, {"id": entry.id, "at": found.ends_at - _JUST_BEFORE})
-    await done_rerating(connection, found.id, entry.id)
+    for each in filter(None, (entry_id, included_id)):
+        await connection.execute(own, {"id": each, "at": found.ends_at - _JUST_BEFORE})
+    await done_rerating(connection, found.id, entry_id, included_id)
     memo = f"Usage, {period_words(invoice)}. In place of {invoice.number}, see credit note {note.number}: {found.words}"
     await plan_revision(connection, invoice, footer=footer, memo=memo[:_MEMO_CHARS_MAX])
 
@@ -148,10 +153,19 @@ async def _give_way(connection: AsyncConnection, invoice: Invoice) -> None:
     assert await changed(connection, invoice, replaced_at=now) is not None, "the row is locked"
 
 
-async def _difference(connection: AsyncConnection, found: Rerating) -> Transfer:
+async def _difference(connection: AsyncConnection, found: Rerating, amount: Decimal) -> UUID:
     """Too little was charged: it leaves the account."""
-    return await book(
-        connection, found.gateway_id, "adjustment", EXACT.minus(found.difference),
-        key=f"rerating:{show('rrt', found.id)}", reason=f"usage from {found.first_day} {found.words}",
-        actor=found.actor,
+    entry = await book(
+        connection, found.gateway_id, "adjustment", EXACT.minus(amount), key=f"rerating:{show('rrt', found.id)}",
+        reason=f"usage from {found.first_day} {found.words}", actor=found.actor,
     )  # fmt: skip
+    return entry.id
+
+
+async def _included(connection: AsyncConnection, found: Rerating) -> UUID:
+    """What of the subscription pays besides enters the account."""
+    entry = await book(
+        connection, found.gateway_id, "included", found.included, key=f"rerating:{show('rrt', found.id)}:included",
+        reason=f"included in the subscription from {found.first_day}, {found.words}", actor=found.actor,
+    )  # fmt: skip
+    return entry.id

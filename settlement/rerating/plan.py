@@ -22,6 +22,7 @@ from clearinghouse.rates.rules import Rules
 from settlement.invoices.planning import one_at_a_time
 from settlement.invoices.store import Invoice
 from settlement.rerating.in_place import asked_of, invoice_of, require_in_place, require_untouched
+from settlement.rerating.included import included_anew
 from settlement.rerating.refusals import BooksDiffer, NotToBeRerated, RatedAlready, ReratingBusy
 from settlement.rerating.replay import Recharged, Replay
 from settlement.rerating.store import (
@@ -122,7 +123,7 @@ async def _planned_within(
 
 
 async def _period(connection: AsyncConnection, order: Order) -> _Period:
-    """The closed one. Raises NotFound, InvalidRequest for several, NotToBeRerated for one with what is included."""
+    """The closed one. Raises NotFound, InvalidRequest for several, NotToBeRerated for one that was free."""
     query = """SELECT begins_at, ends_at, first_day::text, way, usage FROM billing_period
                 WHERE gateway_id = :gateway_id AND first_day::text LIKE :period ORDER BY begins_at"""
     values = {"gateway_id": order.gateway_id, "period": f"{order.period}%"}
@@ -134,10 +135,9 @@ async def _period(connection: AsyncConnection, order: Order) -> _Period:
     if len(found) > 1:
         days = ", ".join(each.first_day for each in found)
         raise InvalidRequest(f"a period is rated anew by itself: say which one, by its first day, of {days}")
-    if found[0].way in {"subscription", "free"}:
+    if found[0].way == "free":
         raise NotToBeRerated(
-            f"The period is one of the way {found[0].way}: what was included, or granted, has paid for its usage, and "
-            "cannot pay for it anew."
+            "The period is one of the way free: what was granted has paid for its usage, and nobody was charged for it."
         )
     return found[0]
 
@@ -180,12 +180,16 @@ async def _known(connection: AsyncConnection, order: Order, period: _Period, as_
 async def _made(
     connection: AsyncConnection, order: Order, period: _Period, invoice: Invoice | None, rated: _Rated
 ) -> Rerating:
+    included = Decimal(0)
+    if period.way == "subscription":
+        included = await included_anew(connection, order.gateway_id, period.begins_at, rated.difference)
     if invoice is not None and rated.difference:
-        await require_in_place(connection, invoice, rated.difference)
+        await require_in_place(connection, invoice, EXACT.subtract(rated.difference, included))
     values: dict[str, Any] = {
         "id": rated.id, "gateway_id": order.gateway_id, "begins_at": period.begins_at, "card": order.card,
         "version": order.version, "as_of": rated.as_of, "reason": order.reason, "actor": order.actor,
         "calls_count": rated.calls_count, "difference": rated.difference,
+        "included": included,
         "invoice_id": invoice.id if invoice is not None and rated.difference else None,
     }  # fmt: skip
     try:

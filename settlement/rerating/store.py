@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.rates import EthPrice
 from clearinghouse.ids import show
+from clearinghouse.ledger.money import EXACT
 from clearinghouse.rates.units import Per
 from settlement.rerating.replay import Call, Recharged
 
@@ -23,7 +24,8 @@ _PROBLEM_CHARS_MAX: Final = 1000
 _SELECT: Final = """
     SELECT rerating.id, rerating.gateway_id, gateway.name AS gateway_name, rerating.begins_at, period.ends_at,
            period.first_day, period.currency, card, version, as_of, reason, actor, rerating.created_at,
-           rerating.calls_count, difference, invoice_id, rerating.state, rerating.problem, transfer_id,
+           rerating.calls_count, difference, included, invoice_id, rerating.state, rerating.problem, transfer_id,
+           included_id,
            (SELECT id FROM invoice WHERE invoice.gateway_id = rerating.gateway_id AND kind = 'usage'
                AND invoice.begins_at = rerating.begins_at
                AND revision > (SELECT revision FROM invoice AS was WHERE was.id = rerating.invoice_id)
@@ -52,11 +54,18 @@ class Rerating:
     created_at: datetime
     calls_count: int
     difference: Decimal
+    included: Decimal
     invoice_id: UUID | None
     state: Literal["planned", "done", "refused"]
     problem: str | None
     transfer_id: UUID | None
+    included_id: UUID | None
     revised_id: UUID | None
+
+    @property
+    def net(self) -> Decimal:
+        """What there is to pay more; below 0: less."""
+        return EXACT.subtract(self.difference, self.included)
 
     @property
     def name(self) -> str:
@@ -154,10 +163,13 @@ async def charged_by_newer(
     return (await connection.execute(text(query), values)).scalar_one_or_none()
 
 
-async def done_rerating(connection: AsyncConnection, rerating_id: UUID, transfer_id: UUID | None) -> None:
-    query = """UPDATE rerating SET state = 'done', transfer_id = :transfer_id, problem = NULL,
-                      ended_at = clock_timestamp() WHERE id = :id"""
-    await connection.execute(text(query), {"id": rerating_id, "transfer_id": transfer_id})
+async def done_rerating(
+    connection: AsyncConnection, rerating_id: UUID, transfer_id: UUID | None, included_id: UUID | None
+) -> None:
+    query = """UPDATE rerating SET state = 'done', transfer_id = :transfer_id, included_id = :included_id,
+                      problem = NULL, ended_at = clock_timestamp() WHERE id = :id"""
+    values = {"id": rerating_id, "transfer_id": transfer_id, "included_id": included_id}
+    await connection.execute(text(query), values)
 
 
 async def refused_rerating(connection: AsyncConnection, rerating_id: UUID, why: str) -> None:

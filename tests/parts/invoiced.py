@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -104,14 +104,15 @@ class Invoiced:
                 key = str(uuid7())
                 await book(connection, debtor.id, kind, Decimal(amount), key=key, reason="a test", actor="test")  # type: ignore[arg-type]
 
-    def close(self, debtor: Debtor, *, way: str = "postpaid") -> date:
-        """The period up to now. Returns its first day."""
+    def close(self, debtor: Debtor, *, way: str = "postpaid", until: datetime | None = None) -> date:
+        """The period up to now, or until then. Returns its first day."""
         months = self.months[debtor.id] = self.months.get(debtor.id, -1) + 1
         first_day, next_day = _month(months), _month(months + 1)
         query = """
             WITH newest AS (SELECT max(ends_at) AS at FROM billing_period WHERE gateway_id = %(id)s)
-            SELECT coalesce(newest.at, gateway.created_at), clock_timestamp() FROM gateway, newest WHERE id = %(id)s"""
-        begins_at, ends_at = self.value(query, id=debtor.id)
+            SELECT coalesce(newest.at, gateway.created_at), coalesce(%(until)s, clock_timestamp())
+              FROM gateway, newest WHERE id = %(id)s"""
+        begins_at, ends_at = self.value(query, id=debtor.id, until=until)
         self.owner.execute("SELECT seal_books(%s, %s, true)", [[debtor.id], [ends_at]])
         closed = "SELECT o_outcome FROM close_periods(%s, %s, %s, %s, %s, %s, %s)"
         values: list[Any] = [debtor.id, begins_at, ends_at, first_day, next_day, way, "UTC"]

@@ -81,7 +81,7 @@ _TRANSFER_KINDS = f"""
                    ('dispute_won', 'funding>gateway'), ('write_off', 'written_off>gateway'),
                    ('rounding', 'rounding>gateway'), ('rounding', 'gateway>rounding'),
                    ('adjustment', 'revenue>gateway'), ('adjustment', 'gateway>revenue'), ('fee', 'gateway>revenue'),
-                   ('included', 'included>gateway'))
+                   ('included', 'included>gateway'), ('included', 'gateway>included'))
 """  # noqa: S608
 
 ACCOUNTS: Final = (

@@ -46,7 +46,7 @@ _VIOLATIONS: Final = f"""
     UNION ALL
     SELECT {shown("tr", "own.transfer_id")}, 'it is of a closed period, and of no re-rating of its invoice'
       FROM entry_of_period AS own
-     WHERE NOT EXISTS (SELECT FROM rerating WHERE rerating.transfer_id = own.transfer_id
+     WHERE NOT EXISTS (SELECT FROM rerating WHERE own.transfer_id IN (rerating.transfer_id, rerating.included_id)
                           AND rerating.state = 'done' AND rerating.invoice_id IS NOT NULL)
 """  # noqa: S608
 

@@ -35,9 +35,9 @@ _CHARGES = f"""
 """  # noqa: S608
 _SUMS = f"""
     SELECT {_RERATING} AS subject,
-           format('its difference is %s; its calls differ by %s, its lines by %s, and %s was booked',
-                  {amount("rerating.difference")}, {amount("calls.difference")}, {amount("lines.difference")},
-                  {amount("booked.amount")}) AS detail
+           format('its difference is %s, of which %s is included; its calls differ by %s, its lines by %s, and %s was '
+                  'booked', {amount("rerating.difference")}, {amount("rerating.included")},
+                  {amount("calls.difference")}, {amount("lines.difference")}, {amount("booked.amount")}) AS detail
       FROM rerating
       CROSS JOIN LATERAL (SELECT coalesce(sum(charge - charged), 0) AS difference, count(*) AS count FROM rerated_call
                            WHERE rerating_id = rerating.id) AS calls
@@ -45,10 +45,24 @@ _SUMS = f"""
                            WHERE rerating_id = rerating.id) AS lines
       CROSS JOIN LATERAL (SELECT coalesce(sum(CASE WHEN source = rerating.gateway_id THEN amount ELSE -amount END), 0)
                                      AS amount
-                            FROM transfer WHERE id = rerating.transfer_id AND kind = 'adjustment') AS booked
+                            FROM transfer WHERE (id, kind) IN ((rerating.transfer_id, 'adjustment'),
+                                                               (rerating.included_id, 'included'))) AS booked
      WHERE (calls.difference, lines.difference, calls.count)
            IS DISTINCT FROM (rerating.difference, rerating.difference, rerating.calls_count)
-        OR rerating.state = 'done' AND booked.amount <> rerating.difference
+        OR rerating.state = 'done' AND booked.amount <> rerating.difference - rerating.included
+    UNION ALL
+    SELECT {shown("gw", "period.gateway_id")},
+           format('the subscription from %s includes %s, and used %s anew: its re-ratings have %s more of it pay',
+                  period.first_day, {amount("coalesce(lot.amount, 0)")}, {amount("period.usage + anew.difference")},
+                  {amount("anew.included")})
+      FROM (SELECT gateway_id, begins_at, sum(difference) AS difference, sum(included) AS included
+              FROM rerating WHERE state = 'done' GROUP BY gateway_id, begins_at) AS anew
+      JOIN billing_period AS period USING (gateway_id, begins_at)
+      LEFT JOIN credit_lot AS lot ON lot.account_id = period.gateway_id AND lot.rank = 1
+            AND lot.expires_at = period.ends_at
+      LEFT JOIN transfer AS unused ON unused.key = 'expiry:' || lot.id
+     WHERE anew.included <> coalesce(
+               least(lot.amount, period.usage + anew.difference) - (lot.amount - coalesce(unused.amount, 0)), 0)
     UNION ALL
     SELECT {_RERATING}, format('%s is a call of its period that it leaves out, or of none of its own', {_CALL})
       FROM rerating JOIN billing_period AS period USING (gateway_id, begins_at)

@@ -27,6 +27,7 @@ from clearinghouse.config_alerts import AlertSettings
 from clearinghouse.database.connect import ADMIN_ROLE, SERVE_ROLE, async_engine, in_role
 from clearinghouse.heartbeat import Heartbeat
 from clearinghouse.identity import gateways, keys
+from clearinghouse.ids import show, uuid7
 from clearinghouse.job_runs import Times
 from clearinghouse.readiness import NotReady, Readiness
 from clearinghouse.signer_events.reconcile import accept_finding
@@ -473,6 +474,28 @@ async def test_events_of_stripes_that_are_parked_are_told_until_they_are_done_ag
     house.owner.execute("UPDATE stripe_event SET state = 'done', ended_at = now()")
     await house.until_over(after_s=663)
     assert house.told("stripe_events_parked") == house.told("stripe_events_waiting") == LIFE
+
+
+async def test_a_correction_that_came_to_nothing_is_told_for_a_day_or_until_another_has_its_place(
+    house: Watched,
+) -> None:
+    insert = """INSERT INTO rerating (id, gateway_id, begins_at, card, version, as_of, reason, actor, calls_count,
+                                      difference, included, state, problem, ended_at)
+                VALUES (%s, %s, %s, 'standard', 2, 2, 'wrong', 'test', 1, 1, 0, %s, %s, %s)"""
+    at, acme, other = house.at(0), uuid7(), uuid7()
+    house.owner.execute("SET session_replication_role = replica")  # neither period nor card is there
+    house.owner.execute(insert, [first := uuid7(), acme, at, "refused", "it was paid", at])
+    await house.evaluated(after_s=1)
+    assert house.told_rules() == {"correction_refused"}
+    assert house.facts("correction_refused") == {"refused": "1", "newest": show("rrt", first), "says": "it was paid"}
+    house.owner.execute(insert, [uuid7(), acme, at, "planned", None, None])
+    await house.until_over(after_s=2)
+    assert house.told("correction_refused") == LIFE
+    house.owner.execute(insert, [uuid7(), other, at, "refused", "it was paid", at])
+    await house.evaluated(after_s=86_000)
+    assert house.firing() == {"correction_refused"}
+    await house.until_over(after_s=86_401)
+    assert house.told("correction_refused") == LIFE + LIFE
 
 
 async def test_a_dispute_and_a_request_that_nobody_answers_are_told_until_they_are_over(house: Watched) -> None:

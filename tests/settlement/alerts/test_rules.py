@@ -16,6 +16,7 @@ from clearinghouse.config_alerts import AlertSettings
 from settlement.alerts.burst import chance_of_at_least
 from settlement.alerts.conditions import Condition, Severity
 from settlement.alerts.observed import (
+    CorrectionsRefused,
     ForeignRedemptions,
     JobHealth,
     Observed,
@@ -219,6 +220,15 @@ def test_events_of_the_chain_that_nobody_reads_are_a_warning() -> None:
 
 def test_unpaid_invoices_are_told_of() -> None:
     assert set(holding(seen(unpaid_invoices_count=2))) == {"invoices_unpaid"}
+
+
+def test_corrections_that_came_to_nothing_are_told_of_and_each_further_one_is_news() -> None:
+    refused = holding(seen(corrections_refused=CorrectionsRefused(2, "crn_1", "Stripe refused it")))
+    assert set(refused) == {"correction_refused"}
+    condition = refused["correction_refused"]
+    assert (condition.severity, condition.news) == (Severity.WARNING, "crn_1")
+    assert dict(condition.facts)["says"] == "Stripe refused it"
+    assert holding(seen(corrections_refused=CorrectionsRefused(0, "", ""))) == {}
 
 
 def test_events_of_stripes_that_are_parked_are_critical_and_each_further_one_is_news() -> None:

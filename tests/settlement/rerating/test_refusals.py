@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from clearinghouse.cli.refusals import explain
 from clearinghouse.errors import Conflict
+from clearinghouse.ledger.transfers import grant
 from clearinghouse.rates.rules import StoredVersion
 from settlement.invoices.crediting import Wanted, credit
 from settlement.invoices.jobs import InvoicesHeld
@@ -25,6 +28,8 @@ from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
 from tests.settlement.invoices.owing import pays_in_advance
 from tests.settlement.rerating.sold import Sold, per_second
+from tests.settlement.rerating.test_included import close as close_subscription
+from tests.settlement.rerating.test_included import subscribed
 from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
 
 BY_HAND, LATER = "Correct it by hand", "the same command again later"
@@ -61,11 +66,22 @@ async def in_the_making(sold: Sold) -> tuple[Debtor, StoredVersion]:
     return acme, await sold.apply(per_second(2, *RIGHT))
 
 
-async def included(sold: Sold) -> tuple[Debtor, StoredVersion]:
+async def free(sold: Sold) -> tuple[Debtor, StoredVersion]:
     wrong = await sold.apply(per_second(1, *WRONG))
     acme = await sold.gateway("standard")
     sold.use(acme, wrong, 60)
-    sold.house.close(acme, way="subscription")
+    sold.house.close(acme, way="free")
+    return acme, await sold.apply(per_second(2, *RIGHT))
+
+
+async def granted_beside_a_subscription(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    wrong = await sold.apply(per_second(1, *WRONG))
+    acme = await subscribed(sold, "50")
+    async with sold.house.admin.begin() as connection:
+        ends_at = datetime.now(UTC) + timedelta(days=1)
+        await grant(connection, acme.id, Decimal(5), reason="a test", actor="test", expires_at=ends_at)
+    sold.use(acme, wrong, 60)
+    close_subscription(sold, acme)
     return acme, await sold.apply(per_second(2, *RIGHT))
 
 
@@ -114,7 +130,8 @@ async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersio
         (being_paid, "is processing", LATER),
         (uncollectible, "is uncollectible", BY_HAND),
         (in_the_making, "in the making", LATER),
-        (included, "way subscription", BY_HAND),
+        (free, "the way free", BY_HAND),
+        (granted_beside_a_subscription, "Credit that ends has paid", BY_HAND),
         (credited_in_part, "something was credited", BY_HAND),
         (given_back_in_part, "6500 minor units left", BY_HAND),
         (under_way, "not done yet", LATER),

@@ -1,0 +1,157 @@
+"""A subscription's period by corrected rates: what is included pays the same amount as ever, and no more."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from clearinghouse.ledger.verify import verify
+from clearinghouse.rates.card import CardVersion
+from settlement.invoices.store import lines_of
+from tests.parts.invoiced import Debtor
+from tests.settlement.invoices.test_subscriptions import begin_period
+from tests.settlement.rerating.sold import Sold, per_second
+
+SECONDS: Final = 100
+
+
+async def subscribed(sold: Sold, included: str, **gateway: Any) -> Debtor:
+    """From now on, for nothing."""
+    acme = await sold.gateway("standard", **gateway)
+    sold.house.owner.execute(
+        "INSERT INTO billing_terms (gateway_id, begins_at, way, fee, included, credit_limit) "
+        "VALUES (%s, clock_timestamp(), 'subscription', 0, %s, 1000000)", [acme.id, included],
+    )  # fmt: skip
+    begin_period(sold.house, acme)
+    return acme
+
+
+def close(sold: Sold, acme: Debtor) -> None:
+    """Lets the time come at which the period ends, and closes it."""
+    owner = sold.house.owner
+    ends_at: datetime = sold.house.value("SELECT clock_timestamp()")
+    owner.execute("SET session_replication_role = replica")  # past what keeps periods as they are
+    owner.execute("UPDATE subscription_period SET ends_at = %s WHERE gateway_id = %s", [ends_at, acme.id])
+    owner.execute("UPDATE credit_lot SET expires_at = %s WHERE account_id = %s AND rank = 1", [ends_at, acme.id])
+    owner.execute("UPDATE account SET next_expiry_at = %s WHERE id = %s", [ends_at, acme.id])
+    owner.execute("RESET session_replication_role")
+    sold.house.close(acme, way="subscription", until=ends_at)
+
+
+def at_price(version: int, price: str) -> CardVersion:
+    """Of a second."""
+    return per_second(version, (None, price))
+
+
+async def used(sold: Sold, included: str, price: str, **gateway: Any) -> Debtor:
+    """A hundred seconds, closed and asked for where that is more than is included."""
+    wrong = await sold.apply(at_price(1, price))
+    acme = await subscribed(sold, included, **gateway)
+    sold.use(acme, wrong, SECONDS)
+    close(sold, acme)
+    await sold.house.run()
+    return acme
+
+
+async def charged(sold: Sold, acme: Debtor) -> Decimal:
+    """Its card, less what Stripe keeps for it."""
+    customer_id = await sold.house.customer_at_stripe(acme)
+    customer = await sold.house.stripe.running.client.v1.customers.retrieve_async(customer_id)
+    charges = await sold.house.charges()
+    return Decimal(sum(charge.amount for charge in charges) + customer.balance) / 100
+
+
+class Case(NamedTuple):
+    included: str
+    was: str
+    now: str
+    #: By what is included.
+    paid_besides: str
+
+
+CASES: Final = {
+    "in it, before and after": Case("100", "0.40", "0.30", "-10"),
+    "in it, and more": Case("50", "0.30", "0.45", "15"),
+    "beyond it, before and after": Case("50", "0.70", "0.60", "0"),
+    "beyond it, and more": Case("50", "0.70", "0.90", "0"),
+    "back into it": Case("50", "0.70", "0.30", "-20"),
+    "out of it": Case("50", "0.30", "0.70", "20"),
+    "nothing included": Case("0", "0.70", "0.30", "0"),
+}
+
+
+@pytest.mark.parametrize("card", [None, "pm_card_visa"])
+@pytest.mark.parametrize("case", CASES)
+async def test_what_is_owed_is_what_is_not_included_at_the_corrected_price(
+    sold: Sold, card: str | None, case: str
+) -> None:
+    included, was, now, paid_besides = CASES[case]
+    acme = await used(sold, included, was, card=card)
+    right = await sold.apply(at_price(2, now))
+    tried, _ = await sold.tried(acme, right)
+    done = await sold.rerate(acme, right)
+    difference = SECONDS * (Decimal(now) - Decimal(was))
+    assert (done.state, done.difference, done.included) == ("done", difference, Decimal(paid_besides))
+    assert (tried.difference, tried.included) == (done.difference, done.included)
+    assert await sold.rerate(acme, right) == done, "the same again does nothing more"
+    sold.house.require_balanced(acme)
+    should_pay = max(SECONDS * Decimal(now) - Decimal(included), Decimal(0))
+    assert await charged(sold, acme) - sold.house.balance(acme) == should_pay
+    await sold.require_clean()
+
+
+async def test_the_new_invoice_shows_as_much_credit_as_it_has_usage_for(sold: Sold) -> None:
+    acme = await used(sold, "50", "0.70")
+    await sold.rerate(acme, await sold.apply(at_price(2, "0.55")))
+    was, now = sorted(await sold.house.invoices(), key=lambda each: each.revision)
+    assert (was.total_minor, now.total_minor, now.state) == (2000, 500, "open")
+    async with sold.house.engine.connect() as connection:
+        lines = await lines_of(connection, now.id)
+    assert {line.kind: line.exact for line in lines} == {"usage": 55, "credit": -50}
+
+
+async def test_a_second_correction_starts_from_the_first_and_the_next_period_has_all_that_it_includes(
+    sold: Sold,
+) -> None:
+    acme = await used(sold, "50", "0.70")
+    await sold.rerate(acme, await sold.apply(at_price(2, "0.30")))
+    assert (sold.house.balance(acme), sold.house.unbilled(acme)) == (0, 0)
+    third = await sold.apply(at_price(3, "0.65"))
+    done = await sold.rerate(acme, third, reason="and once more")
+    assert (done.difference, done.included) == (35, 20)
+    assert (sold.house.balance(acme), sold.house.unbilled(acme)) == (-15, 15)
+    begin_period(sold.house, acme)
+    sold.use(acme, third, SECONDS)
+    close(sold, acme)
+    await sold.house.run()
+    assert (await sold.house.invoices())[0].total_minor == 1500 + 6500 - 5000
+    sold.house.require_balanced(acme)
+    await sold.require_clean()
+
+
+CORRUPTIONS: Final = (
+    "UPDATE rerating SET included = included + 1",
+    "UPDATE credit_lot SET expires_at = expires_at + interval '1 day' WHERE rank = 1",
+    "UPDATE transfer SET amount = amount + 1 WHERE id = (SELECT included_id FROM rerating)",
+)
+
+
+async def test_what_was_changed_of_it_afterwards_is_found(sold: Sold) -> None:
+    acme = await used(sold, "50", "0.70")
+    await sold.rerate(acme, await sold.apply(at_price(2, "0.30")))
+    await sold.require_clean()
+    owner = sold.house.owner
+    for corruption in CORRUPTIONS:
+        owner.execute("BEGIN")
+        owner.execute("SET LOCAL session_replication_role = replica")
+        assert owner.execute(corruption.encode()).rowcount == 1
+        owner.execute("COMMIT")
+        assert "rerated_sums" in {finding.claim for finding in (await verify(sold.house.engine)).findings}, corruption
+        undone = corruption.replace("+", "-", 1)
+        owner.execute("SET session_replication_role = replica")
+        owner.execute(undone.encode())
+        owner.execute("RESET session_replication_role")
+    await sold.require_clean()
