@@ -19,12 +19,11 @@ from chain.fees import PRICE_UNITS
 from chain.payment_state import PaymentState, encode_state
 from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.approved_states import Kind, Step, judge, read_approved, write_approved
-from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, Charging, Quote, session_after
+from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
 from clearinghouse.derivation import DerivationError, require_clock
 from clearinghouse.errors import (
-    DatabaseUnavailable,
     DeadlineExceeded,
     InvalidRequest,
     LimitReached,
@@ -160,7 +159,7 @@ class Approving:
         try:
             return await self._pay(shown, caller, decision, stages)
         except Refusal as refusal:
-            if isinstance(refusal, DatabaseUnavailable):
+            if not may_be_paid_for(refusal):
                 raise
             # This very payment may have been approved elsewhere: then it is shown again, and that costs nothing.
             self._forget(decision.session)

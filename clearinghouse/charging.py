@@ -22,6 +22,7 @@ from clearinghouse.errors import (
     CoverageCritical,
     CoverageLow,
     CoverageUnknown,
+    DatabaseUnavailable,
     IdempotencyConflict,
     OutOfCredit,
     PriceExceeded,
@@ -318,6 +319,14 @@ class Charging:
             return self._prices.price(caller.currency)
         except PriceUnknown as error:
             raise price_stale(error) from error
+
+
+def may_be_paid_for(refusal: Refusal) -> bool:
+    """Whether another process may have made this very payment meanwhile: then it is answered, and not refused. Who may
+    not sign at all gets nothing, whatever is paid for."""
+    if isinstance(refusal, BillingHold):
+        return refusal.facts["hold"] != "signing"
+    return not isinstance(refusal, DatabaseUnavailable | Unauthenticated | Suspended)
 
 
 def uncovered_refusal(code: str) -> Refusal:

@@ -20,10 +20,10 @@ from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
 from chain.payment_state import PaymentState, StateError, decode_state
 from chain.tickets import batch_ev_wei, ticket_ev
-from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, session_after
+from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
-from clearinghouse.errors import DatabaseUnavailable, DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
+from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
 from clearinghouse.ids import uuid7
@@ -183,7 +183,7 @@ class Signing:
                         stages=stages,
                     )
             except Refusal as refusal:
-                if isinstance(refusal, DatabaseUnavailable):
+                if not may_be_paid_for(refusal):
                     raise
                 # Another process may have gone on meanwhile, perhaps by this very request: then it is paid for.
                 confirmed = await self._decide_anew(asked, caller, request_hash, base)

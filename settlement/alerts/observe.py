@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clearinghouse.coverage.snapshots import Snapshot, newest_of_all, newest_with_outlook
 from clearinghouse.ids import show
 from clearinghouse.job_runs import Outcome, Standing, standings
+from clearinghouse.ledger.claims.claim import shown
 from settlement.alerts.observed import (
     CorrectionsRefused,
     ForeignRedemptions,
@@ -230,8 +231,9 @@ async def _payments(connection: AsyncConnection) -> PaymentsNow:
     return PaymentsNow(row.disputes_count, row.newest or "", row.due_by, row.waiting_count, row.since)
 
 
-#: The job that goes on with them says it once; nobody may have looked.
-_CORRECTIONS: Final = """
+_RERATING: Final = shown("rrt", "rerating.id")
+#: The job that goes on with them says it once; nobody may have looked. A re-rating tells of its own notes itself.
+_CORRECTIONS: Final = f"""
     SELECT prefix, id, problem, count(*) OVER () AS refused_count FROM (
         SELECT 'rrt' AS prefix, id, problem, ended_at FROM rerating AS refused
          WHERE state = 'refused' AND NOT EXISTS (
@@ -241,9 +243,12 @@ _CORRECTIONS: Final = """
         SELECT 'crn', id, problem, ended_at FROM credit_note AS refused
          WHERE state = 'refused' AND NOT EXISTS (
                SELECT FROM credit_note AS other WHERE other.invoice_id = refused.invoice_id
-                  AND other.reason = refused.reason AND other.state <> 'refused')) AS refused
+                  AND other.reason = refused.reason AND other.state <> 'refused')
+           AND NOT EXISTS (
+               SELECT FROM rerating WHERE rerating.invoice_id = refused.invoice_id
+                  AND right(refused.reason, length({_RERATING}) + 2) = '(' || {_RERATING} || ')')) AS refused
      WHERE ended_at > :since ORDER BY ended_at DESC, id DESC LIMIT 1
-"""
+"""  # noqa: S608 - our words
 
 
 async def _corrections_refused(connection: AsyncConnection, now: datetime) -> CorrectionsRefused:

@@ -130,8 +130,11 @@ async def _settled(connection: AsyncConnection, found: Rerating, *, footer: str)
     if beside := await owed_beside(connection, found.gateway_id, found.begins_at):
         raise ReratingHeld(f"{shown_id(invoice)} was credited in whole, but {beside}.")
     await _give_way(connection, invoice)
+    # What enters the account comes first, or what leaves it would be paid by credit that ends, which is spent then.
+    included_id = await _included(connection, found) if found.included > 0 else None
     entry_id = await _difference(connection, found, found.difference)
-    included_id = await _included(connection, found) if found.included else None
+    if found.included < 0:
+        included_id = await _included(connection, found)
     own = text("INSERT INTO entry_of_period (transfer_id, effective_at) VALUES (:id, :at)")
     for each in filter(None, (entry_id, included_id)):
         await connection.execute(own, {"id": each, "at": found.ends_at - _JUST_BEFORE})

@@ -252,6 +252,25 @@ async def test_a_payment_made_elsewhere_between_the_lookup_and_the_look_at_the_c
     assert house.sums(gateway).issuances == 1
 
 
+async def test_a_gateway_that_is_found_to_be_suspended_is_not_answered_with_what_was_paid_for(
+    twins: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published order: the caller is judged before the session."""
+    house = twins[0].house
+    gateway, body = await house.new_gateway(tickets=0), twins[0].new_stream().body()
+    assert (await twins[1].sign(gateway, body)).code == "out_of_credit"  # by which it is remembered
+    await house.grant(gateway, TICKET_CHARGE_USD)
+
+    async def sign_and_suspend() -> Answer:
+        answer = await twins[0].sign(gateway, body)
+        await house.suspend(gateway)
+        return answer
+
+    overtaken = overtaking(monkeypatch, sign_and_suspend)
+    assert (await twins[1].sign(gateway, body)).code == "gateway_suspended"
+    assert overtaken[0].status == 200
+
+
 async def test_a_state_that_went_on_elsewhere_needs_a_refresh_and_not_credit(twins: tuple[Service, Service]) -> None:
     """The published order: what is asked for is judged before what it costs, whatever a process remembers."""
     gateway = await twins[0].house.new_gateway(tickets=3)

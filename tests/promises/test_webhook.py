@@ -483,6 +483,26 @@ async def test_a_payment_approved_elsewhere_between_the_lookup_and_the_look_at_t
         await first.house.require_sound_books()
 
 
+async def test_a_gateway_that_is_found_to_be_suspended_is_shown_nothing_that_was_approved(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(database, webhook=ON) as first, running(database, webhook=ON) as second:
+        secret = await first.house.new_webhook_secret()
+        gateway, state = await first.house.new_gateway(tickets=0), first_state()
+        asked = question(gateway, state)
+        assert (await ask(second, secret, asked)).json["status"] == 402
+        await first.house.grant(gateway, TICKET_CHARGE_USD)
+
+        async def ask_and_suspend() -> Answer:
+            answer = await ask(first, secret, asked)
+            await first.house.suspend(gateway)
+            return answer
+
+        overtaken = overtaking(monkeypatch, ask_and_suspend)
+        assert (await ask(second, secret, asked)).json["status"] == 403
+        assert overtaken[0].json["status"] == 200
+
+
 async def test_a_payment_approved_elsewhere_with_the_last_credit_is_shown_again_where_the_session_was_remembered(
     database: str,
 ) -> None:

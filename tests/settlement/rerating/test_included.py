@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import pytest
 
+from clearinghouse.ledger.transfers import grant
 from clearinghouse.ledger.verify import verify
 from clearinghouse.rates.card import CardVersion
 from settlement.invoices.store import lines_of
@@ -34,8 +35,14 @@ def close(sold: Sold, acme: Debtor) -> None:
     owner = sold.house.owner
     ends_at: datetime = sold.house.value("SELECT clock_timestamp()")
     owner.execute("SET session_replication_role = replica")  # past what keeps periods as they are
-    owner.execute("UPDATE subscription_period SET ends_at = %s WHERE gateway_id = %s", [ends_at, acme.id])
-    owner.execute("UPDATE credit_lot SET expires_at = %s WHERE account_id = %s AND rank = 1", [ends_at, acme.id])
+    values = {"id": acme.id, "at": ends_at}  # the period that is open alone: those before it have ended
+    owner.execute(
+        "UPDATE subscription_period SET ends_at = %(at)s WHERE gateway_id = %(id)s AND ends_at > %(at)s", values
+    )
+    owner.execute(
+        "UPDATE credit_lot SET expires_at = %(at)s WHERE account_id = %(id)s AND rank = 1 AND expires_at > %(at)s",
+        values,
+    )
     owner.execute("UPDATE account SET next_expiry_at = %s WHERE id = %s", [ends_at, acme.id])
     owner.execute("RESET session_replication_role")
     sold.house.close(acme, way="subscription", until=ends_at)
@@ -129,6 +136,28 @@ async def test_a_second_correction_starts_from_the_first_and_the_next_period_has
     await sold.house.run()
     assert (await sold.house.invoices())[0].total_minor == 1500 + 6500 - 5000
     sold.house.require_balanced(acme)
+    await sold.require_clean()
+
+
+async def test_credit_that_ends_later_pays_nothing_of_what_is_included(sold: Sold) -> None:
+    """An invoice that asks for something else gives way to one with the same total."""
+    wrong = await sold.apply(at_price(1, "0.30"))
+    acme = await subscribed(sold, "50")
+    await sold.house.enter(acme, "refund", "-7")
+    sold.use(acme, wrong, SECONDS)
+    close(sold, acme)
+    await sold.house.run()
+    async with sold.house.admin.begin() as connection:
+        ends_at = datetime.now(UTC) + timedelta(days=1)
+        await grant(connection, acme.id, Decimal(100), reason="a test", actor="test", expires_at=ends_at)
+    begin_period(sold.house, acme)
+    query = """SELECT balance, (SELECT array_agg(trim_scale(remaining) ORDER BY rank) FROM credit_lot
+                                 WHERE account_id = account.id AND remaining > 0) FROM account WHERE id = %(id)s"""
+    before = sold.house.value(query, id=acme.id)
+    assert before[1] == [93, 50]  # what paid for the refund is spent
+    done = await sold.rerate(acme, await sold.apply(at_price(2, "0.45")))
+    assert (done.difference, done.included, done.state) == (15, 15, "done")
+    assert sold.house.value(query, id=acme.id) == before
     await sold.require_clean()
 
 

@@ -15,6 +15,7 @@ from clearinghouse.cli.refusals import explain
 from clearinghouse.errors import Conflict
 from clearinghouse.ledger.transfers import grant
 from clearinghouse.rates.rules import StoredVersion
+from settlement.alerts.observe import observe
 from settlement.invoices.crediting import Wanted, credit
 from settlement.invoices.jobs import InvoicesHeld
 from settlement.invoices.requests import shown_id
@@ -243,6 +244,10 @@ async def test_nothing_is_kept_at_stripe_for_one_that_pays_in_advance_where_its_
     assert sold.house.owner.execute(states).fetchone() == (["refused"] if has_note else None, ["refused"])
     assert (await sold.house.stripe.running.client.v1.credit_notes.list_async()).data == []
     assert "nothing was due" in await job_turn(sold.house)
+    async with sold.house.engine.connect() as connection:
+        told = (await observe(connection, await sold.house.desk.now())).corrections_refused
+    assert told is not None
+    assert (told.count, told.newest[:4]) == (1, "rrt_"), "its note is no other correction"
 
 
 async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_well(sold: Sold) -> None:
