@@ -30,10 +30,10 @@ async def included_anew(
     row = (await connection.execute(text(_PAID), values)).one()
     if not row.is_included:
         return Decimal(0)
-    if row.has_others:
+    if (await connection.execute(text(_IS_BESIDE), values)).scalar_one():
         raise NotToBeRerated(
-            "Credit that ends has paid for usage of the period beside what its subscription includes: how much of "
-            "either would have been left cannot be told apart."
+            "Other credit that ends may have paid for usage of the period beside what its subscription includes: how "
+            "much of either would have been left cannot be told apart."
         )
     if row.paid != min(row.included, row.usage):  # as where no worker had written the period down when it began
         raise NotToBeRerated(
@@ -44,26 +44,33 @@ async def included_anew(
 
 
 #: `included` is what was booked, `paid` what of it did not end unused, and `usage` the period's; these two as
-#: re-ratings until now have made them. Credit that ends is used up in the order of settle_lots (0001_credit.sql).
+#: re-ratings until now have made them.
 _PAID: Final = """
-    SELECT coalesce(lot.amount, 0) AS included,
-           coalesce(lot.amount - (SELECT coalesce(sum(amount), 0) FROM transfer WHERE key = 'expiry:' || lot.id), 0)
-               + anew.included AS paid,
-           period.usage + anew.difference AS usage,
-           open.is_included, open.has_others
+    SELECT lot.id IS NOT NULL AS is_included, lot.amount AS included,
+           lot.amount - (SELECT coalesce(sum(amount), 0) FROM transfer WHERE key = 'expiry:' || lot.id) + anew.included
+               AS paid,
+           period.usage + anew.difference AS usage
       FROM billing_period AS period
-      CROSS JOIN LATERAL (
-           SELECT coalesce(bool_or(rank = 1), false) AS is_included,
-                  coalesce(bool_or(rank = 0 OR expires_at <> period.ends_at), false) AS has_others
-             FROM credit_lot JOIN transfer ON transfer.id = credit_lot.id
-            WHERE account_id = period.gateway_id AND expires_at > period.begins_at
-              AND transfer.created_at < period.ends_at) AS open
-      LEFT JOIN LATERAL (
-           SELECT id, amount FROM credit_lot
-            WHERE account_id = period.gateway_id AND rank = 1 AND expires_at = period.ends_at) AS lot ON true
+      LEFT JOIN credit_lot AS lot ON lot.account_id = period.gateway_id AND lot.rank = 1
+            AND lot.expires_at = period.ends_at
       CROSS JOIN LATERAL (
            SELECT coalesce(sum(difference), 0) AS difference, coalesce(sum(included), 0) AS included FROM rerating
             WHERE rerating.gateway_id = period.gateway_id AND rerating.begins_at = period.begins_at
               AND state = 'done') AS anew
      WHERE period.gateway_id = :gateway_id AND period.begins_at = :begins_at
+"""
+#: Whether there were grants that end, which pay first (settle_lots, migrations/sql/0001_credit.sql), unless the closed
+#: periods between the newest of them and this one had usage for all that could still be used then.
+_IS_BESIDE: Final = """
+    WITH period AS (SELECT * FROM billing_period WHERE gateway_id = :gateway_id AND begins_at = :begins_at),
+    granted AS (
+        SELECT lot.amount, lot.expires_at, transfer.created_at
+          FROM period JOIN credit_lot AS lot ON lot.account_id = period.gateway_id AND lot.rank = 0
+          JOIN transfer ON transfer.id = lot.id AND transfer.created_at < period.ends_at),
+    newest AS (SELECT max(granted.created_at) AS at FROM granted JOIN period ON granted.expires_at > period.begins_at)
+    SELECT newest.at IS NOT NULL AND (SELECT sum(amount) FROM granted WHERE expires_at > newest.at) > (
+               SELECT coalesce(sum(earlier.usage), 0) FROM billing_period AS earlier
+                WHERE earlier.gateway_id = period.gateway_id AND earlier.begins_at >= newest.at
+                  AND earlier.ends_at <= period.begins_at)
+      FROM period, newest
 """

@@ -22,12 +22,19 @@ SECONDS: Final = 100
 async def subscribed(sold: Sold, included: str, **gateway: Any) -> Debtor:
     """From now on, for nothing."""
     acme = await sold.gateway("standard", **gateway)
-    sold.house.owner.execute(
+    begin_subscription(sold, acme, included)
+    return acme
+
+
+def begin_subscription(sold: Sold, acme: Debtor, included: str) -> None:
+    owner = sold.house.owner
+    owner.execute("SET session_replication_role = replica")  # nobody may say now what holds from now on
+    owner.execute(
         "INSERT INTO billing_terms (gateway_id, begins_at, way, fee, included, credit_limit) "
         "VALUES (%s, clock_timestamp(), 'subscription', 0, %s, 1000000)", [acme.id, included],
     )  # fmt: skip
+    owner.execute("RESET session_replication_role")
     begin_period(sold.house, acme)
-    return acme
 
 
 def close(sold: Sold, acme: Debtor) -> None:
@@ -161,10 +168,30 @@ async def test_credit_that_ends_later_pays_nothing_of_what_is_included(sold: Sol
     await sold.require_clean()
 
 
+async def test_a_grant_that_was_used_up_in_an_earlier_period_is_in_the_way_of_none(sold: Sold) -> None:
+    wrong = await sold.apply(at_price(1, "0.70"))
+    acme = await sold.gateway("standard")
+    sold.house.close(acme)
+    async with sold.house.admin.begin() as connection:
+        ends_at = datetime.now(UTC) + timedelta(days=300)
+        await grant(connection, acme.id, Decimal(5), reason="a test", actor="test", expires_at=ends_at)
+    sold.house.close(acme)
+    sold.use(acme, wrong, 10)  # 7.00
+    sold.house.close(acme)
+    begin_subscription(sold, acme, "50")
+    sold.use(acme, wrong, SECONDS)
+    close(sold, acme)
+    done = await sold.rerate(acme, await sold.apply(at_price(2, "0.30")), period="2026-11")
+    assert (done.difference, done.included) == (-40, -20)
+    await sold.require_clean()
+
+
 CORRUPTIONS: Final = (
     "UPDATE rerating SET included = included + 1",
     "UPDATE credit_lot SET expires_at = expires_at + interval '1 day' WHERE rank = 1",
     "UPDATE transfer SET amount = amount + 1 WHERE id = (SELECT included_id FROM rerating)",
+    "UPDATE entry_of_period SET effective_at = effective_at + interval '1 day' "
+    "WHERE transfer_id = (SELECT included_id FROM rerating)",
 )
 
 
@@ -178,7 +205,8 @@ async def test_what_was_changed_of_it_afterwards_is_found(sold: Sold) -> None:
         owner.execute("SET LOCAL session_replication_role = replica")
         assert owner.execute(corruption.encode()).rowcount == 1
         owner.execute("COMMIT")
-        assert "rerated_sums" in {finding.claim for finding in (await verify(sold.house.engine)).findings}, corruption
+        found = {finding.claim for finding in (await verify(sold.house.engine)).findings}
+        assert found & {"rerated_sums", "rerated_invoices"}, corruption
         undone = corruption.replace("+", "-", 1)
         owner.execute("SET session_replication_role = replica")
         owner.execute(undone.encode())

@@ -132,7 +132,7 @@ async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersio
         (uncollectible, "is uncollectible", BY_HAND),
         (in_the_making, "in the making", LATER),
         (free, "the way free", BY_HAND),
-        (granted_beside_a_subscription, "Credit that ends has paid", BY_HAND),
+        (granted_beside_a_subscription, "Other credit that ends may have paid", BY_HAND),
         (credited_in_part, "something was credited", BY_HAND),
         (given_back_in_part, "6500 minor units left", BY_HAND),
         (under_way, "not done yet", LATER),
