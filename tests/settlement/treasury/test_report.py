@@ -84,8 +84,8 @@ def test_margins_are_by_the_price_of_each_call_and_by_what_the_eth_did_cost(data
 RERATED = """
     WITH planned AS (
         INSERT INTO rerating (id, gateway_id, begins_at, card, version, as_of, reason, actor, calls_count, difference,
-                              state, transfer_id, ended_at)
-        SELECT gen_random_uuid(), %(gateway)s, now(), 'card', 1, as_of, 'a test', 'a test', 1, -1, state,
+                              included, state, transfer_id, ended_at)
+        SELECT gen_random_uuid(), %(gateway)s, now(), 'card', 1, as_of, 'a test', 'a test', 1, -1, 0, state,
                CASE state WHEN 'done' THEN gen_random_uuid() END, now()
           FROM (VALUES (1, 'done'), (2, 'done'), (3, 'refused')) AS planned (as_of, state) RETURNING *)
     INSERT INTO rerated_call (rerating_id, issuance_id, charged, charge, rate_rule, at_least_cost)
