@@ -25,7 +25,7 @@ from tests.parts.faulty_signer import FaultySigner
 KEY = SigningKey(b"\x01" * 32)
 OTHER_KEY = SigningKey(b"\x02" * 32)
 #: Scaled down so that the suite is quick; the shape is that of the defaults.
-BUDGET = Budget(total_s=1.8, attempt_s=0.7)
+BUDGET = Budget(total_s=4.0, attempt_s=1.6)
 #: More than a machine stands still, and less than a signer that hangs.
 SLACK_S = 10.0
 QUICK = HealthPolicy(probe_interval_s=0.2, failures_to_eject=3, backoff_first_s=0.1, backoff_max_s=0.4)
@@ -53,7 +53,7 @@ async def signers(*keys: SigningKey) -> AsyncIterator[list[FaultySigner]]:
 
 @asynccontextmanager
 async def pool_of(*members: FaultySigner, policy: HealthPolicy = STILL, **settings: Any) -> AsyncIterator[SignerPool]:
-    scaled: dict[str, Any] = {"payment_budget": BUDGET, "discovery_budget": BUDGET, "probe_timeout_s": 0.5, **settings}
+    scaled: dict[str, Any] = {"payment_budget": BUDGET, "discovery_budget": BUDGET, "probe_timeout_s": 2.0, **settings}
     pool = SignerPool([SignerEndpoint(member.url) for member in members], health_policy=policy, **scaled)
     await pool.start()
     try:
@@ -130,7 +130,7 @@ INCOMPLETE = {
     "declares a huge body": faulty.declares_huge_body(),
     "streams a huge body": faulty.streams_huge_body(),
     "redirects": faulty.redirects("http://127.0.0.1:9/"),
-    "is slower than an attempt": faulty.is_slow(1.4, faulty.answers(200, b"too late")),
+    "is slower than an attempt": faulty.is_slow(3.0, faulty.answers(200, b"too late")),
 }
 
 
