@@ -93,8 +93,8 @@ class HttpConnection(HttpToolsProtocol):
 
     read_timeout_s: float
     idle_timeout_s: float
-    #: How often a timer looks at the deadline: no less than the shortest time-out, so that none is seen late, and
-    #: moving the deadline costs nothing.
+    #: The longest time between two looks at the deadline: no more than the shortest time-out, so that none is seen late
+    #: and moving the deadline costs nothing.
     patrol_s: float
     hot: HotRoutes
     counted: Connections  # uvicorn has a field `connections`

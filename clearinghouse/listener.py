@@ -65,7 +65,7 @@ class HttpListener:
         shutdown_timeout_s: float,
         hot: HotRoutes | None = None,
         connections: Connections | None = None,
-        connection: type[HttpConnection] = HttpConnection,
+        connection_type: type[HttpConnection] = HttpConnection,
         busy: Reply = _BUSY,
         tls_cert_file: Path | None = None,
         tls_key_file: Path | None = None,
@@ -87,7 +87,7 @@ class HttpListener:
         self._server = _Server(
             uvicorn.Config(
                 application,
-                http=type("Connection", (connection,), wired),
+                http=type("Connection", (connection_type,), wired),
                 interface="asgi3",  # which uvicorn would guess, and guess wrong for a method
                 ws="none",
                 lifespan="off",

@@ -163,7 +163,7 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON invoice_event
 -- an invoice has it or will have it by itself, so that the next one for usage leaves it out. A rounding is always an
 -- invoice's; the fee of a subscription has an invoice of its own, unless that asks for nothing. `effective_at`: credit that
 -- expires is gone at that instant, whenever it is booked; what was included in a period pays for nothing after it; and
--- `is_rerated`: a period that was rated anew has the difference, whose lines say it.
+-- what a period was corrected by is its own. `is_rerated`: the difference of one that was rated anew, which its lines say.
 CREATE VIEW account_entry AS
     SELECT side.gateway_id, side.id, side.kind, side.amount, side.created_at,
            least(side.created_at, lot.expires_at - interval '1 microsecond', corrects.effective_at) AS effective_at,

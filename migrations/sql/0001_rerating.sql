@@ -1,10 +1,11 @@
 -- Closed periods rated anew, where a rate card was wrong: docs/invoices.md.
 --
---   planned ──▶ done          every charge of the period anew, and the difference in the books as one entry
+--   planned ──▶ done          every charge of the period anew, and the difference in the books, once
 --      └──────▶ refused       its invoice could not be credited: nothing was done
 --
 -- Issuances keep the charge they had. What they should have been charged stands beside them, by which rule and from where
--- in its month, so that `ledger verify` computes it again; the difference is what an entry of kind adjustment books.
+-- in its month, so that `ledger verify` computes it again; the difference is what an entry of kind adjustment books, and
+-- what a subscription includes pays its part of that by one of kind included.
 CREATE TABLE rerating (
     id           uuid PRIMARY KEY,              -- UUIDv7: of two, the higher one is the later
     gateway_id   uuid NOT NULL,

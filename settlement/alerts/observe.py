@@ -232,7 +232,8 @@ async def _payments(connection: AsyncConnection) -> PaymentsNow:
 
 
 _RERATING: Final = shown("rrt", "rerating.id")
-#: The job that goes on with them says it once; nobody may have looked. A re-rating tells of its own notes itself.
+#: The job that goes on with them says it once; nobody may have looked. Left out is what has another in its place, and
+#: the note of a re-rating, which tells of that itself.
 _CORRECTIONS: Final = f"""
     SELECT prefix, id, problem, count(*) OVER () AS refused_count FROM (
         SELECT 'rrt' AS prefix, id, problem, ended_at FROM rerating AS refused

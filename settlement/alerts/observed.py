@@ -130,8 +130,8 @@ class PaymentsNow:
 
 @dataclass(frozen=True, slots=True)
 class CorrectionsRefused:
-    """Credit notes and re-ratings that were begun and came to nothing within a day, nor did others in their place: how
-    many, which one last, and why."""
+    """Credit notes and re-ratings that came to nothing after they were begun, within a day, and have no other in their
+    place: how many, which one last ("" for none), and why."""
 
     count: int
     newest: str

@@ -157,7 +157,7 @@ async def _give_way(connection: AsyncConnection, invoice: Invoice) -> None:
 
 
 async def _difference(connection: AsyncConnection, found: Rerating, amount: Decimal) -> UUID:
-    """Too little was charged: it leaves the account."""
+    """Too little was charged by `amount`: it leaves the account. Below 0, it comes back."""
     entry = await book(
         connection, found.gateway_id, "adjustment", EXACT.minus(amount), key=f"rerating:{show('rrt', found.id)}",
         reason=f"usage from {found.first_day} {found.words}", actor=found.actor,
@@ -166,7 +166,7 @@ async def _difference(connection: AsyncConnection, found: Rerating, amount: Deci
 
 
 async def _included(connection: AsyncConnection, found: Rerating) -> UUID:
-    """What of the subscription pays besides enters the account."""
+    """What the subscription's included usage pays besides enters the account. Below 0, what it paid too much leaves."""
     entry = await book(
         connection, found.gateway_id, "included", found.included, key=f"rerating:{show('rrt', found.id)}:included",
         reason=f"included in the subscription from {found.first_day}, {found.words}", actor=found.actor,

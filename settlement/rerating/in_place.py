@@ -75,8 +75,8 @@ def _require_state(invoice: Invoice) -> None:
         )
 
 
-async def require_in_place(connection: AsyncConnection, invoice: Invoice, difference: Decimal) -> None:
-    """Another invoice can ask for the period, and for nothing else. Raises NotToBeRerated."""
+async def require_in_place(connection: AsyncConnection, invoice: Invoice, net: Decimal) -> None:
+    """Another invoice can ask for the period, and for nothing else: `net` more than this one. Raises NotToBeRerated."""
     if await _was_carried_beside(connection, invoice.gateway_id, invoice.begins_at):
         raise NotToBeRerated(
             "An earlier difference of this period was asked for by another invoice: what this one should ask for "
@@ -84,12 +84,12 @@ async def require_in_place(connection: AsyncConnection, invoice: Invoice, differ
         )
     if beside := await owed_beside(connection, invoice.gateway_id, invoice.begins_at):
         raise NotToBeRerated(f"What another invoice would ask for cannot be told apart: {beside}.")
-    await require_kept_is_used(connection, invoice, difference)
+    await require_kept_is_used(connection, invoice, net)
 
 
-async def require_kept_is_used(connection: AsyncConnection, invoice: Invoice, difference: Decimal) -> None:
-    """What the new invoice leaves of a paid one's credit pays a later one. Raises NotToBeRerated."""
-    if invoice.state != "paid" or difference >= 0:
+async def require_kept_is_used(connection: AsyncConnection, invoice: Invoice, net: Decimal) -> None:
+    """What the new invoice, of `net` more, leaves of a paid one's credit pays a later one. Raises NotToBeRerated."""
+    if invoice.state != "paid" or net >= 0:
         return
     if (way := await way_without_invoices(connection, invoice.gateway_id)) is not None:
         raise NotToBeRerated(

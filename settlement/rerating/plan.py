@@ -188,8 +188,7 @@ async def _made(
     values: dict[str, Any] = {
         "id": rated.id, "gateway_id": order.gateway_id, "begins_at": period.begins_at, "card": order.card,
         "version": order.version, "as_of": rated.as_of, "reason": order.reason, "actor": order.actor,
-        "calls_count": rated.calls_count, "difference": rated.difference,
-        "included": included,
+        "calls_count": rated.calls_count, "difference": rated.difference, "included": included,
         "invoice_id": invoice.id if invoice is not None and rated.difference else None,
     }  # fmt: skip
     try:

@@ -24,8 +24,8 @@ _PROBLEM_CHARS_MAX: Final = 1000
 _SELECT: Final = """
     SELECT rerating.id, rerating.gateway_id, gateway.name AS gateway_name, rerating.begins_at, period.ends_at,
            period.first_day, period.currency, card, version, as_of, reason, actor, rerating.created_at,
-           rerating.calls_count, difference, included, invoice_id, rerating.state, rerating.problem, transfer_id,
-           included_id,
+           rerating.calls_count, difference, included, invoice_id, rerating.state, rerating.problem,
+           transfer_id, included_id,
            (SELECT id FROM invoice WHERE invoice.gateway_id = rerating.gateway_id AND kind = 'usage'
                AND invoice.begins_at = rerating.begins_at
                AND revision > (SELECT revision FROM invoice AS was WHERE was.id = rerating.invoice_id)
@@ -37,7 +37,7 @@ _SELECT: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Rerating:
-    """A row of `rerating`, and its period."""
+    """A row of `rerating`, and its period. Amounts are in its currency, exact."""
 
     id: UUID
     gateway_id: UUID

@@ -107,7 +107,7 @@ async def stripe_served(stripe: LocalStripe, *, host: str = "127.0.0.1", port: i
         read_timeout_s=_READ_TIMEOUT_S,
         idle_timeout_s=_IDLE_TIMEOUT_S,
         shutdown_timeout_s=_SHUTDOWN_TIMEOUT_S,
-        connection=_Cuttable,
+        connection_type=_Cuttable,
     )
     base_url = f"http://{host}:{await listener.start()}"
     stripe.house = replace(stripe.house, base_url=base_url)

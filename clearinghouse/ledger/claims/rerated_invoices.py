@@ -13,7 +13,7 @@ _TOLD: Final = f"""
                AND invoice.begins_at = rerating.begins_at AS is_its,
            note.amount_minor = invoice.total_minor AS is_whole, invoice.replaced_at, own.transfer_id AS own_id,
            own.effective_at >= rerating.begins_at AND own.effective_at < period.ends_at
-               AND (rerating.included_id IS NULL OR beside.effective_at = own.effective_at) AS is_within,
+               AND (rerating.included_id IS NULL OR included.effective_at = own.effective_at) AS is_within,
            EXISTS (SELECT FROM invoice AS later WHERE later.gateway_id = invoice.gateway_id
                       AND later.kind = invoice.kind AND later.begins_at = invoice.begins_at
                       AND later.revision > invoice.revision) AS is_asked_anew
@@ -22,7 +22,7 @@ _TOLD: Final = f"""
       LEFT JOIN credit_note AS note ON note.invoice_id = rerating.invoice_id AND note.state <> 'refused'
             AND right(note.reason, length({_RERATING}) + 2) = '(' || {_RERATING} || ')'
       LEFT JOIN entry_of_period AS own ON own.transfer_id = rerating.transfer_id
-      LEFT JOIN entry_of_period AS beside ON beside.transfer_id = rerating.included_id
+      LEFT JOIN entry_of_period AS included ON included.transfer_id = rerating.included_id
 """  # noqa: S608
 _VIOLATIONS: Final = f"""
     SELECT {_RERATING} AS subject, detail

@@ -74,7 +74,11 @@ _SUMS = f"""
 
 RERATING: Final = (
     Claim("rerated_charge", "What calls are charged anew is what its rule comes to.", _CHARGES),
-    Claim("rerated_sums", "Every difference of a period rated anew is its calls', and is booked once.", _SUMS),
+    Claim(
+        "rerated_sums",
+        "Every difference of a period rated anew is its calls', and is booked once, less what is included of it.",
+        _SUMS,
+    ),
     RERATED_CALLS,
     RERATED_INVOICES,
 )

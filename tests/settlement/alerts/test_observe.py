@@ -498,6 +498,23 @@ async def test_a_correction_that_came_to_nothing_is_told_for_a_day_or_until_anot
     assert house.told("correction_refused") == LIFE + LIFE
 
 
+async def test_a_credit_note_that_came_to_nothing_is_told_until_another_one_for_the_same_reason(house: Watched) -> None:
+    insert = """INSERT INTO credit_note (id, invoice_id, gives, amount_minor, total_minor, lines, reason, actor, state,
+                                         problem, ended_at)
+                VALUES (%s, %s, 'credit', 1, 1, '[]', %s, 'test', %s, %s, %s)"""
+    at, invoice = house.at(0), uuid7()
+    house.owner.execute("SET session_replication_role = replica")  # the invoice is not there
+    house.owner.execute(insert, [first := uuid7(), invoice, "an outage", "refused", "none left", at])
+    await house.evaluated(after_s=1)
+    assert house.facts("correction_refused") == {"refused": "1", "newest": show("crn", first), "says": "none left"}
+    house.owner.execute(insert, [uuid7(), invoice, "asked twice", "planned", None, None])
+    await house.until_over(after_s=2)
+    assert house.firing() == {"correction_refused"}, "the other one takes back something else"
+    house.owner.execute("UPDATE credit_note SET reason = 'an outage' WHERE state = 'planned'")
+    await house.until_over(after_s=1000)
+    assert house.told("correction_refused") == LIFE
+
+
 async def test_a_dispute_and_a_request_that_nobody_answers_are_told_until_they_are_over(house: Watched) -> None:
     at = house.at(0)
     house.owner.execute("INSERT INTO gateway (id, name) VALUES (gen_random_uuid(), 'disputed')")
