@@ -21,6 +21,7 @@ def rerating_document(found: Rerating, *, is_kept: bool) -> dict[str, Any]:
         "corrects": show("inv", found.invoice_id) if found.invoice_id is not None else None,
         "invoice": show("inv", found.revised_id) if found.revised_id is not None else None,
         "transfer": show("tr", found.transfer_id) if found.transfer_id is not None else None,
+        "included_transfer": show("tr", found.included_id) if found.included_id is not None else None,
         "by": found.actor, "at": rfc3339(found.created_at),
     }  # fmt: skip
 

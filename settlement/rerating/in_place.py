@@ -101,4 +101,4 @@ async def require_kept_is_used(connection: AsyncConnection, invoice: Invoice, ne
 async def _was_carried_beside(connection: AsyncConnection, gateway_id: UUID, begins_at: datetime) -> bool:
     """The period was rated anew while nobody was asked for it."""
     earlier = await reratings_of(connection, gateway_id, begins_at)
-    return any(each.invoice_id is None and each.difference for each in earlier)
+    return any(each.invoice_id is None and each.net for each in earlier)

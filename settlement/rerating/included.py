@@ -60,7 +60,8 @@ _PAID: Final = """
      WHERE period.gateway_id = :gateway_id AND period.begins_at = :begins_at
 """
 #: Whether there were grants that end, which pay first (settle_lots, migrations/sql/0001_credit.sql), unless the closed
-#: periods between the newest of them and this one had usage for all that could still be used then.
+#: periods between the newest of them and this one had usage for all that could still be used then: 5.00 were granted in
+#: March until December, and April used 7.00; so from May on nothing was left of them, though none has ended.
 _IS_BESIDE: Final = """
     WITH period AS (SELECT * FROM billing_period WHERE gateway_id = :gateway_id AND begins_at = :begins_at),
     granted AS (

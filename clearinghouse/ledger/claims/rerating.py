@@ -7,6 +7,7 @@ from typing import Final
 from clearinghouse.ledger.claims.claim import Claim, amount, shown
 from clearinghouse.ledger.claims.rates import RATED_CHARGE, rated
 from clearinghouse.ledger.claims.rerated_calls import RERATED_CALLS
+from clearinghouse.ledger.claims.rerated_included import RERATED_INCLUDED
 from clearinghouse.ledger.claims.rerated_invoices import RERATED_INVOICES
 
 _CALL: Final = shown("iss", "issuance.id")
@@ -51,19 +52,6 @@ _SUMS = f"""
            IS DISTINCT FROM (rerating.difference, rerating.difference, rerating.calls_count)
         OR rerating.state = 'done' AND booked.amount <> rerating.difference - rerating.included
     UNION ALL
-    SELECT {shown("gw", "period.gateway_id")},
-           format('the subscription from %s includes %s, and used %s anew: its re-ratings have %s more of it pay',
-                  period.first_day, {amount("coalesce(lot.amount, 0)")}, {amount("period.usage + anew.difference")},
-                  {amount("anew.included")})
-      FROM (SELECT gateway_id, begins_at, sum(difference) AS difference, sum(included) AS included
-              FROM rerating WHERE state = 'done' GROUP BY gateway_id, begins_at) AS anew
-      JOIN billing_period AS period USING (gateway_id, begins_at)
-      LEFT JOIN credit_lot AS lot ON lot.account_id = period.gateway_id AND lot.rank = 1
-            AND lot.expires_at = period.ends_at
-      LEFT JOIN transfer AS unused ON unused.key = 'expiry:' || lot.id
-     WHERE anew.included <> coalesce(
-               least(lot.amount, period.usage + anew.difference) - (lot.amount - coalesce(unused.amount, 0)), 0)
-    UNION ALL
     SELECT {_RERATING}, format('%s is a call of its period that it leaves out, or of none of its own', {_CALL})
       FROM rerating JOIN billing_period AS period USING (gateway_id, begins_at)
       JOIN issuance ON issuance.gateway_id = rerating.gateway_id AND issuance.rate_rule IS NOT NULL
@@ -80,5 +68,6 @@ RERATING: Final = (
         _SUMS,
     ),
     RERATED_CALLS,
+    RERATED_INCLUDED,
     RERATED_INVOICES,
 )

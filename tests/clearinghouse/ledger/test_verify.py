@@ -466,7 +466,7 @@ async def test_every_planted_corruption_is_found_and_named(
 
 
 OF_RATE_CARDS = {"rate_charge", "rate_version", "rate_position", "rate_cards"}
-OF_RERATING = {"rerated_charge", "rerated_sums", "rerated_calls", "rerated_invoices"}
+OF_RERATING = {"rerated_charge", "rerated_sums", "rerated_calls", "rerated_included", "rerated_invoices"}
 
 
 def test_every_claim_has_a_corruption_that_breaks_it() -> None:

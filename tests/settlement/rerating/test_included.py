@@ -15,44 +15,9 @@ from settlement.invoices.store import lines_of
 from tests.parts.invoiced import Debtor
 from tests.settlement.invoices.test_subscriptions import begin_period
 from tests.settlement.rerating.sold import Sold, per_second
+from tests.settlement.rerating.subscribed import begin_subscription, close_subscription, past_all_triggers, subscribed
 
 SECONDS: Final = 100
-
-
-async def subscribed(sold: Sold, included: str, **gateway: Any) -> Debtor:
-    """From now on, for nothing."""
-    acme = await sold.gateway("standard", **gateway)
-    begin_subscription(sold, acme, included)
-    return acme
-
-
-def begin_subscription(sold: Sold, acme: Debtor, included: str) -> None:
-    owner = sold.house.owner
-    owner.execute("SET session_replication_role = replica")  # nobody may say now what holds from now on
-    owner.execute(
-        "INSERT INTO billing_terms (gateway_id, begins_at, way, fee, included, credit_limit) "
-        "VALUES (%s, clock_timestamp(), 'subscription', 0, %s, 1000000)", [acme.id, included],
-    )  # fmt: skip
-    owner.execute("RESET session_replication_role")
-    begin_period(sold.house, acme)
-
-
-def close(sold: Sold, acme: Debtor) -> None:
-    """Lets the time come at which the period ends, and closes it."""
-    owner = sold.house.owner
-    ends_at: datetime = sold.house.value("SELECT clock_timestamp()")
-    owner.execute("SET session_replication_role = replica")  # past what keeps periods as they are
-    values = {"id": acme.id, "at": ends_at}  # the period that is open alone: those before it have ended
-    owner.execute(
-        "UPDATE subscription_period SET ends_at = %(at)s WHERE gateway_id = %(id)s AND ends_at > %(at)s", values
-    )
-    owner.execute(
-        "UPDATE credit_lot SET expires_at = %(at)s WHERE account_id = %(id)s AND rank = 1 AND expires_at > %(at)s",
-        values,
-    )
-    owner.execute("UPDATE account SET next_expiry_at = %s WHERE id = %s", [ends_at, acme.id])
-    owner.execute("RESET session_replication_role")
-    sold.house.close(acme, way="subscription", until=ends_at)
 
 
 def at_price(version: int, price: str) -> CardVersion:
@@ -65,7 +30,7 @@ async def used(sold: Sold, included: str, price: str, **gateway: Any) -> Debtor:
     wrong = await sold.apply(at_price(1, price))
     acme = await subscribed(sold, included, **gateway)
     sold.use(acme, wrong, SECONDS)
-    close(sold, acme)
+    close_subscription(sold, acme)
     await sold.house.run()
     return acme
 
@@ -139,7 +104,7 @@ async def test_a_second_correction_starts_from_the_first_and_the_next_period_has
     assert (sold.house.balance(acme), sold.house.unbilled(acme)) == (-15, 15)
     begin_period(sold.house, acme)
     sold.use(acme, third, SECONDS)
-    close(sold, acme)
+    close_subscription(sold, acme)
     await sold.house.run()
     assert (await sold.house.invoices())[0].total_minor == 1500 + 6500 - 5000
     sold.house.require_balanced(acme)
@@ -152,7 +117,7 @@ async def test_credit_that_ends_later_pays_nothing_of_what_is_included(sold: Sol
     acme = await subscribed(sold, "50")
     await sold.house.enter(acme, "refund", "-7")
     sold.use(acme, wrong, SECONDS)
-    close(sold, acme)
+    close_subscription(sold, acme)
     await sold.house.run()
     async with sold.house.admin.begin() as connection:
         ends_at = datetime.now(UTC) + timedelta(days=1)
@@ -180,7 +145,7 @@ async def test_a_grant_that_was_used_up_in_an_earlier_period_is_in_the_way_of_no
     sold.house.close(acme)
     begin_subscription(sold, acme, "50")
     sold.use(acme, wrong, SECONDS)
-    close(sold, acme)
+    close_subscription(sold, acme)
     done = await sold.rerate(acme, await sold.apply(at_price(2, "0.30")), period="2026-11")
     assert (done.difference, done.included) == (-40, -20)
     await sold.require_clean()
@@ -199,16 +164,11 @@ async def test_what_was_changed_of_it_afterwards_is_found(sold: Sold) -> None:
     acme = await used(sold, "50", "0.70")
     await sold.rerate(acme, await sold.apply(at_price(2, "0.30")))
     await sold.require_clean()
-    owner = sold.house.owner
     for corruption in CORRUPTIONS:
-        owner.execute("BEGIN")
-        owner.execute("SET LOCAL session_replication_role = replica")
-        assert owner.execute(corruption.encode()).rowcount == 1
-        owner.execute("COMMIT")
+        with past_all_triggers(sold) as owner:
+            assert owner.execute(corruption.encode()).rowcount == 1
         found = {finding.claim for finding in (await verify(sold.house.engine)).findings}
-        assert found & {"rerated_sums", "rerated_invoices"}, corruption
-        undone = corruption.replace("+", "-", 1)
-        owner.execute("SET session_replication_role = replica")
-        owner.execute(undone.encode())
-        owner.execute("RESET session_replication_role")
+        assert found & {"rerated_sums", "rerated_included", "rerated_invoices"}, corruption
+        with past_all_triggers(sold) as owner:
+            owner.execute(corruption.replace("+", "-", 1).encode())
     await sold.require_clean()

@@ -29,8 +29,7 @@ from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
 from tests.settlement.invoices.owing import pays_in_advance
 from tests.settlement.rerating.sold import Sold, per_second
-from tests.settlement.rerating.test_included import close as close_subscription
-from tests.settlement.rerating.test_included import subscribed
+from tests.settlement.rerating.subscribed import close_subscription, subscribed
 from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
 
 BY_HAND, LATER = "Correct it by hand", "the same command again later"
