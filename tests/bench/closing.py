@@ -86,6 +86,8 @@ BALANCES = """
              ON used.gateway_id = account_id
      WHERE account.id = posted.account_id AND account.gateway_id IS NOT NULL
 """
+#: Each call that is signed beside opens a session: within an hour the default plan's limits would end it.
+UNLIMITED = "UPDATE account SET sessions_open_max = NULL, sessions_open_per_orchestrator_max = NULL"
 
 
 def filled(
@@ -107,7 +109,7 @@ def filled(
     for is_elder, begin, end, count in spans:
         values = {**sizes, "is_elder": is_elder, "from": begin, "until": end, "count": count}
         connection.execute(CALLS.encode(), values)
-    for statement in (*money.split(";"), BALANCES):
+    for statement in (*money.split(";"), BALANCES, UNLIMITED):
         connection.execute(statement.encode())
     connection.execute("VACUUM ANALYZE")
 

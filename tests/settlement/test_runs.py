@@ -218,7 +218,7 @@ async def test_a_commit_that_is_under_way_is_waited_for_before_the_job_is_taken_
         await asked.wait()
         (pid,) = periods.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'").fetchone() or ()
         periods.execute("SELECT pg_terminate_backend(%s)", [pid])
-        while periods.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'").fetchone():
+        while periods.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'").fetchone():
             await asyncio.sleep(0.01)
         taking_over = asyncio.create_task(second.run(Job("write", 60, count)))
         await asyncio.sleep(0.3)
