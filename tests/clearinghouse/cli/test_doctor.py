@@ -649,7 +649,7 @@ async def ways_to(devnet: Devnet) -> AsyncIterator[list[FaultProxy]]:
 
 def on_chain(proxies: list[FaultProxy]) -> dict[str, Any]:
     """The sender is KEY's address; its signers are not looked for."""
-    chain = {"network": "dev", "rpc_urls": [proxy.url for proxy in proxies], "timeout_s": 0.5}
+    chain = {"network": "dev", "rpc_urls": [proxy.url for proxy in proxies], "timeout_s": 10}
     return {"chain": chain, **pool_of("http://127.0.0.1:1")}
 
 
