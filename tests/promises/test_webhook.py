@@ -9,8 +9,9 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -467,40 +468,52 @@ async def test_a_revoked_signer_asks_in_vain(service: Service) -> None:
         assert (await signer.sign(gateway, service.new_stream().body())).status == 500
 
 
-async def test_a_payment_approved_elsewhere_between_the_lookup_and_the_look_at_the_credit_is_shown_again(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Overtaken:
+    """Two services, and a question that the second would have refused for want of credit; by now there is some."""
+
+    first: Service
+    second: Service
+    gateway: TestGateway
+    secret: str
+    asked: dict[str, Any]
+
+    async def ask(self, service: Service) -> Answer:
+        return await ask(service, self.secret, self.asked)
+
+
+@pytest.fixture
+async def overtaken(database: str) -> AsyncIterator[Overtaken]:
     async with running(database, webhook=ON) as first, running(database, webhook=ON) as second:
+        gateway = await first.house.new_gateway(tickets=0)
         secret = await first.house.new_webhook_secret()
-        gateway, state = await first.house.new_gateway(tickets=0), first_state()
-        asked = question(gateway, state)
-        assert (await ask(second, secret, asked)).json["status"] == 402
+        both = Overtaken(first, second, gateway, secret, question(gateway, first_state()))
+        assert (await both.ask(second)).json["status"] == 402
         await first.house.grant(gateway, TICKET_CHARGE_USD)
-        overtaken = overtaking(monkeypatch, lambda: ask(first, secret, asked))
-        answer = await ask(second, secret, asked)
-        assert (answer.json["status"], answer.body) == (200, overtaken[0].body)
-        assert first.house.sums(gateway).tickets == 1
+        yield both
         await first.house.require_sound_books()
 
 
-async def test_a_gateway_that_is_found_to_be_suspended_is_shown_nothing_that_was_approved(
-    database: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_payment_approved_elsewhere_between_the_lookup_and_the_look_at_the_credit_is_shown_again(
+    overtaken: Overtaken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(database, webhook=ON) as first, running(database, webhook=ON) as second:
-        secret = await first.house.new_webhook_secret()
-        gateway, state = await first.house.new_gateway(tickets=0), first_state()
-        asked = question(gateway, state)
-        assert (await ask(second, secret, asked)).json["status"] == 402
-        await first.house.grant(gateway, TICKET_CHARGE_USD)
+    given = overtaking(monkeypatch, lambda: overtaken.ask(overtaken.first))
+    answer = await overtaken.ask(overtaken.second)
+    assert (answer.json["status"], answer.body) == (200, given[0].body)
+    assert overtaken.first.house.sums(overtaken.gateway).tickets == 1
 
-        async def ask_and_suspend() -> Answer:
-            answer = await ask(first, secret, asked)
-            await first.house.suspend(gateway)
-            return answer
 
-        overtaken = overtaking(monkeypatch, ask_and_suspend)
-        assert (await ask(second, secret, asked)).json["status"] == 403
-        assert overtaken[0].json["status"] == 200
+async def test_a_gateway_that_is_found_to_be_suspended_is_shown_nothing_that_was_approved(
+    overtaken: Overtaken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask_and_suspend() -> Answer:
+        answer = await overtaken.ask(overtaken.first)
+        await overtaken.first.house.suspend(overtaken.gateway)
+        return answer
+
+    given = overtaking(monkeypatch, ask_and_suspend)
+    assert (await overtaken.ask(overtaken.second)).json["status"] == 403
+    assert given[0].json["status"] == 200
 
 
 async def test_a_payment_approved_elsewhere_with_the_last_credit_is_shown_again_where_the_session_was_remembered(
