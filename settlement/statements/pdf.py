@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from settlement.statements.long_words import in_parts
 from settlement.statements.page import page_of
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ class Typesetter:
         with self._lock:
             shown = _mapped(page, self._numbered)
             try:
-                content = self._compile(_TEMPLATE, {"page": shown}, instant)
+                content = self._set(shown, instant)
             except self._refused:
                 shown = self._repaired(page)
-                content = self._compile(_TEMPLATE, {"page": shown}, instant)  # raises again where it was no glyph
+                content = self._set(shown, instant)  # raises again where it was no glyph
         both = zip(_texts(page), _texts(shown), strict=True)
         gone = {character for before, after in both if before != after for character in set(before) - set(after)}
         return Pdf(content, tuple(sorted(gone)))
@@ -96,6 +97,11 @@ class Typesetter:
             return False
         return True
 
+    def _set(self, page: Any, instant_unix_s: int) -> bytes:
+        """What the file says of itself stays plain text; what stands on the page may break where it must."""
+        file = {"title": f"{page['title']} {page['number']}", "author": page["issuer"]["name"]}
+        return self._compile(_TEMPLATE, {"page": _mapped(page, in_parts), "file": file}, instant_unix_s)
+
     def _compile(self, template: Path, data: dict[str, Any], instant_unix_s: int) -> bytes:
         """`data` reaches the template as JSON: there is nothing in it that could be markup."""
         inputs = {name: json.dumps(value) for name, value in data.items()}
@@ -116,7 +122,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from (text for part in value for text in _texts(part))
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+def _mapped(value: Any, change: Callable[[str], Any]) -> Any:
     match value:
         case str():
             return change(value)

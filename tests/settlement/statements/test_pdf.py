@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from pypdf import PdfReader
 
 from settlement.currencies import Currency, account_currency
+from settlement.statements.long_words import in_parts
 from settlement.statements.page import page_of, plain
 from settlement.statements.pdf import Typesetter
 from settlement.statements.statement import Party, Statement
@@ -97,6 +98,23 @@ def test_a_long_name_stays_in_its_column_and_can_be_copied_whole(typesetter: Typ
     whole = "".join(said.split())
     assert whole.count(name) == 3
     assert reference in whole
+
+
+@pytest.mark.parametrize(
+    ("text", "long"),
+    [
+        ("https://example.org/of-32-letters", ["https://example.org/of-32-letters"]),
+        (f"a {'w' * 21} and {'ж' * 21}, {'1' * 20}", ["w" * 21, "ж" * 21 + ","]),
+        (f"ein Wort von zwanzig: {'ö' * 20} ", []),
+        ("ب" * 29, []),  # letters join, and a break would part them
+        ("ب" * 30, ["ب" * 30]),
+    ],
+)
+def test_a_word_that_has_no_room_may_break(text: str, long: list[str]) -> None:
+    said = in_parts(text)
+    parts = [{"text": said, "is_long": False}] if isinstance(said, str) else said["parts"]
+    assert [part["text"] for part in parts if part["is_long"]] == long
+    assert "".join(part["text"] for part in parts) == text
 
 
 def test_one_long_number_does_not_squeeze_the_names(typesetter: Typesetter) -> None:
