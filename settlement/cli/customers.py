@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import DataDir, actor, in_transaction, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor, in_transaction, settings_of
 from clearinghouse.cli.gateways import GatewayName
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from settlement.cli import customer_terms
@@ -86,7 +86,7 @@ def remove_tax_id(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJso
 
 
 @app.command()
-def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def show(gateway: GatewayName, *, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show who pays for a gateway, whether Stripe has been told, how it is billed and what it owes.
 
     Example: clearinghouse customers show acme
@@ -94,6 +94,7 @@ def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         from clearinghouse.billing import billing_document
+        from clearinghouse.dunning_steps import policy_of
         from clearinghouse.identity import gateways
         from settlement.customers.documents import customer_document
         from settlement.customers.store import NoCustomer, find_customer
@@ -103,9 +104,11 @@ def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False
             customer = customer_document(await find_customer(connection, found.id))
         except NoCustomer:
             customer = None
-        return {"customer": customer, "billing": await billing_document(connection, found.id)}
+        billing = await billing_document(connection, found.id, policy_of(settings.dunning))
+        return {"customer": customer, "billing": billing}
 
-    document = in_transaction(settings_of(data_dir), work)
+    settings = settings_of(data_dir, config=config)
+    document = in_transaction(settings, work)
     if as_json:
         print_json(document)
         return
@@ -178,7 +181,13 @@ def _print_billing(billing: dict[str, Any]) -> None:
         ("hold", f"{billing['hold']} {billing['hold_reason']}"),
     ]
     for invoice in billing["open_invoices"]:
-        details.append((f"owes {invoice['number']}", f"{invoice['amount_due']} {currency}, due {invoice['due_at']}"))
+        reminded = f", reminded {', '.join(invoice['reminded_at'])}" if invoice["reminded_at"] else ""
+        what = f"{invoice['amount_due']} {currency}, due {invoice['due_at']}{reminded}"
+        details.append((f"owes {invoice['number']}", what))
+    if (dunning := billing["dunning"])["number"] is not None:
+        unless = f"unless {dunning['number']} is paid"
+        details.append(("no new sessions", f"from {dunning['new_sessions_stop_at']}, {unless}"))
+        details.append(("nothing signed", f"from {dunning['signing_stops_at']}, {unless}"))
     print_details(details)
 
 

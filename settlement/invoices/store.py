@@ -170,6 +170,20 @@ async def held(connection: AsyncConnection) -> list[Invoice]:
     return [Invoice(**row) for row in rows.mappings()]
 
 
+async def asking_for_balance(connection: AsyncConnection, gateway_id: UUID, until: datetime) -> list[Invoice]:
+    """Those that ask, or asked, for what was owed at `until`: who is not paid first, then the oldest period.
+
+    What was paid before is in the balance by then. A later one asks for it where it was carried.
+    """
+    where = """WHERE gateway_id = :gateway_id AND state NOT IN ('void', 'carried', 'nothing_due')
+                 AND CASE WHEN begins_at < :until THEN state <> 'paid' OR state_at >= :until
+                          ELSE EXISTS (SELECT FROM invoice_line
+                                        WHERE invoice_id = invoice.id AND invoice_line.kind = 'carried') END
+               ORDER BY state = 'paid', begins_at, kind, revision DESC"""
+    rows = await connection.execute(_selected(where), {"gateway_id": gateway_id, "until": until})
+    return [Invoice(**row) for row in rows.mappings()]
+
+
 async def claim(connection: AsyncConnection, invoice_id: UUID, lease: timedelta) -> Invoice | None:
     """For whoever walks it now. None where somebody else does. It only saves work: nothing rests on its being kept."""
     query = """UPDATE invoice SET claimed_until = clock_timestamp() + :lease, claims_count = claims_count + 1

@@ -49,6 +49,7 @@ async def test_a_period_becomes_one_invoice_that_is_sent_and_the_books_follow(ho
     usage = [line for line in theirs.lines.data if (line.metadata or {})["kind"] == "usage"]
     facts = [dict(line.metadata.to_dict()) for line in usage]  # type: ignore[union-attr]
     assert {"exact": "20.0094", "ev_wei": "10004700000000000"}.items() <= facts[0].items()
+    assert [(one["average_rate"], one["average_rate_per"]) for one in facts] == [("2000", "ETH")] * 2
     assert house.balance(acme) == Decimal("-23.01")
     house.require_balanced(acme)
     assert (await house.stripe.running.client.v1.events.list_async({"type": "invoice.sent"})).data != []
