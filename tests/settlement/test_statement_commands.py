@@ -238,6 +238,18 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_complete(
     assert [path.name for path in tmp_path.iterdir()] == ["acme.csv"]
 
 
+def test_what_is_no_file_is_not_replaced_by_one_and_a_link_leads_where_it_did(
+    cli: Cli, span: list[str], tmp_path: Path
+) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("acme.csv")
+    assert "is not a file" in cli.refused("usage", "export", "acme", *span, "-o", str(pipe))
+    assert pipe.is_fifo()
+    assert cli("usage", "export", "acme", *span, "-o", str(link)).exit_code == 0
+    assert (link.is_symlink(), link.read_bytes()) == (True, (tmp_path / "acme.csv").read_bytes())
+
+
 def test_a_file_may_be_read_by_whom_the_umask_lets(cli: Cli, span: list[str], tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
