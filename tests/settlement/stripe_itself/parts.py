@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,6 +18,7 @@ from clearinghouse.config_stripe import StripeSettings
 from clearinghouse.database.connect import ADMIN_ROLE, WORK_ROLE, async_engine, in_role
 from settlement.customers.stripe_copy import ensure_customer
 from settlement.payments.asking import Asking
+from settlement.payments.cards import save_card
 from settlement.stripe_link.client import StripeLink, stripe_link
 from settlement.stripe_link.desk import Desk
 from tests.parts.invoiced import Debtor, Invoiced, invoiced
@@ -35,10 +35,10 @@ class Tried:
     client: stripe.StripeClient
 
     async def give_card(self, debtor: Debtor, card: str) -> None:
+        """It has saved this one, as when Stripe tells of one that was entered at its page."""
         customer_id = await self.house.customer_at_stripe(debtor)
         method = await self.client.v1.payment_methods.attach_async(card, {"customer": customer_id})
-        wanted: Any = {"invoice_settings": {"default_payment_method": method.id}}
-        await self.client.v1.customers.update_async(customer_id, wanted)
+        await save_card(self.house.desk, debtor.id, method.id)
 
     async def invoices_of(self, debtor: Debtor) -> list[stripe.Invoice]:
         """Stripe's, drafts and all: an account that was tried before has those of others, too."""
