@@ -71,11 +71,14 @@ rates.app.command("show")(rates_in_use.show)
 rates.app.command("assign")(rates_in_use.assign)
 
 
-def new_app() -> typer.Typer:
-    """All commands of this floor. The floor above makes one of its own and adds to it: that is the console script."""
+def new_app(root: type[ExplainedGroup] = ExplainedGroup) -> typer.Typer:
+    """All commands of this floor. The floor above makes one of its own and adds to it: that is the console script.
+
+    `root` explains what commands end with.
+    """
     app = typer.Typer(
         name="clearinghouse",
-        cls=ExplainedGroup,
+        cls=root,
         help=_HELP,
         no_args_is_help=True,
         rich_markup_mode=None,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -103,15 +103,28 @@ def with_engine_and_conninfo(settings: Settings, work: Callable[[AsyncEngine, st
 
 @contextmanager
 def database_explained() -> Iterator[None]:
-    """What the driver says of a database that cannot be used, as DatabaseUnavailable."""
+    """What the driver says of a database that cannot be used, as DatabaseUnavailable; also to several tasks at once."""
     from psycopg import OperationalError
     from sqlalchemy.exc import OperationalError as WrappedOperationalError
 
+    kinds = (OperationalError, WrappedOperationalError)
     try:
         yield
-    except (OperationalError, WrappedOperationalError) as error:
-        reason = error.orig if isinstance(error, WrappedOperationalError) else error
-        raise DatabaseNotReady(f"the database cannot be used: {str(reason).strip()}") from error
+    except kinds as error:
+        raise _not_ready(error) from error
+    except ExceptionGroup as group:
+        if group.split(kinds)[1] is not None:  # something else has happened as well
+            raise
+        raise _not_ready(_first_of(group)) from group
+
+
+def _not_ready(error: BaseException) -> DatabaseNotReady:
+    return DatabaseNotReady(f"the database cannot be used: {str(getattr(error, 'orig', None) or error).strip()}")
+
+
+def _first_of(group: BaseExceptionGroup[Any]) -> BaseException:
+    first: BaseException = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _with_engine(conninfo: str, work: Callable[[AsyncEngine], Awaitable[Result]]) -> Result:

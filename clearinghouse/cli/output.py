@@ -36,18 +36,21 @@ def write_file(file: Path, content: bytes) -> None:
 def replacing(file: Path) -> Iterator[BinaryIO]:
     """A file beside it, which takes its name once the block has ended well and all of it is on the disk.
 
-    So whoever finds `file` finds all of it, and one that was there stays until then. Raises BadParameter where it
-    cannot be written.
+    So whoever finds `file` finds all of it, and one that was there stays until then. A link keeps leading there. Raises
+    BadParameter where it cannot be written, and for what is no file: root would put one in the place of /dev/null.
     """
     try:
-        with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as beside:
+        target = file.resolve()
+        if target.exists() and not target.is_file():
+            raise typer.BadParameter(f"{file} cannot be written: it is there, and is not a file")
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as beside:
             part = Path(beside.name)
             try:
                 yield cast(BinaryIO, beside)
                 beside.flush()
                 os.fsync(beside.fileno())
                 part.chmod(0o666 & ~_umask())
-                part.replace(file)
+                part.replace(target)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from clearinghouse.errors import Refusal
 
@@ -18,9 +19,18 @@ class ExplainedGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except Refusal as refusal:
+        except (typer.Exit, TyperException):
+            raise  # it is said already, or will be by whoever reads command lines
+        except Exception as error:
+            refusal = self.refusal_of(error)
+            if refusal is None:
+                raise
             typer.echo(explain(refusal), err=True)
-            raise typer.Exit(EXIT_REFUSED) from refusal
+            raise typer.Exit(EXIT_REFUSED) from error
+
+    def refusal_of(self, error: Exception) -> Refusal | None:
+        """What a command ended with, as something that is explained; None for a bug. The floor above knows more."""
+        return error if isinstance(error, Refusal) else None
 
 
 def explain(refusal: Refusal) -> str:

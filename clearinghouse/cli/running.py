@@ -139,7 +139,7 @@ def signer(
     config: ConfigFile = None,
     data_dir: DataDir = None,
     host: Annotated[str, typer.Option(help="Address to listen on: loopback or a private network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8935,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8935,
 ) -> None:
     """Run the native signer alone, with go-livepeer's own HTTP API and, like it, without authentication.
 

@@ -37,8 +37,9 @@ CREATE TABLE invoice (
     claimed_until       timestamptz,            -- somebody walks it until then
     claims_count        integer NOT NULL DEFAULT 0,  -- after the first, it is looked up at Stripe before it is made there
     keys_spent_count    integer NOT NULL DEFAULT 0,  -- idempotency keys under which Stripe keeps a failure
-    pay_attempts_count  integer NOT NULL DEFAULT 0,
-    pay_next_at         timestamptz,            -- when a card is tried (again); NULL: not by us
+    stripe_method_id    text,                   -- the saved card that was charged last: noted before Stripe is asked
+    pay_attempts_count  integer NOT NULL DEFAULT 0,  -- with that card
+    pay_next_at         timestamptz,            -- when it is tried (again); NULL: not before another one is saved
     problem             text CHECK (length(problem) <= 1000),  -- why it does not go on; NULL: nothing is wrong
     problem_at          timestamptz,
     -- As Stripe has it. Amounts are gross, in minor units, as last seen.
@@ -118,9 +119,10 @@ CREATE INDEX invoice_event_invoice ON invoice_event (invoice_id, id);
 
 CREATE FUNCTION invoice_moves_forward() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    progress CONSTANT text[] := '{state,state_at,claimed_until,claims_count,keys_spent_count,pay_attempts_count,pay_next_at,
-        problem,problem_at,stripe_customer_id,stripe_invoice_id,number,hosted_url,pdf_url,seen_at,tax_minor,remaining_minor,
-        overpaid_minor,off_stripe_minor,finalized_at,sent_at,due_at,ended_at,booked_minor,credited_minor,replaced_at}';
+    progress CONSTANT text[] := '{state,state_at,claimed_until,claims_count,keys_spent_count,stripe_method_id,pay_attempts_count,
+        pay_next_at,problem,problem_at,stripe_customer_id,stripe_invoice_id,number,hosted_url,pdf_url,seen_at,tax_minor,
+        remaining_minor,overpaid_minor,off_stripe_minor,finalized_at,sent_at,due_at,ended_at,booked_minor,credited_minor,
+        replaced_at}';
     steps CONSTANT text[] := '{planned,drafted,itemized,agreed,finalized,open,uncollectible,paid}';
 BEGIN
     IF to_jsonb(OLD) - progress <> to_jsonb(NEW) - progress

@@ -28,8 +28,9 @@ from settlement.cli import (
     usage_export,
     work,
 )
+from settlement.cli.refusals import SettlementGroup
 
-app = new_app()
+app = new_app(SettlementGroup)
 
 # Work beside the calls.
 app.command("work")(work.work)

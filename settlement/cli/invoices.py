@@ -10,9 +10,11 @@ import typer
 
 from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of, with_engine
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
+from clearinghouse.cli.refusals import explain
 from clearinghouse.errors import InvalidRequest, NotFound
 from settlement.cli import invoice_credit, invoice_rerate
 from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, walker
+from settlement.cli.refusals import explained
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -282,15 +284,16 @@ def _print_run(planned: Planned, walked: Walked | None, as_json: bool) -> None:
 
     shown = {each.id: each for each in [*planned.invoices, *(walked.invoices if walked is not None else ())]}
     problems = [*planned.problems, *(walked.held if walked is not None else ())]
-    away = walked.away if walked is not None else None
+    refusal = explained(walked.away) if walked is not None and walked.away is not None else None
     if as_json:
         items = [invoice_document(each) for each in shown.values()]
+        away = refusal.message if refusal is not None else None
         print_json(
             {"items": items, "problems": problems, "stripe_is_away": away, "planned_for_elsewhere": planned.busy}
         )
         return
     _print_invoices(list(shown.values()), as_json=False, if_empty="Nothing is due.")
-    for problem in [*problems, *([f"Stripe: {away}. Run it again."] if away else [])]:
+    for problem in [*problems, *([explain(refusal)] if refusal is not None else [])]:
         typer.echo(problem, err=True)
     for gateway in planned.busy:
         typer.echo(f"{gateway} is planned for by somebody else, such as a re-rating: run it again.", err=True)

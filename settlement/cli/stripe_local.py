@@ -20,7 +20,9 @@ _TAX_HELP = "Stripe Tax: a percentage by country, such as DE=19. May be given mo
 
 def stripe_local(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 12111,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = 12111,
     journal: Annotated[
         Path | None,
         typer.Option("--journal", help="File that keeps everything for the next start.", show_default="in memory only"),

@@ -98,7 +98,7 @@ async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceM
     async with engine.connect() as connection:
         words = [*planned.problems, *(held_words(invoice) for invoice in await held(connection)), *begun.held]
     if walked.away is not None:
-        raise JobFailed("; ".join((said, walked.away, *words[:_NAMED_MAX_COUNT])))
+        raise JobFailed("; ".join((said, str(walked.away), *words[:_NAMED_MAX_COUNT])))
     if words:
         more = f" and {len(words) - _NAMED_MAX_COUNT} more" if len(words) > _NAMED_MAX_COUNT else ""
         raise InvoicesHeld(f"{len(words)} held up: {'; '.join(words[:_NAMED_MAX_COUNT])}{more}")

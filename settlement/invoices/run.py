@@ -47,7 +47,7 @@ class Walked:
     invoices: list[Invoice] = field(default_factory=list)
     elsewhere_count: int = 0
     left_count: int = 0
-    away: str | None = None
+    away: StripeAway | None = None
 
     @property
     def held(self) -> list[str]:
@@ -141,7 +141,7 @@ async def walk_all(
                     walked.left_count += 1
                     log.info("invoice_waits", invoice_id=str(invoice_id), reason=str(away))
                     continue
-                walked.away = str(away)
+                walked.away = away
                 walked.left_count += 1
                 return
             if invoice is None:

@@ -32,9 +32,9 @@ _COLUMNS: Final = """
     invoice.id, gateway_id, (SELECT name FROM gateway WHERE gateway.id = gateway_id) AS gateway_name, kind, begins_at,
     ends_at, first_day, next_day, revision, invoice.currency, decimals, exact, total_minor, collection, net_days,
     is_taxed, po_number, memo, footer, invoice.created_at, state, state_at, claims_count, keys_spent_count,
-    pay_attempts_count, pay_next_at, problem, problem_at, stripe_customer_id, stripe_invoice_id, number, hosted_url,
-    pdf_url, tax_minor, remaining_minor, overpaid_minor, off_stripe_minor, finalized_at, sent_at, due_at, ended_at,
-    booked_minor, credited_minor, seen_at, replaced_at
+    stripe_method_id, pay_attempts_count, pay_next_at, problem, problem_at, stripe_customer_id, stripe_invoice_id,
+    number, hosted_url, pdf_url, tax_minor, remaining_minor, overpaid_minor, off_stripe_minor, finalized_at, sent_at,
+    due_at, ended_at, booked_minor, credited_minor, seen_at, replaced_at
 """
 
 
@@ -66,6 +66,7 @@ class Invoice:
     state_at: datetime
     claims_count: int
     keys_spent_count: int
+    stripe_method_id: str | None
     pay_attempts_count: int
     pay_next_at: datetime | None
     problem: str | None
@@ -154,9 +155,14 @@ async def events_of(connection: AsyncConnection, invoice_id: UUID) -> list[Mappi
 async def to_walk(
     connection: AsyncConnection, choice: Choice, now: datetime, *, not_since: datetime | None
 ) -> list[UUID]:
-    """Those with something to do, oldest first; what had a problem after `not_since` is left for later."""
-    query = f"""SELECT id FROM invoice
-                 WHERE (state = ANY(:states) OR state = 'open' AND pay_next_at <= :now) AND {CHOSEN}
+    """Those with something to do, oldest first; what had a problem after `not_since` is left for later.
+
+    Of an open one that is a charge which is due, or a saved card that was not charged for it yet.
+    """
+    query = f"""SELECT id FROM invoice LEFT JOIN saved_card USING (gateway_id)
+                 WHERE (state = ANY(:states) OR state = 'open' AND (pay_next_at <= :now
+                        OR collection = 'charge_automatically' AND payment_method_id <> coalesce(stripe_method_id, '')))
+                   AND {CHOSEN}
                    AND (problem_at IS NULL OR state = 'open' OR CAST(:not_since AS timestamptz) IS NULL
                         OR problem_at < :not_since)
                  ORDER BY created_at, id"""  # noqa: S608 - our words

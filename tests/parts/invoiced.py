@@ -30,6 +30,7 @@ from settlement.invoices.handler import heard_of_invoice
 from settlement.invoices.run import Planned, Walked, plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, Invoice, newest
 from settlement.invoices.walk import Walker
+from settlement.payments.cards import save_card
 from settlement.stripe_link.desk import Desk
 from tests.parts.books import commit, usage_costing
 from tests.parts.stripe import LinkedStripe, linked_elsewhere, linked_stripe
@@ -78,11 +79,11 @@ class Invoiced:
         return debtor
 
     async def card(self, debtor: Debtor, card: str) -> None:
-        """Its customer at Stripe is charged by this card from now on."""
-        customer_id, client = await self.customer_at_stripe(debtor), self.stripe.running.client
-        method = await client.v1.payment_methods.attach_async(card, {"customer": customer_id})
-        wanted: Any = {"invoice_settings": {"default_payment_method": method.id}}
-        await client.v1.customers.update_async(customer_id, wanted)
+        """It has saved this card, as when Stripe tells of one that was entered at its page."""
+        customer_id = await self.customer_at_stripe(debtor)
+        attach = self.stripe.running.client.v1.payment_methods.attach_async
+        method = await attach(card, {"customer": customer_id})
+        await save_card(self.desk, debtor.id, method.id)
 
     async def customer_at_stripe(self, debtor: Debtor) -> str:
         """Its id there."""

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -24,10 +24,9 @@ from typer.testing import CliRunner
 
 from clearinghouse.instants import rfc3339
 from settlement.cli import app
-from settlement.rounding import DoesNotAddUp
 from tests.parts.command_line import Answer, called
 from tests.settlement.conftest import Owner
-from tests.settlement.statements.booked import Books
+from tests.settlement.statements.booked import Books, close
 
 COMMANDS = ["statements show", "statements pdf", "statements csv", "usage export"]
 
@@ -146,6 +145,22 @@ def test_a_period_is_named_and_one_that_has_not_ended_is_no_document(cli: Cli, s
     assert "4 issuances" in export.err
 
 
+def test_books_that_differ_make_no_statement_but_a_reason_to_verify_them(
+    cli: Cli, owner: Owner, tmp_path: Path
+) -> None:
+    books = Books(owner, "acme", currency="EUR")
+    books.enter("payment", Decimal(5))
+    end = books.mark().at
+    first_day, next_day = str(end.astimezone(UTC).date()), str((end + timedelta(days=31)).date())
+    assert close(owner, books, first_day, end, next_day=next_day) == "closed"
+    owner.execute("UPDATE account SET balance = 6 WHERE gateway_id IS NOT NULL")
+    for command in (["show"], ["csv", "-o", str(tmp_path / "acme.csv")], ["pdf", "-o", str(tmp_path / "acme.pdf")]):
+        said = cli.refused("statements", command[0], "acme", "--period", first_day, *command[1:])
+        assert said.startswith(f"books_differ: acme-{first_day} has opening, usage and closing 1, 0, 6")
+        assert "clearinghouse ledger verify" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def owing(owner: Owner) -> list[str]:
     """A gateway that used more than it paid, with who pays for it."""
     books = Books(owner, "acme", currency="EUR")
@@ -224,13 +239,26 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_complete(
     file.write_text("from before")
     cli.refused("usage", "export", "acme", "--period", "2020-01", "-o", str(file))
     owner.execute("DELETE FROM session WHERE pipeline = 'pipeline-1'")
-    with pytest.raises(DoesNotAddUp, match="3 issuances are in the books, 2 of them"):
-        cli("usage", "export", "acme", *span, "-o", str(file))
+    differs = cli.refused("usage", "export", "acme", *span, "-o", str(file))
+    assert "3 issuances are in the books, 2 of them" in differs
+    assert "clearinghouse ledger verify" in differs
     assert file.read_text() == "from before"
     assert "cannot be written" in cli.refused(
         "usage", "export", "acme", *span, "-o", str(tmp_path / "no-folder" / "acme.csv")
     )
     assert [path.name for path in tmp_path.iterdir()] == ["acme.csv"]
+
+
+def test_what_is_no_file_is_not_replaced_by_one_and_a_link_leads_where_it_did(
+    cli: Cli, span: list[str], tmp_path: Path
+) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("acme.csv")
+    assert "is not a file" in cli.refused("usage", "export", "acme", *span, "-o", str(pipe))
+    assert pipe.is_fifo()
+    assert cli("usage", "export", "acme", *span, "-o", str(link)).exit_code == 0
+    assert (link.is_symlink(), link.read_bytes()) == (True, (tmp_path / "acme.csv").read_bytes())
 
 
 def test_a_file_may_be_read_by_whom_the_umask_lets(cli: Cli, span: list[str], tmp_path: Path) -> None:

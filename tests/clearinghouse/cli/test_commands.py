@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import psycopg
 import pytest
 
 from clearinghouse.cli import app
+from clearinghouse.cli.context import DatabaseNotReady, database_explained
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
 from clearinghouse.identity.keys import API_KEY
@@ -659,3 +661,20 @@ def test_what_cannot_be_done_with_rate_cards_is_said(cli: Cli, arguments: tuple[
 
 def test_a_quote_for_a_gateway_on_no_card_says_so(cli: Cli, gateway: str) -> None:
     assert "is on no rate card: its calls are charged by its markup" in cli("rates", "quote", "--gateway", gateway).err
+
+
+def test_a_database_that_is_lost_to_several_tasks_at_once_is_explained_and_a_bug_beside_it_is_not_hidden() -> None:
+    async def lost(*more: Exception) -> None:
+        async def fails(error: Exception) -> None:
+            raise error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(psycopg.AsyncConnection.connect("host=127.0.0.1 port=1"))
+            for error in more:
+                group.create_task(fails(error))
+
+    with pytest.raises(DatabaseNotReady, match="the database cannot be used: connection failed"), database_explained():
+        asyncio.run(lost())
+    with pytest.raises(ExceptionGroup), database_explained():
+        asyncio.run(lost(ValueError("a bug")))

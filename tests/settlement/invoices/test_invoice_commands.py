@@ -118,6 +118,47 @@ async def test_what_cannot_be_meant_is_refused(house: Invoiced, cli: Cli, tmp_pa
     assert answer.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "fault", "code", "said", "what_next"),
+    [
+        ({}, 503, "stripe_away", "(HTTP 503)", "Run the same command again once Stripe answers"),
+        ({"API_URL": "http://127.0.0.1:9"}, None, "stripe_away", "cannot be reached", "goes on under the same keys"),
+        ({"API_KEY_FILE": "wrong_key"}, None, "stripe_not_allowed", "Invalid API Key",
+         "`clearinghouse doctor` tries it"),
+        ({}, 400, "stripe_refused", "", "look in Stripe's dashboard"),
+    ],
+    ids=["failing", "away", "wrong key", "refused"],
+)  # fmt: skip
+async def test_what_stripe_does_not_do_ends_in_an_error_that_says_what_to_do(  # noqa: PLR0917 - what is tried, and said
+    house: Invoiced, cli: Cli, changes: dict[str, str], fault: int | None, code: str, said: str, what_next: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("wrong_key").write_text("sk_test_wrong_key_0", encoding="utf-8")
+    await two_that_owe(house)
+    await cli("run", "--gateway", "acme")
+    ours = (await cli("list", "--state", "open", "--json")).json()["items"][0]["id"]
+    trouble = {f"CLEARINGHOUSE_STRIPE__{name}": value for name, value in {"RETRY_FOR_S": "0.1", **changes}.items()}
+    if fault is not None:
+        await house.stripe.fault("status", status=fault, times=None)
+    commands = [
+        ("void", ours, "--reason", "wrong address", "--json"),
+        ("credit", ours, "--amount", "1", "--reason", "an outage"),
+    ]
+    for command in commands:
+        answer = await cli(*command, **trouble)
+        assert (answer.exit_code, answer.out) == (1, ""), command
+        first, last = answer.err.strip().splitlines()
+        assert first.startswith(f"{code}: ")
+        assert said in first
+        assert what_next in last
+        assert "sk_test_wrong_key_0" not in answer.err
+    if code != "stripe_refused":  # of which an invoice keeps its own problem
+        assert f"{code}: " in (await cli("run", **trouble)).err
+    await house.stripe.works_again()
+    assert (await cli(*commands[0])).json()["items"][0]["state"] == "void"
+
+
 async def test_a_gateway_sees_its_own_once_they_are_issued(house: Invoiced) -> None:
     await two_that_owe(house)
     await house.plan()

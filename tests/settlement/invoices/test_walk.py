@@ -83,17 +83,6 @@ async def test_a_declined_card_is_tried_again_on_later_days_and_then_no_more(hou
     house.require_balanced(acme)
 
 
-async def test_another_card_pays_what_the_first_was_declined_for(house: Invoiced) -> None:
-    acme = await owing(house, "50", card="pm_card_chargeCustomerFail")
-    await house.run()
-    await house.card(acme, "pm_card_visa")
-    house.owner.execute("UPDATE invoice SET pay_next_at = now()")
-    await house.run()
-    ours = await house.invoice()
-    assert (ours.state, ours.problem, house.balance(acme)) == ("paid", None, 0)
-    assert [charge.amount for charge in await house.charges()] == [5000]
-
-
 async def test_what_is_paid_is_booked_once_however_often_it_is_heard(house: Invoiced) -> None:
     acme = await owing(house, "80")
     await house.run()

@@ -89,3 +89,18 @@ class Books:
 
     def _call(self, function: str, *arguments: UUID | str | Decimal) -> None:
         self.owner.execute(f"SELECT {function}".encode(), list(arguments))
+
+
+def close(owner: Owner, books: Books, name: str, end: datetime, *, next_day: str = "2026-11-01") -> str:
+    """As the worker closes periods: everything until `end` is the period of that name."""
+    (begin,) = owner.execute("SELECT created_at FROM gateway WHERE id = %s", [books.gateway_id]).fetchone() or ()
+    owner.execute("SELECT seal_books(ARRAY[%s], ARRAY[%s], true)", [books.gateway_id, end])
+    (outcome,) = (
+        owner.execute(
+            "SELECT o_outcome FROM close_periods(ARRAY[%s], ARRAY[%s], ARRAY[%s], ARRAY[%s::date], ARRAY[%s::date], "
+            "ARRAY['prepaid'], ARRAY['Europe/Berlin'])",
+            [books.gateway_id, begin, end, name, next_day],
+        ).fetchone()
+        or ()
+    )
+    return str(outcome)

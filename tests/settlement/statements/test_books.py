@@ -31,7 +31,7 @@ from settlement.statements.choice import Chosen, chosen_period
 from settlement.statements.statement import Party, Span, Statement
 from settlement.statements.table import statement_csv
 from tests.settlement.conftest import Owner
-from tests.settlement.statements.booked import Books, Mark, moves
+from tests.settlement.statements.booked import Books, Mark, close, moves
 
 ISSUER = Party("Example Clearinghouse Ltd")
 NUMBERS = itertools.count()
@@ -237,21 +237,6 @@ async def test_ids_of_clocks_that_differ_by_an_hour_lose_nothing(
             owner.execute("UPDATE issuance SET id = %s WHERE id = %s", [shifted, row_id])
     made = (await statement(admin, books.gateway_id, begin.at, books.mark().at)).statement
     assert sum(line.calls for line in made.lines) == 2, rfc3339(begin.at)
-
-
-def close(owner: Owner, books: Books, name: str, end: datetime) -> str:
-    """As the worker closes periods: everything until `end` is the period of that name."""
-    (begin,) = owner.execute("SELECT created_at FROM gateway WHERE id = %s", [books.gateway_id]).fetchone() or ()
-    owner.execute("SELECT seal_books(ARRAY[%s], ARRAY[%s], true)", [books.gateway_id, end])
-    (outcome,) = (
-        owner.execute(
-            "SELECT o_outcome FROM close_periods(ARRAY[%s], ARRAY[%s], ARRAY[%s], ARRAY[%s::date], ARRAY[%s::date], "
-            "ARRAY['prepaid'], ARRAY['Europe/Berlin'])",
-            [books.gateway_id, begin, end, name, "2026-11-01"],
-        ).fetchone()
-        or ()
-    )
-    return str(outcome)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
