@@ -3,7 +3,7 @@
 --   planned ──▶ drafted ──▶ itemized ──▶ agreed ──▶ finalized ──▶ open ──▶ paid
 --      │           │            │           │           │           ├──▶ uncollectible ──▶ paid, void
 --      └───────────┴────────────┴───────────┴───────────┴───────────┴──▶ void
---   carried, nothing_due        there is nothing to ask for: such a row is born so, and stays so
+--   carried, nothing_due        there is nothing to ask for, or it is asked for without Stripe: such a row is born so, and stays so
 --
 -- The row comes first, and is unique: whatever happens afterwards, and however often, there is one invoice. What is on it
 -- is decided once, with the row, and never changes; states go forward only.
@@ -22,7 +22,8 @@ CREATE TABLE invoice (
     exact               monetary NOT NULL,      -- what is owed, to the last digit; below 0 it is credit
     total_minor         bigint NOT NULL CHECK (total_minor >= 0),  -- what is asked for, without tax
     -- How it is asked for: fixed with the row, so that a call to Stripe that is made again is the same call.
-    collection          text NOT NULL DEFAULT 'send_invoice' CHECK (collection IN ('charge_automatically', 'send_invoice')),
+    collection          text NOT NULL DEFAULT 'send_invoice'
+                        CHECK (collection IN ('charge_automatically', 'send_invoice', 'manual')),
     net_days            integer NOT NULL DEFAULT 0,
     is_taxed            boolean NOT NULL DEFAULT false,
     po_number           text NOT NULL DEFAULT '',
@@ -69,7 +70,9 @@ CREATE TABLE invoice (
     CHECK (state NOT IN ('finalized', 'open', 'paid', 'uncollectible')
            OR finalized_at IS NOT NULL AND due_at IS NOT NULL AND remaining_minor IS NOT NULL),
     CHECK ((ended_at IS NOT NULL) = (state IN ('paid', 'void'))),
-    CHECK ((problem IS NULL) = (problem_at IS NULL))
+    CHECK ((problem IS NULL) = (problem_at IS NULL)),
+    -- Who is asked without Stripe is not asked by it, too.
+    CHECK (collection <> 'manual' OR state IN ('carried', 'nothing_due'))
 );
 -- Void before issuing again: of a period no two are asked for.
 CREATE UNIQUE INDEX invoice_one ON invoice (gateway_id, kind, begins_at) WHERE state <> 'void' AND replaced_at IS NULL;

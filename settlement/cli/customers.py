@@ -53,7 +53,8 @@ def set_customer(
     locale: Annotated[str | None, typer.Option(metavar="CODE", help="Language of invoices: en, de, pt-BR.")] = None,
     po_number: Annotated[str | None, typer.Option(metavar="TEXT", help="Purchase order, printed on invoices.")] = None,
     collection: Annotated[
-        str | None, typer.Option(metavar="HOW", help="Of invoices: send_invoice or charge_automatically.")
+        str | None,
+        typer.Option(metavar="HOW", help="Of invoices: send_invoice, charge_automatically, or manual: without Stripe."),
     ] = None,
     net_days: Annotated[int | None, typer.Option(metavar="DAYS", help="From an invoice until it is due.")] = None,
     data_dir: DataDir = None,
@@ -67,6 +68,7 @@ def set_customer(
     Examples:
       clearinghouse customers set acme --name "Acme GmbH" --email billing@acme.example --country DE
       clearinghouse customers set acme --collection charge_automatically --po-number ""
+      clearinghouse customers set acme --collection manual
     """
     given = {
         "name": name, "email": email, "line1": line1, "line2": line2, "city": city, "postal_code": postal_code,

@@ -182,14 +182,16 @@ def preview(
         from clearinghouse.database.connect import database_now
         from clearinghouse.identity.gateways import find
         from settlement.currencies import account_currency
+        from settlement.customers.store import is_manual
         from settlement.invoices.documents import owed_document
         from settlement.invoices.preview import preview as look
 
         async with engine.connect() as connection:
             found = await find(connection, gateway)
             period, owed = await look(connection, found.id, await database_now(connection))
+            by_stripe = not await is_manual(connection, found.id)
         document = owed_document(owed, period.currency, account_currency(period.currency).decimals)
-        return {"gateway": found.name, "period": period.id, "way": period.way, **document}
+        return {"gateway": found.name, "period": period.id, "way": period.way, "by_stripe": by_stripe, **document}
 
     document = with_engine(settings_of(data_dir), work)
     if as_json:

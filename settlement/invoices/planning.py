@@ -21,7 +21,8 @@ from clearinghouse import ids
 from clearinghouse.errors import Refusal
 from clearinghouse.ledger.money import show_amount
 from settlement.currencies import account_currency, currency
-from settlement.invoices.owed import Books, Line, Owed, owed_for, owed_in_advance
+from settlement.customers.details import MANUAL, Collection
+from settlement.invoices.owed import Books, Line, Owed, not_by_stripe, owed_for, owed_in_advance
 from settlement.invoices.store import CHOSEN, Choice, Invoice, Kind, find
 from settlement.invoices.usage_lines import Usage
 
@@ -51,7 +52,7 @@ class Due:
 class Manner:
     """How a gateway is asked; the footer is everybody's."""
 
-    collection: str = "send_invoice"
+    collection: Collection = "send_invoice"
     net_days: int = 0
     is_taxed: bool = False
     po_number: str = ""
@@ -81,7 +82,7 @@ async def plan_fee(connection: AsyncConnection, due: Due, *, footer: str) -> Inv
     """Our row for a subscription's period, which the fee in the books then belongs to. None where it has one."""
     if await _next_revision(connection, due):
         return None
-    return await _insert_fee(connection, due, footer)
+    return await _insert_fee(connection, due, footer, asked_at=due.begins_at)
 
 
 async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
@@ -93,14 +94,16 @@ async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> I
     if (await connection.execute(text(_IS_NEXT), values)).scalar_one() is not True:
         return None
     owed = owed_for(await _books(connection, due), account_currency(due.currency))
-    if owed.state == "planned":
-        currency(due.currency)  # an account may be in what nobody is billed in, as long as it owes nothing
-    return await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
+    manner = await manner_of(connection, due, owed, footer, asked_at=due.ends_at)
+    return await insert(connection, due, _asked_so(due, owed, manner), manner)
 
 
 async def plan_revision(connection: AsyncConnection, replaced: Invoice, *, footer: str, memo: str = "") -> Invoice:
     """The row that takes the place of a void one, or of one that was credited in whole because its period was rated
-    anew; from the books as they are now, which no other invoice may carry."""
+    anew; from the books as they are now, which no other invoice may carry.
+
+    It is at Stripe, as that one was, also where the gateway is asked without Stripe by now: a credit of Stripe's for
+    the one pays the other."""
     due = Due(
         replaced.gateway_id, replaced.gateway_name, replaced.kind, replaced.begins_at, replaced.ends_at,
         replaced.first_day, replaced.next_day, replaced.currency,
@@ -109,6 +112,8 @@ async def plan_revision(connection: AsyncConnection, replaced: Invoice, *, foote
         return await _insert_fee(connection, due, footer)
     owed = owed_for(await _books(connection, due), currency(due.currency))
     manner = await manner_of(connection, due, owed, footer)
+    if manner.collection == MANUAL:
+        manner = replace(manner, collection=replaced.collection)
     return await insert(connection, due, owed, replace(manner, memo=memo))
 
 
@@ -122,10 +127,16 @@ async def owed_beside(connection: AsyncConnection, gateway_id: UUID, begins_at: 
     return f"{show_amount(owed)} is owed beside the period, which another invoice may ask for" if owed else ""
 
 
-async def manner_of(connection: AsyncConnection, due: Due, owed: Owed, footer: str) -> Manner:
-    """As it is agreed on with the gateway now. Raises NoPayer where something is asked for, and nobody is known."""
-    query = "SELECT collection, net_days, is_taxed, po_number FROM customer WHERE gateway_id = :gateway_id"
-    row = (await connection.execute(text(query), {"gateway_id": due.gateway_id})).mappings().one_or_none()
+async def manner_of(
+    connection: AsyncConnection, due: Due, owed: Owed, footer: str, *, asked_at: datetime | None = None
+) -> Manner:
+    """As it is agreed on with the gateway now; what could be asked for from `asked_at` on, and was asked for without
+    Stripe until later, stays so. Raises NoPayer where something is asked for, and nobody is known."""
+    query = """SELECT CASE WHEN manual_until >= CAST(:asked_at AS timestamptz) THEN 'manual' ELSE collection END
+                          AS collection, net_days, is_taxed, po_number
+                 FROM customer WHERE gateway_id = :gateway_id"""
+    values = {"gateway_id": due.gateway_id, "asked_at": asked_at}
+    row = (await connection.execute(text(query), values)).mappings().one_or_none()
     if row is not None:
         return Manner(**row, footer=footer)
     if owed.state == "planned":
@@ -133,11 +144,23 @@ async def manner_of(connection: AsyncConnection, due: Due, owed: Owed, footer: s
     return Manner()
 
 
-async def _insert_fee(connection: AsyncConnection, due: Due, footer: str) -> Invoice:
+def _asked_so(due: Due, owed: Owed, manner: Manner) -> Owed:
+    """Raises InvalidRequest for a currency that Stripe bills nobody in, where it would have to."""
+    if manner.collection == MANUAL:
+        return not_by_stripe(owed)
+    if owed.state == "planned":
+        currency(due.currency)  # an account may be in what nobody is billed in, as long as it owes nothing
+    return owed
+
+
+async def _insert_fee(
+    connection: AsyncConnection, due: Due, footer: str, *, asked_at: datetime | None = None
+) -> Invoice:
     values = {"gateway_id": due.gateway_id, "begins_at": due.begins_at}
     fee, included, fee_id = (await connection.execute(text(_FEE), values)).one()
-    owed = owed_in_advance(fee, included or None, currency(due.currency))
-    made = await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
+    owed = owed_in_advance(fee, included or None, account_currency(due.currency))
+    manner = await manner_of(connection, due, owed, footer, asked_at=asked_at)
+    made = await insert(connection, due, _asked_so(due, owed, manner), manner)
     own = text("INSERT INTO invoice_entry (transfer_id, invoice_id) VALUES (:fee_id, :invoice_id)")
     await connection.execute(own, {"fee_id": fee_id, "invoice_id": made.id})
     return made

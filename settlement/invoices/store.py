@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from settlement.customers.details import Collection
 from settlement.invoices.owed import Line
 
 Kind = Literal["usage", "subscription"]
@@ -54,7 +55,7 @@ class Invoice:
     decimals: int
     exact: Decimal
     total_minor: int
-    collection: Literal["charge_automatically", "send_invoice"]
+    collection: Collection
     net_days: int
     is_taxed: bool
     po_number: str

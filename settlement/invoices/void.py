@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.errors import Conflict, NotFound
+from settlement.customers.store import is_manual
 from settlement.invoices.arrived import arrive, take_back
 from settlement.invoices.entries import Disagrees
 from settlement.invoices.planning import one_at_a_time, plan_revision
@@ -37,6 +38,12 @@ class NotToBeVoid(Conflict):
     """It asks nobody for anything, or somebody is at it at this moment."""
 
     what_next = "Look at it again: `clearinghouse invoices show`."
+
+
+class NotByStripe(Conflict):
+    """The gateway is asked for what it owes without Stripe."""
+
+    what_next = "Ask for it without Stripe: `clearinghouse statements pdf --due`."
 
 
 async def void(walker: Walker, invoice_id: UUID, *, reason: str) -> Invoice:
@@ -65,10 +72,15 @@ async def void(walker: Walker, invoice_id: UUID, *, reason: str) -> Invoice:
 
 
 async def reissue(desk: Desk, invoice: Invoice, *, footer: str) -> Invoice:
-    """The same period once more, after its invoice is void. Raises NotToBeVoid where it is asked for already."""
+    """The same period once more, after its invoice is void. Raises NotToBeVoid where it is asked for already, and
+    NotByStripe."""
     async with desk.transaction() as connection:
         await one_at_a_time(connection, invoice.gateway_id)
         await _require_not_asked(connection, invoice)
+        if await is_manual(connection, invoice.gateway_id):
+            raise NotByStripe(
+                f"{shown_id(invoice)} is void, and is not issued again: {invoice.gateway_name} is asked without Stripe."
+            )
         return await plan_revision(connection, invoice, footer=footer)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import text
 
 from clearinghouse.errors import Conflict
 from clearinghouse.ledger.money import show_amount
+from settlement.customers.details import MANUAL
 from settlement.customers.store import find_customer
 from settlement.invoices.entries import amount_of
 from settlement.invoices.requests import period_words, shown_id
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from settlement.customers.details import Customer
+
+#: Ways with invoices, of terms that held at the end or have begun since.
+_INVOICED: Final = text(
+    """SELECT EXISTS (
+           SELECT FROM billing_terms AS held
+            WHERE gateway_id = :gateway_id AND way IN ('postpaid', 'subscription') AND begins_at <= clock_timestamp()
+              AND NOT EXISTS (SELECT FROM billing_terms AS later
+                               WHERE later.gateway_id = held.gateway_id AND later.begins_at > held.begins_at
+                                 AND later.begins_at < :end))"""
+)
 
 
 class NothingOwed(Conflict):
@@ -47,15 +62,24 @@ class PaidAtStripe(Conflict):
     what_next = "Leave out --due. What is owed since then is on the statement of a later period."
 
 
-async def demanded(
-    connection: AsyncConnection, gateway_id: UUID, statement: Statement, *, pay_to: tuple[str, ...]
-) -> Statement:
-    """The same statement, asking for what is owed at its end, in the customer's net days.
+class StripeWillAsk(Conflict):
+    """The gateway's periods are asked for by invoices of Stripe, and this one will be, or be carried to the next."""
 
-    NothingOwed, AskedByStripe, PaidAtStripe, and NoCustomer where nobody has said who pays.
+    what_next = "Have it asked without Stripe first: `clearinghouse customers set GATEWAY --collection manual`."
+
+
+async def demanded(
+    connection: AsyncConnection, gateway_id: UUID, statement: Statement, *, pay_to: tuple[str, ...], has_stripe: bool
+) -> Statement:
+    """The same statement, asking for what is owed at its end, in the customer's net days. `has_stripe`: an account at
+    Stripe is known to the caller; where Stripe knows the customer, there is one whoever asks.
+
+    NothingOwed, AskedByStripe, PaidAtStripe, StripeWillAsk, and NoCustomer where nobody has said who pays.
     """
-    customer = await find_customer(connection, gateway_id)
-    await _require_not_asked(connection, gateway_id, statement.period.end)
+    customer, end = await find_customer(connection, gateway_id), statement.period.end
+    await _require_not_asked(connection, gateway_id, end)
+    if (has_stripe or customer.stripe_customer_id is not None) and not _is_manual(customer, end):
+        await _require_no_invoices(connection, customer, end)
     owed_minor = to_minor(statement.closing.copy_negate(), statement.currency)
     if owed_minor <= 0:
         raise NothingOwed(f"the balance at the end is {show_amount(statement.closing)} {statement.currency.code}")
@@ -71,6 +95,18 @@ async def demanded(
             purchase_order=customer.po_number,
         ),
     )
+
+
+def _is_manual(customer: Customer, end: datetime) -> bool:
+    """What was owed at `end` is not for Stripe to ask for."""
+    return customer.collection == MANUAL or (customer.manual_until is not None and end <= customer.manual_until)
+
+
+async def _require_no_invoices(connection: AsyncConnection, customer: Customer, end: datetime) -> None:
+    """Raises StripeWillAsk where the way then, or any since, is one with invoices."""
+    values = {"gateway_id": customer.gateway_id, "end": end}
+    if (await connection.execute(_INVOICED, values)).scalar_one():
+        raise StripeWillAsk(f"invoices of Stripe ask {customer.name} for what it owes ({customer.collection})")
 
 
 async def _require_not_asked(connection: AsyncConnection, gateway_id: UUID, end: datetime) -> None:

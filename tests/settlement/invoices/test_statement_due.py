@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,36 @@ async def test_what_an_invoice_of_stripe_asks_for_or_was_paid_is_not_asked_for_a
     newest, _ = await house.invoices()
     assert (await cli("void", shown_id(newest), "--reason", "by hand")).exit_code == 0
     assert (await due(1)).exit_code == 0, "what is void asks nobody"
+
+
+async def test_who_is_asked_without_stripe_is_asked_by_statements_alone_and_by_stripe_for_what_is_left_then(
+    house: Invoiced, cli: Cli, tmp_path: Path
+) -> None:
+    acme, due = await house.gateway("acme"), asking(house, cli, tmp_path)
+    agreed = ("--way", "postpaid", "--credit-limit", "1000", "--from", "start")
+    assert (await cli.other("customers", "terms", "acme", *agreed)).exit_code == 0
+    await closed(house, acme, "80.0049")
+    refused = await due(0)
+    assert "invoices of Stripe ask acme for what it owes (send_invoice)" in refused.err
+    assert "`clearinghouse customers set GATEWAY --collection manual`" in refused.err
+
+    assert (await cli.other("customers", "set", "acme", "--collection", "manual")).exit_code == 0
+    await house.run()
+    assert (await due(0)).exit_code == 0
+    ours = await house.invoice()
+    assert (ours.state, ours.collection, ours.exact, ours.total_minor) == ("carried", "manual", Decimal("80.0049"), 0)
+    assert await house.at_stripe() == []
+    await house.enter(acme, "payment", "80")
+    await closed(house, acme, "20")  # of which the job comes to hear when Stripe asks again
+    assert (await cli.other("customers", "set", "acme", "--collection", "send_invoice")).exit_code == 0
+    await house.run()
+    assert (await house.at_stripe(), (await due(1)).exit_code) == ([], 0), "it was to be asked for without Stripe"
+
+    await closed(house, acme, "5")
+    await house.run()
+    assert [each.total for each in await house.at_stripe()] == [2500], "what is left of all"
+    assert "It asks for what was owed before, too." in (await due(1)).err
+    house.require_balanced(acme)
 
 
 async def test_what_a_later_invoice_of_stripe_carries_is_not_asked_for_again(

@@ -41,6 +41,24 @@ def kinds(invoices: list[Invoice]) -> list[tuple[str, str, int]]:
     return sorted((each.kind, each.state, each.total_minor) for each in invoices)
 
 
+async def test_without_stripe_neither_the_fee_nor_usage_is_asked_for_there_and_a_later_invoice_carries_both(
+    house: Invoiced,
+) -> None:
+    acme = await subscribed(house, collection="manual")
+    house.use(acme, "130.5")
+    house.close(acme, way="subscription")
+    for _ in range(2):
+        await house.run()
+    assert kinds(await house.invoices()) == [("subscription", "carried", 0), ("usage", "carried", 0)]
+    assert (await house.at_stripe(), house.unbilled(acme)) == ([], Decimal("80.499"))
+    house.owner.execute("UPDATE customer SET collection = 'send_invoice'")
+    house.use(acme, "10")
+    house.close(acme)
+    await house.run()
+    assert [each.total for each in await house.at_stripe()] == [9050]
+    house.require_balanced(acme)
+
+
 async def test_the_fee_is_asked_for_in_advance_once_and_usage_beyond_what_is_included_afterwards(
     house: Invoiced,
 ) -> None:

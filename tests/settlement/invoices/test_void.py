@@ -11,12 +11,13 @@ from clearinghouse.errors import InvalidRequest, NotFound
 from clearinghouse.ids import uuid7
 from settlement.invoices.seen import seen
 from settlement.invoices.store import Invoice
-from settlement.invoices.void import InvoicePaid, NotToBeVoid, reissue, void
+from settlement.invoices.void import InvoicePaid, NotByStripe, NotToBeVoid, reissue, void
 from settlement.invoices.walk import WalkedElsewhere
 from settlement.payments.operators import write_off
 from settlement.stripe_link.desk import Desk
 from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import DAY_S, Debtor, Invoiced
+from tests.settlement.invoices.owing import is_asked_without_stripe
 
 
 async def owing(house: Invoiced, name: str = "acme", **gateway: Any) -> Debtor:
@@ -40,6 +41,17 @@ async def test_an_open_invoice_is_voided_at_stripe_and_in_the_books(house: Invoi
     assert house.entries(acme, "rounding") == [Decimal("0.0049"), Decimal("-0.0049")]
     assert await void_it(house, done) == done, "again it changes nothing"
     assert await house.hear(done) == "nothing to do"
+
+
+async def test_what_is_asked_for_without_stripe_by_now_is_void_and_not_issued_again(house: Invoiced) -> None:
+    acme = await owing(house)
+    await house.run()
+    is_asked_without_stripe(house, acme)
+    done = await void_it(house, await house.invoice())
+    with pytest.raises(NotByStripe, match="acme is asked without Stripe"):
+        await reissue(house.desk, done, footer="")
+    assert [each.status for each in await house.at_stripe()] == ["void"]
+    house.require_balanced(acme)
 
 
 async def test_reissued_it_is_asked_for_with_the_customer_as_it_is_now_and_not_carried_as_well(house: Invoiced) -> None:

@@ -27,7 +27,7 @@ from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import Debtor, invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
-from tests.settlement.invoices.owing import pays_in_advance
+from tests.settlement.invoices.owing import is_asked_without_stripe, pays_in_advance
 from tests.settlement.rerating.sold import Sold, per_second
 from tests.settlement.rerating.subscribed import close_subscription, subscribed
 from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
@@ -110,6 +110,12 @@ async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
     return acme, right
 
 
+async def without_stripe_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold, card="pm_card_visa")
+    is_asked_without_stripe(sold.house, acme)
+    return acme, right
+
+
 async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersion]:
     """100.03, 100.03 and credit of 100.02 have a tax of 20.02; 100.04 of the first lines have 20.01."""
     sold.house.stripe.local.house.tax_percent_by_country["DE"] = "20"
@@ -136,6 +142,7 @@ async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersio
         (given_back_in_part, "6500 minor units left", BY_HAND),
         (under_way, "not done yet", LATER),
         (in_advance_by_now, "way is prepaid by now", BY_HAND),
+        (without_stripe_by_now, "collection is manual by now", BY_HAND),
         (taxed_otherwise_by_its_lines, "come to 12005 minor units with tax, where the invoice has 12006", BY_HAND),
     ],
 )
