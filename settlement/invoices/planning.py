@@ -21,6 +21,7 @@ from clearinghouse import ids
 from clearinghouse.errors import Refusal
 from clearinghouse.ledger.money import show_amount
 from settlement.currencies import account_currency, currency
+from settlement.invoices.on_every import OnEvery
 from settlement.invoices.owed import Books, Line, Owed, owed_for, owed_in_advance
 from settlement.invoices.store import CHOSEN, Choice, Invoice, Kind, find
 from settlement.invoices.usage_lines import Usage
@@ -49,7 +50,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a gateway is asked; the footer is everybody's."""
+    """How a gateway is asked; the footer is everybody's. `payment_settings` as Stripe takes them; None: it chooses."""
 
     collection: str = "send_invoice"
     net_days: int = 0
@@ -57,6 +58,7 @@ class Manner:
     po_number: str = ""
     footer: str = ""
     memo: str = ""
+    payment_settings: dict[str, Any] | None = None
 
 
 async def all_due(connection: AsyncConnection, choice: Choice) -> list[Due]:
@@ -68,23 +70,23 @@ async def all_due(connection: AsyncConnection, choice: Choice) -> list[Due]:
     return sorted(due, key=lambda each: (each.gateway_name, each.begins_at, each.kind))
 
 
-async def plan(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
+async def plan(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
     """Our row for it. None where it has one by now, or must wait for an earlier one. Raises as `plan_usage` does.
 
     The caller's transaction has the gateway's turn: `its_turn`.
     """
     planner = plan_usage if due.kind == "usage" else plan_fee
-    return await planner(connection, due, footer=footer)
+    return await planner(connection, due, on_every=on_every)
 
 
-async def plan_fee(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
+async def plan_fee(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
     """Our row for a subscription's period, which the fee in the books then belongs to. None where it has one."""
     if await _next_revision(connection, due):
         return None
-    return await _insert_fee(connection, due, footer)
+    return await _insert_fee(connection, due, on_every)
 
 
-async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
+async def plan_usage(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
     """Our row for a period. None where it has one by now, or an earlier one has none: in its order, each once.
 
     Raises NoPayer, InvalidRequest for a currency that nobody is billed in, and DoesNotAddUp.
@@ -95,10 +97,12 @@ async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> I
     owed = owed_for(await _books(connection, due), account_currency(due.currency))
     if owed.state == "planned":
         currency(due.currency)  # an account may be in what nobody is billed in, as long as it owes nothing
-    return await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
+    return await insert(connection, due, owed, await manner_of(connection, due, owed, on_every))
 
 
-async def plan_revision(connection: AsyncConnection, replaced: Invoice, *, footer: str, memo: str = "") -> Invoice:
+async def plan_revision(
+    connection: AsyncConnection, replaced: Invoice, *, on_every: OnEvery, memo: str = ""
+) -> Invoice:
     """The row that takes the place of a void one, or of one that was credited in whole because its period was rated
     anew; from the books as they are now, which no other invoice may carry."""
     due = Due(
@@ -106,9 +110,9 @@ async def plan_revision(connection: AsyncConnection, replaced: Invoice, *, foote
         replaced.first_day, replaced.next_day, replaced.currency,
     )  # fmt: skip
     if due.kind == "subscription":
-        return await _insert_fee(connection, due, footer)
+        return await _insert_fee(connection, due, on_every)
     owed = owed_for(await _books(connection, due), currency(due.currency))
-    manner = await manner_of(connection, due, owed, footer)
+    manner = await manner_of(connection, due, owed, on_every)
     return await insert(connection, due, owed, replace(manner, memo=memo))
 
 
@@ -122,22 +126,23 @@ async def owed_beside(connection: AsyncConnection, gateway_id: UUID, begins_at: 
     return f"{show_amount(owed)} is owed beside the period, which another invoice may ask for" if owed else ""
 
 
-async def manner_of(connection: AsyncConnection, due: Due, owed: Owed, footer: str) -> Manner:
+async def manner_of(connection: AsyncConnection, due: Due, owed: Owed, on_every: OnEvery) -> Manner:
     """As it is agreed on with the gateway now. Raises NoPayer where something is asked for, and nobody is known."""
     query = "SELECT collection, net_days, is_taxed, po_number FROM customer WHERE gateway_id = :gateway_id"
     row = (await connection.execute(text(query), {"gateway_id": due.gateway_id})).mappings().one_or_none()
     if row is not None:
-        return Manner(**row, footer=footer)
+        settings = on_every.payment_settings(row["collection"], due.currency)
+        return Manner(**row, footer=on_every.footer, payment_settings=settings)
     if owed.state == "planned":
         raise NoPayer(f"{due.gateway_name} owes for the period from {due.first_day}, and has no customer")
     return Manner()
 
 
-async def _insert_fee(connection: AsyncConnection, due: Due, footer: str) -> Invoice:
+async def _insert_fee(connection: AsyncConnection, due: Due, on_every: OnEvery) -> Invoice:
     values = {"gateway_id": due.gateway_id, "begins_at": due.begins_at}
     fee, included, fee_id = (await connection.execute(text(_FEE), values)).one()
     owed = owed_in_advance(fee, included or None, currency(due.currency))
-    made = await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
+    made = await insert(connection, due, owed, await manner_of(connection, due, owed, on_every))
     own = text("INSERT INTO invoice_entry (transfer_id, invoice_id) VALUES (:fee_id, :invoice_id)")
     await connection.execute(own, {"fee_id": fee_id, "invoice_id": made.id})
     return made
@@ -155,7 +160,9 @@ async def insert(connection: AsyncConnection, due: Due, owed: Owed, manner: Mann
     }  # fmt: skip
     names = ", ".join(values)
     marks = ", ".join(f":{name}" for name in values)
-    await connection.execute(text(f"INSERT INTO invoice ({names}) VALUES ({marks})"), values)  # noqa: S608
+    query = text(f"INSERT INTO invoice ({names}) VALUES ({marks})")  # noqa: S608
+    settings_type = JSONB(none_as_null=True)
+    await connection.execute(query.bindparams(bindparam("payment_settings", type_=settings_type)), values)
     if owed.lines:
         lines = [_line_values(invoice_id, position, line) for position, line in enumerate(owed.lines, 1)]
         await connection.execute(_INSERT_LINE, lines)
