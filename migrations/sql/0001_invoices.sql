@@ -29,6 +29,7 @@ CREATE TABLE invoice (
     po_number           text NOT NULL DEFAULT '',
     memo                text NOT NULL DEFAULT '',
     footer              text NOT NULL DEFAULT '',
+    payment_settings    jsonb,                  -- by what it can be paid, as Stripe is asked; NULL: Stripe chooses
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- How far it has got.
     state               text NOT NULL CHECK (state IN ('planned', 'drafted', 'itemized', 'agreed', 'finalized', 'open',

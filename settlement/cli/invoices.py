@@ -71,14 +71,15 @@ def run(
     settings = settings_of(data_dir, config=config)
 
     async def work(engine: AsyncEngine) -> tuple[Planned, Walked | None]:
+        from settlement.invoices.on_every import OnEvery
         from settlement.invoices.run import plan_due
 
         choice = await _choice(engine, period, gateway)
-        footer = settings.invoices.footer
+        ours = OnEvery.by(settings)
         if dry_run:
-            return await plan_due(engine, choice, footer=footer, only_try=True), None
+            return await plan_due(engine, choice, on_every=ours, only_try=True), None
         async with walker(settings, engine) as walking:
-            planned = await plan_due(engine, choice, footer=footer)
+            planned = await plan_due(engine, choice, on_every=ours)
             return planned, await _walked(settings, walking, choice)
 
     planned, walked = as_worker(settings, work)
@@ -226,13 +227,14 @@ def void(
     settings, wanted = settings_of(data_dir, config=config), invoice_id(id_)
 
     async def work(engine: AsyncEngine) -> list[Invoice]:
+        from settlement.invoices.on_every import OnEvery
         from settlement.invoices.void import reissue as issue_again
         from settlement.invoices.void import void as take_back
 
         async with walker(settings, engine) as walking:
             done = [await take_back(walking, wanted, reason=f"{actor()}: {reason}")]
             if reissue:
-                again = await issue_again(walking.desk, done[0], footer=settings.invoices.footer)
+                again = await issue_again(walking.desk, done[0], on_every=OnEvery.by(settings))
                 done.append(await walking.walk(again.id) or again)
             return done
 

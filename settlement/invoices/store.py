@@ -31,10 +31,10 @@ _PROBLEM_CHARS_MAX: Final = 1000
 _COLUMNS: Final = """
     invoice.id, gateway_id, (SELECT name FROM gateway WHERE gateway.id = gateway_id) AS gateway_name, kind, begins_at,
     ends_at, first_day, next_day, revision, invoice.currency, decimals, exact, total_minor, collection, net_days,
-    is_taxed, po_number, memo, footer, invoice.created_at, state, state_at, claims_count, keys_spent_count,
-    stripe_method_id, pay_attempts_count, pay_next_at, problem, problem_at, stripe_customer_id, stripe_invoice_id,
-    number, hosted_url, pdf_url, tax_minor, remaining_minor, overpaid_minor, off_stripe_minor, finalized_at, sent_at,
-    due_at, ended_at, booked_minor, credited_minor, seen_at, replaced_at
+    is_taxed, po_number, memo, footer, payment_settings, invoice.created_at, state, state_at, claims_count,
+    keys_spent_count, stripe_method_id, pay_attempts_count, pay_next_at, problem, problem_at, stripe_customer_id,
+    stripe_invoice_id, number, hosted_url, pdf_url, tax_minor, remaining_minor, overpaid_minor, off_stripe_minor,
+    finalized_at, sent_at, due_at, ended_at, booked_minor, credited_minor, seen_at, replaced_at
 """
 
 
@@ -61,6 +61,7 @@ class Invoice:
     po_number: str
     memo: str
     footer: str
+    payment_settings: Mapping[str, Any] | None
     created_at: datetime
     state: State
     state_at: datetime

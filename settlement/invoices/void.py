@@ -16,6 +16,7 @@ from clearinghouse.errors import Conflict, NotFound
 from settlement.customers.store import is_manual
 from settlement.invoices.arrived import arrive, take_back
 from settlement.invoices.entries import Disagrees
+from settlement.invoices.on_every import OnEvery
 from settlement.invoices.planning import one_at_a_time, plan_revision
 from settlement.invoices.requests import key, shown_id
 from settlement.invoices.seen import Seen, seen
@@ -71,7 +72,7 @@ async def void(walker: Walker, invoice_id: UUID, *, reason: str) -> Invoice:
     return await _void_here(desk, invoice, reason)
 
 
-async def reissue(desk: Desk, invoice: Invoice, *, footer: str) -> Invoice:
+async def reissue(desk: Desk, invoice: Invoice, *, on_every: OnEvery) -> Invoice:
     """The same period once more, after its invoice is void. Raises NotToBeVoid where it is asked for already, and
     NotByStripe."""
     async with desk.transaction() as connection:
@@ -81,7 +82,7 @@ async def reissue(desk: Desk, invoice: Invoice, *, footer: str) -> Invoice:
             raise NotByStripe(
                 f"{shown_id(invoice)} is void, and is not issued again: {invoice.gateway_name} is asked without Stripe."
             )
-        return await plan_revision(connection, invoice, footer=footer)
+        return await plan_revision(connection, invoice, on_every=on_every)
 
 
 async def _found_again(walker: Walker, invoice: Invoice) -> Invoice:

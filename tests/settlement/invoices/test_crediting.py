@@ -131,6 +131,7 @@ async def test_a_note_that_stripe_refuses_meanwhile_leaves_nothing_behind_and_ma
 
 
 async def test_what_a_bank_pays_meanwhile_is_given_back_once_by_the_job_whenever_it_dies(house: Invoiced) -> None:
+    house.takes_debits()
     acme = await issued(house)
     ours = await begun(house, 3000)
     await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_usBankAccount_success")

@@ -59,10 +59,10 @@ async def test_reissued_it_is_asked_for_with_the_customer_as_it_is_now_and_not_c
     await house.run()
     done = await void_it(house, await house.invoice())
     house.owner.execute("UPDATE customer SET po_number = 'PO 7', version = version + 1")
-    again = await reissue(house.desk, done, footer="")
+    again = await reissue(house.desk, done, on_every=house.on_every)
     assert (again.revision, again.exact, again.po_number) == (1, done.exact, "PO 7")
     with pytest.raises(NotToBeVoid, match="asks for it already"):
-        await reissue(house.desk, done, footer="")
+        await reissue(house.desk, done, on_every=house.on_every)
     house.use(acme, "10")
     house.close(acme)
     await house.run()
@@ -81,7 +81,7 @@ async def test_what_a_later_invoice_carries_already_is_not_reissued(house: Invoi
     house.close(acme)
     await house.run()
     with pytest.raises(NotToBeVoid, match="The invoice for the period from 2026-09-01 asks for it already"):
-        await reissue(house.desk, done, footer="")
+        await reissue(house.desk, done, on_every=house.on_every)
     newer, _ = await house.invoices()
     assert newer.exact == Decimal("90.0049")
 
@@ -98,7 +98,7 @@ async def test_what_is_paid_or_asks_for_nothing_is_not_voided(house: Invoiced) -
     with pytest.raises(NotToBeVoid):
         await void_it(house, nothing)
     with pytest.raises(NotToBeVoid, match="is not void"):
-        await reissue(house.desk, paid, footer="")
+        await reissue(house.desk, paid, on_every=house.on_every)
     with pytest.raises(NotFound):
         await void(house.walker(), uuid7(), reason="nobody knows it")
 
