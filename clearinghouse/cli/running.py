@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from clearinghouse.signers.asking import AskingSigner
     from clearinghouse.signers.native import NativeSigner
 
-#: What the floor above runs beside `dev`, given the settings, the owner's way into the database and whether a local
-#: Stripe is wanted.
-Beside = Callable[["Settings", str, bool], AbstractAsyncContextManager[None]]
+#: What the floor above runs beside `dev`, given the settings, the owner's way into the database and the taxes of a
+#: local Stripe, where one is wanted.
+Beside = Callable[["Settings", str, Sequence[str] | None], AbstractAsyncContextManager[None]]
 
 
 class Above(NamedTuple):
@@ -59,6 +59,10 @@ def dev(
     stripe_local: Annotated[
         bool, typer.Option("--stripe-local", help="Buy credit at a local Stripe: test mode, no money moves.")
     ] = False,
+    taxes: Annotated[
+        list[str] | None,
+        typer.Option("--tax", help="With --stripe-local: a percentage by country, such as DE=19. May be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run everything embedded: database, signer, worker, and a demo gateway with a key and credit.
@@ -83,6 +87,8 @@ def dev(
     settings = for_development(settings_of(config=config, flags=flags))
     if stripe_local and (not worker or not settings.listen.http_port):
         raise BadConfiguration("--stripe-local needs the worker, and an HTTP port that is known beforehand")
+    if taxes and not stripe_local:
+        raise BadConfiguration("--tax is of the local Stripe, and goes with --stripe-local")
     if stripe_local:
         settings = with_local_stripe(settings)
     demos: list[Demo] = []
@@ -97,7 +103,9 @@ def dev(
         _welcome(settings, service, demos[0], as_json=as_json)
 
     def besides() -> AbstractAsyncContextManager[None]:
-        return above.beside(settings, conninfos[0], stripe_local) if above is not None and worker else nullcontext()
+        if above is None or not worker:
+            return nullcontext()
+        return above.beside(settings, conninfos[0], (taxes or ()) if stripe_local else None)
 
     _serve(settings, started, above, prepare, besides)
 
@@ -350,5 +358,9 @@ def _how_to_pay(settings: Settings, http_url: str, demo: Demo) -> str:
     return f"""Buy credit in TEST MODE (a local Stripe, no money moves): open the `url` that this answers, take a card:
 
   curl {http_url}/v1/topups -H 'Authorization: Bearer {demo.api_key}' -d '{{"method": "checkout", "amount": "25"}}'
+
+Commands on the same data directory ask that Stripe, too, such as:
+
+  {sys.argv[0]} invoices run --data-dir {settings.data_dir.absolute()}
 
 """
