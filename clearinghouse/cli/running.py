@@ -85,22 +85,26 @@ def dev(
         "log.format": "console",
     }
     settings = for_development(settings_of(config=config, flags=flags))
+    above: Above | None = context.find_root().obj
     if stripe_local and (not worker or not settings.listen.http_port):
         raise BadConfiguration("--stripe-local needs the worker, and an HTTP port that is known beforehand")
+    if above is None and stripe_local:
+        raise BadConfiguration("--stripe-local is not in the service alone: `clearinghouse dev` has it, and the worker")
     if taxes and not stripe_local:
         raise BadConfiguration("--tax is of the local Stripe, and goes with --stripe-local")
     if stripe_local:
         settings = with_local_stripe(settings)
     demos: list[Demo] = []
     conninfos: list[str] = []
-    above: Above | None = context.find_root().obj
 
     async def prepare(conninfo: str) -> None:
         conninfos.append(conninfo)
         demos.append(await ensure_demo(conninfo, settings, pepper_of(settings)))
 
     def started(service: RunningService) -> None:
-        _welcome(settings, service, demos[0], as_json=as_json)
+        if above is None:
+            typer.echo("This is the service alone: no worker runs beside it. `clearinghouse dev` has one.", err=True)
+        _welcome(settings, service, demos[0], sells=above is not None, as_json=as_json)
 
     def besides() -> AbstractAsyncContextManager[None]:
         if above is None or not worker:
@@ -300,8 +304,9 @@ def _warn(settings: Settings, config: Path | None) -> None:
         )
 
 
-def _welcome(settings: Settings, service: RunningService, demo: Demo, *, as_json: bool) -> None:
-    """What a newcomer needs next. One line of JSON with --json, for whoever starts it from a script."""
+def _welcome(settings: Settings, service: RunningService, demo: Demo, *, sells: bool, as_json: bool) -> None:
+    """What a newcomer needs next. One line of JSON with --json, for whoever starts it from a script. `sells`: whether
+    there is a worker, which sells credit."""
     scheme = "http" if settings.listen.tls_cert_file is None else "https"
     http_url = f"{scheme}://{settings.listen.host}:{service.http_port}"
     if as_json:
@@ -342,7 +347,7 @@ Sign a ticket, see the receipt and the new balance:
 
   CLEARINGHOUSE_API_KEY={demo.api_key} {program} sign-demo --url {http_url}
 
-{_how_to_pay(settings, http_url, demo)}Point a gateway at it:
+{_how_to_pay(settings, http_url, demo) if sells else ""}Point a gateway at it:
 
   go-livepeer   -remoteSignerUrl {http_url} -remoteSignerHeaders 'Authorization:Bearer {demo.api_key}'
   Python SDK    signer_url="{http_url}", signer_headers={{"Authorization": "Bearer {demo.api_key}"}}
