@@ -45,6 +45,11 @@ A gateway with credit and a key, from nothing:
 
 Every command explains itself with --help; those that answer and end do so in JSON with --json.
 """
+#: Said where nothing is added to them.
+_ALONE = """
+These are the commands of the service alone: no worker, no Stripe, no billing. The console script `clearinghouse` has
+all.
+"""
 
 
 def _show_version(is_asked: bool) -> None:
@@ -71,15 +76,15 @@ rates.app.command("show")(rates_in_use.show)
 rates.app.command("assign")(rates_in_use.assign)
 
 
-def new_app(root: type[ExplainedGroup] = ExplainedGroup) -> typer.Typer:
+def new_app(root: type[ExplainedGroup] = ExplainedGroup, *, more: str = "") -> typer.Typer:
     """All commands of this floor. The floor above makes one of its own and adds to it: that is the console script.
 
-    `root` explains what commands end with.
+    `root` explains what commands end with, `more` is said of them all.
     """
     app = typer.Typer(
         name="clearinghouse",
         cls=root,
-        help=_HELP,
+        help=_HELP + more,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -120,9 +125,10 @@ def new_app(root: type[ExplainedGroup] = ExplainedGroup) -> typer.Typer:
     return app
 
 
-app = new_app()
+#: What `python -m clearinghouse.cli` is: enough to serve, and what tests and measurements of the service call.
+app = new_app(more=_ALONE)
 
 
 def main() -> None:
-    """The console script."""
+    """Of this floor alone. The console script is the `main` of the floor above."""
     app()

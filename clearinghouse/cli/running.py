@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from clearinghouse.signers.asking import AskingSigner
     from clearinghouse.signers.native import NativeSigner
 
-#: What the floor above runs beside `dev`, given the settings, the owner's way into the database and whether a local
-#: Stripe is wanted.
-Beside = Callable[["Settings", str, bool], AbstractAsyncContextManager[None]]
+#: What the floor above runs beside `dev`, given the settings, the owner's way into the database and the taxes of a
+#: local Stripe, where one is wanted.
+Beside = Callable[["Settings", str, Sequence[str] | None], AbstractAsyncContextManager[None]]
 
 
 class Above(NamedTuple):
@@ -59,6 +59,10 @@ def dev(
     stripe_local: Annotated[
         bool, typer.Option("--stripe-local", help="Buy credit at a local Stripe: test mode, no money moves.")
     ] = False,
+    taxes: Annotated[
+        list[str] | None,
+        typer.Option("--tax", help="With --stripe-local: a percentage by country, such as DE=19. May be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run everything embedded: database, signer, worker, and a demo gateway with a key and credit.
@@ -81,23 +85,31 @@ def dev(
         "log.format": "console",
     }
     settings = for_development(settings_of(config=config, flags=flags))
+    above: Above | None = context.find_root().obj
     if stripe_local and (not worker or not settings.listen.http_port):
         raise BadConfiguration("--stripe-local needs the worker, and an HTTP port that is known beforehand")
+    if above is None and stripe_local:
+        raise BadConfiguration("--stripe-local is not in the service alone: `clearinghouse dev` has it, and the worker")
+    if taxes and not stripe_local:
+        raise BadConfiguration("--tax is of the local Stripe, and goes with --stripe-local")
     if stripe_local:
         settings = with_local_stripe(settings)
     demos: list[Demo] = []
     conninfos: list[str] = []
-    above: Above | None = context.find_root().obj
 
     async def prepare(conninfo: str) -> None:
         conninfos.append(conninfo)
         demos.append(await ensure_demo(conninfo, settings, pepper_of(settings)))
 
     def started(service: RunningService) -> None:
-        _welcome(settings, service, demos[0], as_json=as_json)
+        if above is None:
+            typer.echo("This is the service alone: no worker runs beside it. `clearinghouse dev` has one.", err=True)
+        _welcome(settings, service, demos[0], sells=above is not None, as_json=as_json)
 
     def besides() -> AbstractAsyncContextManager[None]:
-        return above.beside(settings, conninfos[0], stripe_local) if above is not None and worker else nullcontext()
+        if above is None or not worker:
+            return nullcontext()
+        return above.beside(settings, conninfos[0], (taxes or ()) if stripe_local else None)
 
     _serve(settings, started, above, prepare, besides)
 
@@ -292,8 +304,9 @@ def _warn(settings: Settings, config: Path | None) -> None:
         )
 
 
-def _welcome(settings: Settings, service: RunningService, demo: Demo, *, as_json: bool) -> None:
-    """What a newcomer needs next. One line of JSON with --json, for whoever starts it from a script."""
+def _welcome(settings: Settings, service: RunningService, demo: Demo, *, sells: bool, as_json: bool) -> None:
+    """What a newcomer needs next. One line of JSON with --json, for whoever starts it from a script. `sells`: whether
+    there is a worker, which sells credit."""
     scheme = "http" if settings.listen.tls_cert_file is None else "https"
     http_url = f"{scheme}://{settings.listen.host}:{service.http_port}"
     if as_json:
@@ -334,7 +347,7 @@ Sign a ticket, see the receipt and the new balance:
 
   CLEARINGHOUSE_API_KEY={demo.api_key} {program} sign-demo --url {http_url}
 
-{_how_to_pay(settings, http_url, demo)}Point a gateway at it:
+{_how_to_pay(settings, http_url, demo) if sells else ""}Point a gateway at it:
 
   go-livepeer   -remoteSignerUrl {http_url} -remoteSignerHeaders 'Authorization:Bearer {demo.api_key}'
   Python SDK    signer_url="{http_url}", signer_headers={{"Authorization": "Bearer {demo.api_key}"}}
@@ -350,5 +363,9 @@ def _how_to_pay(settings: Settings, http_url: str, demo: Demo) -> str:
     return f"""Buy credit in TEST MODE (a local Stripe, no money moves): open the `url` that this answers, take a card:
 
   curl {http_url}/v1/topups -H 'Authorization: Bearer {demo.api_key}' -d '{{"method": "checkout", "amount": "25"}}'
+
+Commands on the same data directory ask that Stripe, too, such as:
+
+  {sys.argv[0]} invoices run --data-dir {settings.data_dir.absolute()}
 
 """

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor
 from clearinghouse.cli.output import AsJson, print_details, print_json
 from clearinghouse.errors import InvalidRequest, NotFound
 from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, walker
+from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -51,7 +52,7 @@ def credit(
       clearinghouse invoices credit inv_0190c0ffee0123456789abcdef012345 --amount 12.50 --reason "an outage" --dry-run
       clearinghouse invoices credit inv_0190c0ffee0123456789abcdef012345 --amount all --to refund --reason "asked twice"
     """  # fmt: skip
-    settings, wanted_id = settings_of(data_dir, config=config), invoice_id(id_)
+    settings, wanted_id = settings_with_stripe(data_dir, config=config), invoice_id(id_)
     if to is not None and to not in _WAYS:
         raise InvalidRequest(f"--to is credit, refund or outside, not {to[:64]!r}")
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from clearinghouse.errors import InvalidRequest
 from settlement.cli.invoice_desk import as_worker, walker
+from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -39,7 +40,7 @@ def rerate(
       clearinghouse invoices rerate --gateway acme --period 2026-10 --as-of standard@2 --reason "wrong tiers" --dry-run
       clearinghouse invoices rerate --gateway acme --period 2026-10 --as-of standard@2 --reason "wrong tiers"
     """  # fmt: skip
-    settings = settings_of(data_dir, config=config)
+    settings = settings_with_stripe(data_dir, config=config)
     named = re.fullmatch(r"([a-z0-9][a-z0-9_.-]*)@([1-9][0-9]{0,8})", as_of)
     if named is None:
         raise InvalidRequest(f"--as-of names a version of a rate card, such as standard@2, not {as_of[:64]!r}")

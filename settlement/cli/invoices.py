@@ -15,6 +15,7 @@ from clearinghouse.errors import InvalidRequest, NotFound
 from settlement.cli import invoice_credit, invoice_rerate
 from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, walker
 from settlement.cli.refusals import explained
+from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -68,7 +69,7 @@ def run(
       clearinghouse invoices run --dry-run --period 2026-10
       clearinghouse invoices run --gateway acme
     """
-    settings = settings_of(data_dir, config=config)
+    settings = settings_with_stripe(data_dir, config=config)
 
     async def work(engine: AsyncEngine) -> tuple[Planned, Walked | None]:
         from settlement.invoices.on_every import OnEvery
@@ -224,7 +225,7 @@ def void(
     """
     from settlement.invoices.documents import invoice_document
 
-    settings, wanted = settings_of(data_dir, config=config), invoice_id(id_)
+    settings, wanted = settings_with_stripe(data_dir, config=config), invoice_id(id_)
 
     async def work(engine: AsyncEngine) -> list[Invoice]:
         from settlement.invoices.on_every import OnEvery

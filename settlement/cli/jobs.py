@@ -9,6 +9,7 @@ import typer
 from clearinghouse.cli.context import DataDir, database, database_explained, settings_of, with_engine
 from clearinghouse.cli.output import AsJson, print_json, print_table
 from clearinghouse.errors import Conflict, NotFound
+from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -63,7 +64,7 @@ def run_job(
     from clearinghouse.job_runs import Outcome, run_document
     from clearinghouse.log import configure_logging
 
-    settings = settings_of(data_dir)
+    settings = settings_with_stripe(data_dir)
     job = _job_of(settings, name)
     configure_logging(LogSettings(format="console", level="warning"))
     with database_explained(), database(settings) as conninfo:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from clearinghouse.cli.context import DataDir, settings_of, with_engine
+from clearinghouse.cli.context import DataDir, with_engine
 from clearinghouse.cli.output import AsJson, print_json, print_table
 from settlement.cli.spans import Month, To, UtcFrom
+from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -54,7 +55,7 @@ def report(
     from settlement.reconciliation.run import reconciled
 
     period = chosen(month, begin, end, now=datetime.now(UTC))
-    settings = settings_of(data_dir)
+    settings = settings_with_stripe(data_dir)
     configure_logging(LogSettings(format="console", level="warning"))
 
     async def work(engine: AsyncEngine) -> Report:

@@ -12,7 +12,9 @@ from clearinghouse.cli.context import BadConfiguration
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
+    from settlement.stripe_local.desk import House
     from settlement.stripe_local.frame import LocalStripe
 
 _TAX_HELP = "Stripe Tax: a percentage by country, such as DE=19. May be given more than once."
@@ -43,13 +45,12 @@ def stripe_local(
       clearinghouse stripe-local --port 0 --journal stripe.jsonl --tax DE=19
     """
     from clearinghouse.process import run
-    from settlement.stripe_local.desk import House
     from settlement.stripe_local.errors import StripeError
     from settlement.stripe_local.frame import LocalStripe
     from settlement.stripe_local.handlers import HANDLERS
     from settlement.stripe_local.store import Store
 
-    house = House(tax_percent_by_country=dict(_tax(one) for one in taxes or []))
+    house = house_of(taxes or ())
     try:
         stripe = LocalStripe(HANDLERS, store=Store(journal), house=house)
         endpoints(stripe, webhooks or [])
@@ -85,6 +86,13 @@ def endpoints(stripe: LocalStripe, urls: list[str]) -> None:
         if url not in known:
             new_endpoint(desk, url, ["*"], [DEFAULT_WEBHOOK_SECRET])
     stripe.write(desk)
+
+
+def house_of(taxes: Sequence[str]) -> House:
+    """How the account is set up. Raises BadConfiguration for a tax that is none."""
+    from settlement.stripe_local.desk import House
+
+    return House(tax_percent_by_country=dict(map(_tax, taxes)))
 
 
 def _tax(given: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +129,7 @@ async def _together(stop: asyncio.Event, *running: _Running) -> None:
 
 
 @asynccontextmanager
-async def beside_dev(settings: Settings, conninfo: str, stripe_local: bool) -> AsyncIterator[None]:
+async def beside_dev(settings: Settings, conninfo: str, stripe_taxes: Sequence[str] | None) -> AsyncIterator[None]:
     """The worker of `clearinghouse dev`, in its process and without a port: what clearinghouse.cli.running.Beside is.
 
     In the same process, so that one Ctrl-C ends both and the embedded database has one owner.
@@ -150,7 +150,7 @@ async def beside_dev(settings: Settings, conninfo: str, stripe_local: bool) -> A
     worker = Worker(conninfo, jobs, observer=metrics, shutdown_timeout_s=settings.limits.shutdown_timeout_s)
     stop = asyncio.Event()
     running = (worker.run, *_beside_the_jobs(settings, conninfo, registry))
-    async with stripe_beside_dev(settings, conninfo) if stripe_local else nullcontext():
+    async with stripe_beside_dev(settings, conninfo, stripe_taxes) if stripe_taxes is not None else nullcontext():
         working = asyncio.create_task(_together(stop, *running), name="worker")
         try:
             yield

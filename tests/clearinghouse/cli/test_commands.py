@@ -678,3 +678,10 @@ def test_a_database_that_is_lost_to_several_tasks_at_once_is_explained_and_a_bug
         asyncio.run(lost())
     with pytest.raises(ExceptionGroup), database_explained():
         asyncio.run(lost(ValueError("a bug")))
+
+
+def test_the_service_alone_does_not_promise_a_stripe_that_nobody_starts(tmp_path: Path) -> None:
+    answer = called(app, ["dev", "--stripe-local", "--data-dir", str(tmp_path)], {})
+    assert (answer.exit_code, answer.out) == (1, "")
+    assert "`clearinghouse dev` has it" in answer.err
+    assert "no worker, no Stripe" in " ".join(called(app, ["--help"], {}).out.split())
