@@ -49,7 +49,7 @@ async def test_what_is_asked_for_without_stripe_by_now_is_void_and_not_issued_ag
     is_asked_without_stripe(house, acme)
     done = await void_it(house, await house.invoice())
     with pytest.raises(NotByStripe, match="acme is asked without Stripe"):
-        await reissue(house.desk, done, footer="")
+        await reissue(house.desk, done, on_every=house.on_every)
     assert [each.status for each in await house.at_stripe()] == ["void"]
     house.require_balanced(acme)
 
