@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -52,8 +52,7 @@ class MessageError(ValueError):
     """A message that cannot be decoded, or says something no payment can say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """Wei per so many units (pixels, seconds or calls). Both signed 64-bit as on the wire; the caller checks signs."""
 
     price_per_unit: int
@@ -94,8 +93,7 @@ class OrchestratorInfo:
         return hash(self.encoded)
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(NamedTuple):
     """A batch of signed tickets: all alike but for nonce and signature, which pair up by position."""
 
     sender: bytes

@@ -15,7 +15,7 @@ from datetime import date
 from fractions import Fraction
 from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chain.messages import Price
 from chain.shallow_json import require_shallow
@@ -90,8 +90,7 @@ class SignedState:
     sig: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentState:
+class PaymentState(NamedTuple):
     """Where a session stands after its last call. `balance` is in wei; what is None was absent or Go's zero value."""
 
     state_id: str

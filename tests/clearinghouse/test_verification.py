@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -63,7 +62,7 @@ def test_whatever_a_correct_signer_answers_is_accepted_with_the_fee_it_took(plan
 def test_no_other_balance_is_accepted(plan: Plan, off_wei: Fraction) -> None:
     for answered in history_of(plan):
         for wei in (off_wei, Fraction(1), Fraction(-1)):
-            body = with_state(answered.body, lambda state, wei=wei: replace(state, balance=(state.balance or 0) + wei))  # type: ignore[misc]
+            body = with_state(answered.body, lambda state, wei=wei: state._replace(balance=(state.balance or 0) + wei))  # type: ignore[misc]
             with pytest.raises(SignerAnswerInvalid, match="another Balance"):
                 verified(answered, body)
 
@@ -76,24 +75,24 @@ def history(job_type: str) -> list[Answered]:
 
 
 def moved(ns: int) -> Callable[[PaymentState], PaymentState]:
-    return lambda state: replace(state, last_update_unix_ns=(state.last_update_unix_ns or 0) + ns)
+    return lambda state: state._replace(last_update_unix_ns=(state.last_update_unix_ns or 0) + ns)
 
 
 CHANGES: dict[str, tuple[Callable[[PaymentState], PaymentState], str]] = {
-    "a numerator of 400 digits": (lambda state: replace(state, balance=Fraction(10**399)), "another Balance"),
-    "a denominator of 400 digits": (lambda state: replace(state, balance=Fraction(1, 10**399)), "another Balance"),
-    "digits beyond any balance": (lambda state: replace(state, balance=Fraction(10**801)), "cannot be read"),
-    "a negative balance": (lambda state: replace(state, balance=Fraction(-1)), "another Balance"),
-    "no balance": (lambda state: replace(state, balance=None), "no Balance"),
+    "a numerator of 400 digits": (lambda state: state._replace(balance=Fraction(10**399)), "another Balance"),
+    "a denominator of 400 digits": (lambda state: state._replace(balance=Fraction(1, 10**399)), "another Balance"),
+    "digits beyond any balance": (lambda state: state._replace(balance=Fraction(10**801)), "cannot be read"),
+    "a negative balance": (lambda state: state._replace(balance=Fraction(-1)), "another Balance"),
+    "no balance": (lambda state: state._replace(balance=None), "no Balance"),
     "another first price": (
-        lambda state: replace(state, initial_price=Price(state.initial_price.price_per_unit * 2, 6)),
+        lambda state: state._replace(initial_price=Price(state.initial_price.price_per_unit * 2, 6)),
         "another InitialPrice",
     ),
-    "no first price": (lambda state: replace(state, initial_price=Price(0, 0)), "another InitialPrice"),
+    "no first price": (lambda state: state._replace(initial_price=Price(0, 0)), "another InitialPrice"),
     "a clock of yesterday": (moved(-86_400 * S), "LastUpdate"),
     "a clock of tomorrow": (moved(86_400 * S), "LastUpdate"),
-    "no time": (lambda state: replace(state, last_update_unix_ns=None), "no LastUpdate"),
-    "an expiry": (lambda state: replace(state, auth_expiry_unix_s=4_000_000_000), "another AuthExpiry"),
+    "no time": (lambda state: state._replace(last_update_unix_ns=None), "no LastUpdate"),
+    "an expiry": (lambda state: state._replace(auth_expiry_unix_s=4_000_000_000), "another AuthExpiry"),
 }
 
 
