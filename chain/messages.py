@@ -213,9 +213,14 @@ def decode_payment(header: str) -> Payment:
     Raises MessageError for anything a correct signer does not write: a missing part, a wrong length, a number beyond
     256 bits, no tickets, nonces that do not follow one another.
     """
+    return decode_payment_bytes(decode_base64(header))
+
+
+def decode_payment_bytes(data: bytes) -> Payment:
+    """The same of what the header is the base64 of."""
     message = pb.Payment()
     try:
-        message.ParseFromString(decode_base64(header))
+        message.ParseFromString(data)
     except DecodeError:
         raise MessageError(_CORRUPT) from None
     for part in ("ticket_params", "expiration_params", "expected_price"):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.messages import Price, decode_base64, encode_base64
+from chain.messages import Price, decode_base64, decode_orchestrator_info, encode_base64
 from chain.payment_state import PaymentState, decode_state, encode_state
+from chain.pb import lp_rpc_pb2 as pb
 from clearinghouse.errors import SignerAnswerInvalid
 from clearinghouse.verification import SignedPayment, verify_answer
 from tests.clearinghouse.histories import AUTH_ID, PLANS, Answered, Plan, Step, history_of
@@ -21,7 +24,9 @@ S = 10**9
 SKEW_NS = 30 * S
 
 
-def verified(answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0) -> SignedPayment:
+def verified(
+    answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0, recovers: bool = True
+) -> SignedPayment:
     """`ahead_ns`: how far our clock is ahead of the signer's."""
     return verify_answer(
         answered.body if body is None else body,
@@ -30,7 +35,7 @@ def verified(answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0
         auth_id=AUTH_ID,
         base=answered.base,
         first_nonce=answered.first_nonce,
-        recover_signatures=True,
+        recover_signatures=recovers,
         now_unix_ns=answered.now_unix_ns + ahead_ns,
     )
 
@@ -130,3 +135,49 @@ def test_the_clock_of_the_signer_may_be_half_a_minute_off_and_no_more(job_type: 
         for ahead_ns in (-SKEW_NS - 1, SKEW_NS + 1):
             with pytest.raises(SignerAnswerInvalid, match="30 s off"):
                 verified(answered, ahead_ns=ahead_ns)
+
+
+#: A member that nobody knows: no payment is expected to begin with it, so that the whole of it is decoded and compared.
+UNKNOWN = b"\x7a\x01x"
+
+
+def _outcome(answered: Answered, payment: bytes) -> SignedPayment | str:
+    document = json.loads(answered.body)
+    document["payment"] = encode_base64(payment)
+    try:
+        return verified(answered, json.dumps(document).encode(), recovers=False)
+    except SignerAnswerInvalid as refusal:
+        return str(refusal)
+
+
+def test_a_payment_that_is_known_by_its_bytes_is_judged_as_one_that_is_read() -> None:
+    """Each byte that all its tickets share, and of some tickets; and the tickets in another order, fewer, or twice."""
+    for answered in history("live"):
+        payment = decode_base64(json.loads(answered.body)["payment"])
+        assert isinstance(_outcome(answered, payment), SignedPayment)
+        for at in range(500):
+            changed = payment[:at] + bytes([payment[at] ^ 1]) + payment[at + 1 :]
+            assert _outcome(answered, changed) == _outcome(answered, UNKNOWN + changed), changed.hex()
+        tickets = pb.Payment.FromString(payment)
+        for nonces in itertools.product(range(4), repeat=2):
+            del tickets.ticket_sender_params[:]
+            for nonce in nonces:
+                tickets.ticket_sender_params.add(sender_nonce=answered.first_nonce + nonce - 1, sig=bytes(65))
+            changed = tickets.SerializeToString()
+            assert _outcome(answered, changed) == _outcome(answered, UNKNOWN + changed), nonces
+
+
+def test_a_payment_by_another_offer_than_was_asked_for_is_refused_by_name_though_it_is_known() -> None:
+    first, _ = history("live")
+    other = decode_orchestrator_info(_with_seed(first.request.info.message, b"\x77").SerializeToString())
+    verified(first)
+    asked = replace(first, request=replace(first.request, info=other))
+    with pytest.raises(SignerAnswerInvalid, match="another seed than was asked for"):
+        verified(asked)
+
+
+def _with_seed(offer: pb.OrchestratorInfo, seed: bytes) -> pb.OrchestratorInfo:
+    changed = pb.OrchestratorInfo()
+    changed.CopyFrom(offer)
+    changed.ticket_params.seed = seed
+    return changed
