@@ -53,7 +53,8 @@ def parse_object(body: bytes, *, bytes_max: int, what: str) -> dict[str, Any]:
         text = body.decode()
         require_shallow(text)
         document = _DECODER.decode(text)
-        if b"\\u" in body:  # the only way a lone surrogate gets through a UTF-8 decoder
+        # The only way a lone surrogate gets through a UTF-8 decoder. That there is no backslash at all is seen sooner.
+        if "\\" in text and "\\u" in text:
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"invalid character {error.object[error.start]:#04x}: body is not UTF-8") from error
