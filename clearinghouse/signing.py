@@ -480,4 +480,11 @@ def _labels(request: PaymentRequest, session: Session | None) -> _Labels:
 
 
 def _usage(request: PaymentRequest, work: Work, labels: _Labels, *, is_first: bool) -> Usage:
-    return usage_of_call(request.type, work, is_first=is_first, application=request.app, **labels._asdict())
+    return usage_of_call(
+        request.type,
+        work,
+        is_first=is_first,
+        application=request.app,
+        pipeline=labels.pipeline,
+        model=labels.model,
+    )
