@@ -22,7 +22,7 @@ _HASH_BYTES: Final = 32
 _UINT_BYTES_MAX: Final = 32
 #: Words of 64 capabilities each. The network knows fewer than 64 capabilities; a word may cost a table of 64 entries.
 _BITSTRING_WORDS_MAX: Final = 16
-#: A usual offer has 300 to 1,000 bytes, and about 5 kB decoded. Larger ones are not kept: they could fill the memory.
+#: A usual offer has 300 to 1,000 bytes, and about 6 kB decoded. Larger ones are not kept: they could fill the memory.
 REMEMBERED_OFFER_BYTES_MAX: Final = 2048
 REMEMBERED_OFFERS_MAX_COUNT: Final = 8192
 #: Usual capabilities have 20 to 200 bytes, and about ten times that when decoded.
@@ -87,6 +87,8 @@ class OrchestratorInfo:
     auth_token_expiration_unix_s: int | None
     message: pb.OrchestratorInfo
     encoded: bytes
+    #: `encoded` in base64: each call by the offer says it again.
+    text: str
 
     def __hash__(self) -> int:
         """By the bytes alone, whose hash Python keeps: equal offers have equal bytes, and a message has no hash."""
@@ -155,6 +157,7 @@ def _decode_offer(data: bytes) -> OrchestratorInfo:
     if message.HasField("price_info"):
         price_info = message.price_info
         price = Price(price_info.pricePerUnit, price_info.pixelsPerUnit)
+    encoded = message.SerializeToString(deterministic=True)
     return OrchestratorInfo(
         address=_fit(message.address, ADDRESS_BYTES),
         transcoder=message.transcoder,
@@ -162,7 +165,8 @@ def _decode_offer(data: bytes) -> OrchestratorInfo:
         price=price,
         auth_token_expiration_unix_s=message.auth_token.expiration if message.HasField("auth_token") else None,
         message=message,
-        encoded=message.SerializeToString(deterministic=True),
+        encoded=encoded,
+        text=encode_base64(encoded),
     )
 
 

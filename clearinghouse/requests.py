@@ -250,7 +250,7 @@ def _encode_canonical(request: PaymentRequest) -> bytes:
     members: list[str] = []
     if (state := request.state) is not None:
         members.append(f'"state":{{"State":"{encode_base64(state.state)}","Sig":"{encode_base64(state.sig)}"}}')
-    members.append(f'"orchestrator":"{encode_base64(request.info.encoded)}"')
+    members.append(f'"orchestrator":"{request.info.text}"')
     if request.manifest_id:
         members.append(f'"ManifestID":{_encode(request.manifest_id)}')
     if request.app:
