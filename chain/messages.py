@@ -145,6 +145,15 @@ def decode_orchestrator_info(data: bytes) -> OrchestratorInfo:
     return _remembered_offer(data) if len(data) <= REMEMBERED_OFFER_BYTES_MAX else _decode_offer(data)
 
 
+def decode_offer_text(text: str) -> bytes:
+    """`decode_base64` of an offer, remembered as offers are: what is read by the same object is found sooner."""
+    return _remembered_offer_text(text) if len(text) <= _REMEMBERED_OFFER_CHARS_MAX else decode_base64(text)
+
+
+_REMEMBERED_OFFER_CHARS_MAX: Final = REMEMBERED_OFFER_BYTES_MAX * 4 // 3
+_remembered_offer_text = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(decode_base64)
+
+
 def _decode_offer(data: bytes) -> OrchestratorInfo:
     message = pb.OrchestratorInfo()
     try:

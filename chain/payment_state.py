@@ -7,6 +7,7 @@ same key are read as well. Lengths are limited before anything is computed (sect
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -17,11 +18,12 @@ from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
-from chain.messages import Price
+from chain.messages import Price, decode_base64
 from chain.shallow_json import require_shallow
 
 #: A usual state has 400 bytes. Larger ones could fill the memory, so they are not kept.
 REMEMBERED_STATE_BYTES_MAX: Final = 1024
+REMEMBERED_STATES_MAX_COUNT: Final = 8192
 STATE_BYTES_MAX: Final = 16 * 1024
 STRING_CHARS_MAX: Final = 256
 #: Numerator and denominator of a balance: products of 256-bit numbers and small ones fit with room to spare.
@@ -239,8 +241,28 @@ def _state_of(fields: dict[str, Any]) -> PaymentState:
     )
 
 
+def decode_state_text(text: str) -> bytes:
+    """`decode_base64` of a state, remembered as states are: what is known of the same object is found sooner.
+
+    Raises MessageError.
+    """
+    return _remembered_state_text(text) if len(text) <= _REMEMBERED_STATE_CHARS_MAX else decode_base64(text)
+
+
+def state_hash(state: bytes) -> bytes:
+    """SHA-256 of a state: what its session's next state is known to follow."""
+    return _remembered_hash(state) if len(state) <= REMEMBERED_STATE_BYTES_MAX else _hash(state)
+
+
+def _hash(state: bytes) -> bytes:
+    return hashlib.sha256(state).digest()
+
+
 #: A state is read twice: when it is issued, and when the next call comes with it.
-_decode_and_remember: Final = lru_cache(8192)(_decode)
+_decode_and_remember: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_decode)
+_remembered_hash: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_hash)
+_remembered_state_text: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(decode_base64)
+_REMEMBERED_STATE_CHARS_MAX: Final = REMEMBERED_STATE_BYTES_MAX * 4 // 3
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ are the same: not given.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
@@ -138,10 +139,12 @@ def object_of(document: dict[str, Any], key: str) -> dict[str, Any] | None:
     return value
 
 
-def base64_of(document: dict[str, Any], key: str, inside: str = "") -> bytes:
-    """Bytes in standard base64; b"" where none are given."""
+def base64_of(
+    document: dict[str, Any], key: str, inside: str = "", *, decode: Callable[[str], bytes] = decode_base64
+) -> bytes:
+    """Bytes in standard base64; b"" where none are given. `decode` may remember, and raises MessageError."""
     try:
-        return decode_base64(text_of(document, key, inside))
+        return decode(text_of(document, key, inside))
     except MessageError as error:
         raise InvalidRequest(f"{error} in {inside}{key}") from error
 

@@ -5,7 +5,6 @@ Whatever does not fit is thrown away before it is charged or released.
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from chain.messages import (
     decode_base64,
     decode_payment_bytes,
 )
-from chain.payment_state import PaymentState, StateError, decode_state
+from chain.payment_state import PaymentState, StateError, decode_state, decode_state_text, state_hash
 from chain.signatures import SignatureError, recover_eth_signer
 from chain.tickets import Ticket, batch_ev_wei, ticket_hash
 from clearinghouse.derivation import (
@@ -81,7 +80,7 @@ def verify_answer(
     try:
         document = shallow_json.loads(body)
         payment, is_as_asked = _read_payment(decode_base64(document["payment"]), request, sender, first_nonce)
-        state_bytes = decode_base64(document["state"]["State"])
+        state_bytes = decode_state_text(document["state"]["State"])
         state = decode_state(state_bytes)
         state_sig = decode_base64(document["state"]["Sig"])
     except StateError as error:
@@ -118,7 +117,7 @@ def verify_answer(
     return SignedPayment(
         payment=payment,
         state=state,
-        state_hash=hashlib.sha256(state_bytes).digest(),
+        state_hash=state_hash(state_bytes),
         num_tickets=count,
         ev_wei=ev_wei,
         fee_wei=fee.wei,
