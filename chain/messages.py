@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -22,7 +22,7 @@ _HASH_BYTES: Final = 32
 _UINT_BYTES_MAX: Final = 32
 #: Words of 64 capabilities each. The network knows fewer than 64 capabilities; a word may cost a table of 64 entries.
 _BITSTRING_WORDS_MAX: Final = 16
-#: A usual offer has 300 to 1,000 bytes, and about 5 kB decoded. Larger ones are not kept: they could fill the memory.
+#: A usual offer has 300 to 1,000 bytes, and about 6 kB decoded. Larger ones are not kept: they could fill the memory.
 REMEMBERED_OFFER_BYTES_MAX: Final = 2048
 REMEMBERED_OFFERS_MAX_COUNT: Final = 8192
 #: Usual capabilities have 20 to 200 bytes, and about ten times that when decoded.
@@ -52,8 +52,7 @@ class MessageError(ValueError):
     """A message that cannot be decoded, or says something no payment can say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """Wei per so many units (pixels, seconds or calls). Both signed 64-bit as on the wire; the caller checks signs."""
 
     price_per_unit: int
@@ -88,14 +87,15 @@ class OrchestratorInfo:
     auth_token_expiration_unix_s: int | None
     message: pb.OrchestratorInfo
     encoded: bytes
+    #: `encoded` in base64: each call by the offer says it again.
+    text: str
 
     def __hash__(self) -> int:
         """By the bytes alone, whose hash Python keeps: equal offers have equal bytes, and a message has no hash."""
         return hash(self.encoded)
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(NamedTuple):
     """A batch of signed tickets: all alike but for nonce and signature, which pair up by position."""
 
     sender: bytes
@@ -145,6 +145,15 @@ def decode_orchestrator_info(data: bytes) -> OrchestratorInfo:
     return _remembered_offer(data) if len(data) <= REMEMBERED_OFFER_BYTES_MAX else _decode_offer(data)
 
 
+def decode_offer_text(text: str) -> bytes:
+    """`decode_base64` of an offer, remembered as offers are: what is read by the same object is found sooner."""
+    return _remembered_offer_text(text) if len(text) <= _REMEMBERED_OFFER_CHARS_MAX else decode_base64(text)
+
+
+_REMEMBERED_OFFER_CHARS_MAX: Final = REMEMBERED_OFFER_BYTES_MAX * 4 // 3
+_remembered_offer_text = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(decode_base64)
+
+
 def _decode_offer(data: bytes) -> OrchestratorInfo:
     message = pb.OrchestratorInfo()
     try:
@@ -157,6 +166,7 @@ def _decode_offer(data: bytes) -> OrchestratorInfo:
     if message.HasField("price_info"):
         price_info = message.price_info
         price = Price(price_info.pricePerUnit, price_info.pixelsPerUnit)
+    encoded = message.SerializeToString(deterministic=True)
     return OrchestratorInfo(
         address=_fit(message.address, ADDRESS_BYTES),
         transcoder=message.transcoder,
@@ -164,7 +174,8 @@ def _decode_offer(data: bytes) -> OrchestratorInfo:
         price=price,
         auth_token_expiration_unix_s=message.auth_token.expiration if message.HasField("auth_token") else None,
         message=message,
-        encoded=message.SerializeToString(deterministic=True),
+        encoded=encoded,
+        text=encode_base64(encoded),
     )
 
 
@@ -215,9 +226,14 @@ def decode_payment(header: str) -> Payment:
     Raises MessageError for anything a correct signer does not write: a missing part, a wrong length, a number beyond
     256 bits, no tickets, nonces that do not follow one another.
     """
+    return decode_payment_bytes(decode_base64(header))
+
+
+def decode_payment_bytes(data: bytes) -> Payment:
+    """The same of what the header is the base64 of."""
     message = pb.Payment()
     try:
-        message.ParseFromString(decode_base64(header))
+        message.ParseFromString(data)
     except DecodeError:
         raise MessageError(_CORRUPT) from None
     for part in ("ticket_params", "expiration_params", "expected_price"):

@@ -7,6 +7,7 @@ same key are read as well. Lengths are limited before anything is computed (sect
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -15,13 +16,14 @@ from datetime import date
 from fractions import Fraction
 from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from chain.messages import Price
+from chain.messages import Price, decode_base64
 from chain.shallow_json import require_shallow
 
 #: A usual state has 400 bytes. Larger ones could fill the memory, so they are not kept.
 REMEMBERED_STATE_BYTES_MAX: Final = 1024
+REMEMBERED_STATES_MAX_COUNT: Final = 8192
 STATE_BYTES_MAX: Final = 16 * 1024
 STRING_CHARS_MAX: Final = 256
 #: Numerator and denominator of a balance: products of 256-bit numbers and small ones fit with room to spare.
@@ -60,9 +62,21 @@ _GO_ESCAPES: Final = str.maketrans(
 _BALANCE = re.compile(r"(-?[0-9]+)(?:/([0-9]+))?")
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_TIME = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
-    r"(?:\.([0-9]{1,9}))?(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
+_SECOND: Final = "([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})"
+_TIME = re.compile(rf"{_SECOND}(?:\.([0-9]{{1,9}}))?(?:Z|([+-])([0-9]{{2}}):([0-9]{{2}}))")
+
+#: Printable ASCII without quotes and escapes, and numbers of so few digits that they are within any bounds.
+_USUAL_TEXT: Final = r'"([ !#-\[\]-~]{0,256})"'
+_USUAL_UINT32: Final = "(0|[1-9][0-9]{0,8})"
+_USUAL_INT64: Final = "(0|[1-9][0-9]{0,17})"
+#: Nearly every state: as `encode_state` writes it, all of whose members are read by what the pattern alone says. What
+#: it does not match may still be a state, and is read as JSON.
+_USUAL: Final = re.compile(
+    rf'\{{"StateID":{_USUAL_TEXT},"PMSessionID":"0x([0-9a-f]{{64}})","LastUpdate":"{_SECOND}(?:\.([0-9]{{1,9}}))?Z",'
+    rf'"OrchestratorAddress":"0x([0-9a-f]{{40}})","App":{_USUAL_TEXT},"AuthExpiry":{_USUAL_INT64},'
+    rf'"SenderNonce":{_USUAL_UINT32},"Balance":"(-?[0-9]{{1,300}})(?:/([1-9][0-9]{{0,299}}))?",'
+    rf'"InitialPricePerUnit":{_USUAL_INT64},"InitialPixelsPerUnit":{_USUAL_INT64},"Type":{_USUAL_TEXT},'
+    rf'"SequenceNumber":{_USUAL_INT64},"AuthID":{_USUAL_TEXT}\}}'
 )
 
 
@@ -78,8 +92,7 @@ class SignedState:
     sig: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentState:
+class PaymentState(NamedTuple):
     """Where a session stands after its last call. `balance` is in wei; what is None was absent or Go's zero value."""
 
     state_id: str
@@ -161,11 +174,40 @@ def decode_state(data: bytes) -> PaymentState:
 def _decode(data: bytes) -> PaymentState:
     try:
         text = data.decode()
+    except UnicodeDecodeError:
+        raise StateError("a state must be one JSON object in UTF-8") from None
+    return _decode_json(text) if (match := _USUAL.fullmatch(text)) is None else _usual_state(match)
+
+
+def _usual_state(match: re.Match[str]) -> PaymentState:
+    """What `_decode_json` makes of the same text, in less than half the time. StateError for a time that is none."""
+    (
+        state_id, session, second, decimals, orchestrator, app, auth_expiry, nonce, balance, divisor, price, pixels,
+        job_type, sequence, auth_id,
+    ) = match.groups()  # fmt: skip
+    return PaymentState(
+        state_id=state_id,
+        pm_session_id=bytes.fromhex(session),
+        last_update_unix_ns=_nanoseconds(_unix_s(second), decimals),
+        orchestrator_address=bytes.fromhex(orchestrator),
+        app=app,
+        auth_expiry_unix_s=int(auth_expiry),
+        sender_nonce=int(nonce),
+        balance=Fraction(int(balance), int(divisor)) if divisor is not None else Fraction(int(balance)),
+        initial_price=Price(int(price), int(pixels)),
+        type=job_type,
+        sequence_number=int(sequence),
+        auth_id=auth_id,
+    )
+
+
+def _decode_json(text: str) -> PaymentState:
+    try:
         require_shallow(text)
         fields = _DECODER.decode(text)
     except StateError:
         raise
-    except ValueError:  # not UTF-8, not JSON, or nested beyond any state
+    except ValueError:  # not JSON, or nested beyond any state
         raise StateError("a state must be one JSON object in UTF-8") from None
     if not isinstance(fields, dict):
         raise StateError("a state must be one JSON object in UTF-8")
@@ -199,8 +241,28 @@ def _state_of(fields: dict[str, Any]) -> PaymentState:
     )
 
 
+def decode_state_text(text: str) -> bytes:
+    """`decode_base64` of a state, remembered as states are: what is known of the same object is found sooner.
+
+    Raises MessageError.
+    """
+    return _remembered_state_text(text) if len(text) <= _REMEMBERED_STATE_CHARS_MAX else decode_base64(text)
+
+
+def state_hash(state: bytes) -> bytes:
+    """SHA-256 of a state: what its session's next state is known to follow."""
+    return _remembered_hash(state) if len(state) <= REMEMBERED_STATE_BYTES_MAX else _hash(state)
+
+
+def _hash(state: bytes) -> bytes:
+    return hashlib.sha256(state).digest()
+
+
 #: A state is read twice: when it is issued, and when the next call comes with it.
-_decode_and_remember: Final = lru_cache(8192)(_decode)
+_decode_and_remember: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_decode)
+_remembered_hash: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_hash)
+_remembered_state_text: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(decode_base64)
+_REMEMBERED_STATE_CHARS_MAX: Final = REMEMBERED_STATE_BYTES_MAX * 4 // 3
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -287,19 +349,30 @@ def _unix_ns(value: Any) -> int | None:
     match = _TIME.fullmatch(value) if type(value) is str else None
     if match is None:
         raise StateError("LastUpdate must be an RFC 3339 time with at most 9 decimals of the second")
-    year, month, day, hour, minute, second, decimals, sign, offset_h, offset_min = match.groups()
-    try:
-        days = date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
-    except ValueError:
-        raise StateError("LastUpdate is no date of the calendar") from None
-    seconds_of_day = (int(hour) * 60 + int(minute)) * 60 + int(second)
-    if hour > "23" or minute > "59" or second > "59":
-        raise StateError("LastUpdate is no time of the day")
-    unix_s = days * 86_400 + seconds_of_day
+    second, decimals, sign, offset_h, offset_min = match.groups()
+    unix_s = _unix_s(second)
     if sign is not None:
         if offset_h > "23" or offset_min > "59":
             raise StateError("LastUpdate has no offset of a time zone")
         offset_s = (int(offset_h) * 60 + int(offset_min)) * 60
         unix_s -= offset_s if sign == "+" else -offset_s
+    return _nanoseconds(unix_s, decimals)
+
+
+@lru_cache(16)  # the states of one second share it
+def _unix_s(second: str) -> int:
+    """Seconds since 1970 of what _SECOND matches, in UTC."""
+    try:
+        days = date(int(second[:4]), int(second[5:7]), int(second[8:10])).toordinal() - _EPOCH_DAY
+    except ValueError:
+        raise StateError("LastUpdate is no date of the calendar") from None
+    hour, minute, rest_s = second[11:13], second[14:16], second[17:]
+    if hour > "23" or minute > "59" or rest_s > "59":
+        raise StateError("LastUpdate is no time of the day")
+    return days * 86_400 + (int(hour) * 60 + int(minute)) * 60 + int(rest_s)
+
+
+def _nanoseconds(unix_s: int, decimals: str | None) -> int | None:
+    """Since 1970; None for Go's zero time."""
     unix_ns = unix_s * 1_000_000_000 + (int(decimals.ljust(9, "0")) if decimals else 0)
     return None if unix_ns == _ZERO_TIME_UNIX_NS else unix_ns

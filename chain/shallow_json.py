@@ -22,13 +22,26 @@ class TooDeep(ValueError):
 
 def require_shallow(text: str) -> None:
     """Raises TooDeep. Costs next to nothing where there are few brackets."""
-    if text.count("{") + text.count("[") <= NESTING_MAX:
+    if _has_few_brackets(text):
         return
     depth = 0
     for token in _NESTING.finditer(text):
         depth += 1 if token[0] in "{[" else -1 if token[0] in "}]" else 0
         if depth > NESTING_MAX:
             raise TooDeep("nested too deeply")
+
+
+def _has_few_brackets(text: str) -> bool:
+    """Not more than may be open at once. To find the next of few is quicker than to look at each character."""
+    count = 0
+    for bracket in "{[":
+        at = text.find(bracket)
+        while at >= 0:
+            count += 1
+            if count > NESTING_MAX:
+                return False
+            at = text.find(bracket, at + 1)
+    return True
 
 
 def loads(data: bytes | str) -> Any:

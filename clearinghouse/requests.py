@@ -20,11 +20,12 @@ from chain.fees import MaxPrice
 from chain.messages import (
     MessageError,
     OrchestratorInfo,
+    decode_offer_text,
     decode_orchestrator_info,
     encode_base64,
     normalise_capabilities,
 )
-from chain.payment_state import SignedState
+from chain.payment_state import SignedState, decode_state_text
 from chain.pb import lp_rpc_pb2 as pb
 from clearinghouse.errors import InvalidRequest, RequestTooLarge
 from clearinghouse.strict_json import (
@@ -87,7 +88,7 @@ def decode_payment_request(body: bytes) -> PaymentRequest:
     document = parse_object(body, bytes_max=MAX_BODY_BYTES, what="a payment request")
     refuse_variants(document, _REQUEST_KEYS)
     return payment_request(
-        orchestrator=base64_of(document, "orchestrator"),
+        orchestrator=base64_of(document, "orchestrator", decode=decode_offer_text),
         state=_signed_state(document),
         manifest_id=text_of(document, "ManifestID"),
         app=text_of(document, "app"),
@@ -225,7 +226,9 @@ def _signed_state(document: dict[str, Any]) -> SignedState | None:
     state = _object(document, "state", _STATE_KEYS)
     if state is None:
         return None
-    return SignedState(state=base64_of(state, "State", "state."), sig=base64_of(state, "Sig", "state."))
+    return SignedState(
+        state=base64_of(state, "State", "state.", decode=decode_state_text), sig=base64_of(state, "Sig", "state.")
+    )
 
 
 def _max_price(document: dict[str, Any]) -> MaxPrice | None:
@@ -250,7 +253,7 @@ def _encode_canonical(request: PaymentRequest) -> bytes:
     members: list[str] = []
     if (state := request.state) is not None:
         members.append(f'"state":{{"State":"{encode_base64(state.state)}","Sig":"{encode_base64(state.sig)}"}}')
-    members.append(f'"orchestrator":"{encode_base64(request.info.encoded)}"')
+    members.append(f'"orchestrator":"{request.info.text}"')
     if request.manifest_id:
         members.append(f'"ManifestID":{_encode(request.manifest_id)}')
     if request.app:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from chain.messages import TicketParams
+from chain.messages import OrchestratorInfo, TicketParams
 from chain.payment_state import PaymentState
 from chain.signatures import checksum_address
 from clearinghouse.errors import InvalidRequest, RefreshSession, SessionMismatch, SessionNotYours
@@ -182,7 +182,12 @@ def require_pins(pins: Pins, session: Session) -> None:
 
 def ticket_params(request: PaymentRequest) -> TicketParams:
     """Of a decoded request, which always has them."""
-    params = request.info.ticket_params
+    return offered_params(request.info)
+
+
+def offered_params(info: OrchestratorInfo) -> TicketParams:
+    """Of the offer of a decoded request."""
+    params = info.ticket_params
     assert params is not None, "requests without ticket parameters are refused when decoded"
     return params
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
-from chain.payment_state import PaymentState, StateError, decode_state
+from chain.payment_state import PaymentState, StateError, decode_state, state_hash
 from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
@@ -396,7 +396,7 @@ def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
         state = decode_state(request.state.state)
     except StateError as error:
         raise InvalidRequest(f"invalid state: {error}") from error
-    return _Base(state, hashlib.sha256(request.state.state).digest(), session_of(state, caller.gateway_id))
+    return _Base(state, state_hash(request.state.state), session_of(state, caller.gateway_id))
 
 
 def _require_labels(asked: Asked) -> None:
@@ -480,4 +480,11 @@ def _labels(request: PaymentRequest, session: Session | None) -> _Labels:
 
 
 def _usage(request: PaymentRequest, work: Work, labels: _Labels, *, is_first: bool) -> Usage:
-    return usage_of_call(request.type, work, is_first=is_first, application=request.app, **labels._asdict())
+    return usage_of_call(
+        request.type,
+        work,
+        is_first=is_first,
+        application=request.app,
+        pipeline=labels.pipeline,
+        model=labels.model,
+    )

@@ -5,12 +5,22 @@ Whatever does not fit is thrown away before it is charged or released.
 
 from __future__ import annotations
 
-import hashlib
+from functools import lru_cache
 from typing import NamedTuple
 
 from chain import shallow_json
-from chain.messages import MessageError, Payment, decode_base64, decode_payment
-from chain.payment_state import PaymentState, StateError, decode_state
+from chain.expected_payment import ExpectedPayment, expected_payment
+from chain.messages import (
+    REMEMBERED_OFFER_BYTES_MAX,
+    REMEMBERED_OFFERS_MAX_COUNT,
+    MessageError,
+    OrchestratorInfo,
+    Payment,
+    TicketParams,
+    decode_base64,
+    decode_payment_bytes,
+)
+from chain.payment_state import PaymentState, StateError, decode_state, decode_state_text, state_hash
 from chain.signatures import SignatureError, recover_eth_signer
 from chain.tickets import Ticket, batch_ev_wei, ticket_hash
 from clearinghouse.derivation import (
@@ -25,7 +35,7 @@ from clearinghouse.derivation import (
 from clearinghouse.errors import SignerAnswerInvalid
 from clearinghouse.rates.usage import Work
 from clearinghouse.requests import PaymentRequest
-from clearinghouse.sessions import ticket_params
+from clearinghouse.sessions import offered_params, ticket_params
 
 #: An answer is stored with its session and remembered; one of 100 tickets and large capabilities has about 50 kB.
 ANSWER_MAX_BYTES = 64 * 1024
@@ -69,8 +79,8 @@ def verify_answer(
         raise SignerAnswerInvalid(f"The signer's answer is larger than {ANSWER_MAX_BYTES} bytes.")
     try:
         document = shallow_json.loads(body)
-        payment = decode_payment(document["payment"])
-        state_bytes = decode_base64(document["state"]["State"])
+        payment, is_as_asked = _read_payment(decode_base64(document["payment"]), request, sender, first_nonce)
+        state_bytes = decode_state_text(document["state"]["State"])
         state = decode_state(state_bytes)
         state_sig = decode_base64(document["state"]["Sig"])
     except StateError as error:
@@ -79,7 +89,9 @@ def verify_answer(
         raise SignerAnswerInvalid(f"The signer's answer cannot be read: {type(error).__name__}.") from error
     if not isinstance(seg_creds := document.get("segCreds"), str) or not seg_creds:
         raise SignerAnswerInvalid("The signer's answer has no segCreds.")
-    _require_payment(payment, request, sender=sender, first_nonce=first_nonce)
+    if not is_as_asked:
+        _require_terms(payment, request.info, sender=sender)
+    _require_nonces(payment, first_nonce)
     _require_state(state, payment, request, auth_id=auth_id, base=base)
     count = len(payment.nonces)
     ev_wei = batch_ev_wei(payment.face_value_wei, payment.win_prob, count)
@@ -105,7 +117,7 @@ def verify_answer(
     return SignedPayment(
         payment=payment,
         state=state,
-        state_hash=hashlib.sha256(state_bytes).digest(),
+        state_hash=state_hash(state_bytes),
         num_tickets=count,
         ev_wei=ev_wei,
         fee_wei=fee.wei,
@@ -113,24 +125,54 @@ def verify_answer(
     )
 
 
-def _require_payment(payment: Payment, request: PaymentRequest, *, sender: bytes, first_nonce: int) -> None:
-    asked = ticket_params(request)
+def _read_payment(data: bytes, request: PaymentRequest, sender: bytes, first_nonce: int) -> tuple[Payment, bool]:
+    """The payment, and whether it is known to be on the terms that were asked for."""
+    info = request.info
+    if _names_round(ticket_params(request)) and len(info.encoded) <= REMEMBERED_OFFER_BYTES_MAX:
+        payment = _expected(info, sender).read(data, first_nonce)
+        if payment is not None:
+            return payment, True
+    return decode_payment_bytes(data), False
+
+
+@lru_cache(REMEMBERED_OFFERS_MAX_COUNT)  # about 2 kB each
+def _expected(info: OrchestratorInfo, sender: bytes) -> ExpectedPayment:
+    """What is known by its bytes from then on is compared here once."""
+    asked = offered_params(info)
+    expected = expected_payment(
+        info,
+        sender=sender,
+        creation_round=asked.creation_round,
+        creation_round_block_hash=asked.creation_round_block_hash,
+    )
+    _require_terms(expected.sample, info, sender=sender)
+    return expected
+
+
+def _names_round(asked: TicketParams) -> bool:
+    """Without a round or its hash the signer takes the last initialised round it knows (spec 4.4)."""
+    return asked.creation_round != _NO_ROUND[0] and asked.creation_round_block_hash != _NO_ROUND[1]
+
+
+def _require_terms(payment: Payment, info: OrchestratorInfo, *, sender: bytes) -> None:
+    asked = offered_params(info)
     got = (
         payment.sender, payment.recipient, payment.face_value_wei, payment.win_prob, payment.recipient_rand_hash,
         payment.seed, payment.expiration_block, payment.expected_price,
     )  # fmt: skip
     wanted = (
         sender, asked.recipient, asked.face_value_wei, asked.win_prob, asked.recipient_rand_hash, asked.seed,
-        asked.expiration_block, request.info.price,
+        asked.expiration_block, info.price,
     )  # fmt: skip
     if got != wanted:
         name = _first_difference(_PAYMENT_PARTS, got, wanted)
         raise SignerAnswerInvalid(f"The signer's tickets have another {name} than was asked for.")
     asked_round = (asked.creation_round, asked.creation_round_block_hash)
-    # Without a round or its hash the signer takes the last initialised round it knows (spec 4.4).
-    is_given = all(asked_round[i] != _NO_ROUND[i] for i in (0, 1))
-    if is_given and (payment.creation_round, payment.creation_round_block_hash) != asked_round:
+    if _names_round(asked) and (payment.creation_round, payment.creation_round_block_hash) != asked_round:
         raise SignerAnswerInvalid("The signer's tickets have another creation round than was asked for.")
+
+
+def _require_nonces(payment: Payment, first_nonce: int) -> None:
     count = len(payment.nonces)
     if not 1 <= count <= TICKETS_MAX_COUNT:
         raise SignerAnswerInvalid(f"The signer issued {count} tickets; 1 to {TICKETS_MAX_COUNT} are possible.")

@@ -18,7 +18,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from chain.fees import MaxPrice
-from chain.payment_state import SignedState
+from chain.messages import decode_offer_text
+from chain.payment_state import SignedState, decode_state_text
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.requests import MAX_BODY_BYTES, PaymentRequest, payment_request
 from clearinghouse.strict_json import (
@@ -55,7 +56,7 @@ def decode_sign_ticket(body: bytes) -> SignTicketBody:
     refuse_unknown(document, REQUEST_KEYS)
     idempotency_key, end_user = text_of(document, "idempotency_key"), text_of(document, "end_user")
     request = payment_request(
-        orchestrator=base64_of(document, "orchestrator"),
+        orchestrator=base64_of(document, "orchestrator", decode=decode_offer_text),
         state=_state(document),
         manifest_id=text_of(document, "manifest_id"),
         app=text_of(document, "app"),
@@ -72,7 +73,9 @@ def _state(document: dict[str, Any]) -> SignedState | None:
     if state is None:
         return None
     refuse_unknown(state, STATE_KEYS, inside="state.")
-    return SignedState(state=base64_of(state, "state", "state."), sig=base64_of(state, "sig", "state."))
+    return SignedState(
+        state=base64_of(state, "state", "state.", decode=decode_state_text), sig=base64_of(state, "sig", "state.")
+    )
 
 
 def _max_price(document: dict[str, Any]) -> MaxPrice | None:

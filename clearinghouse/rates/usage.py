@@ -59,16 +59,15 @@ def usage_of_call(
     """
     if work.units < 0:
         raise ValueError(f"{work.units} units cannot be billed")
-    usage = Usage(application, pipeline, model, requests=int(is_first))
     if job_type == LIVE:
-        return usage._replace(duration_ns=work.units * _NS)
+        return Usage(application, pipeline, model, work.units * _NS, None, int(is_first))
     if job_type == LV2V:
         duration_ns = work.elapsed_ns if work.elapsed_ns > 0 else LV2V_PRELOAD_S * _NS
-        return usage._replace(duration_ns=duration_ns, pixels=work.units)
+        return Usage(application, pipeline, model, duration_ns, work.units, int(is_first))
     if job_type == UNTYPED:
-        return usage._replace(pixels=work.units, requests=1)
+        return Usage(application, pipeline, model, None, work.units, 1)
     if job_type == FIXED:
-        return usage._replace(requests=1)
+        return Usage(application, pipeline, model, None, None, 1)
     raise JobTypeError("invalid job type")
 
 

@@ -248,9 +248,8 @@ def require_agreed_price(request: PaymentRequest, max_price: MaxPrice | None) ->
 def agreed_state(state: PaymentState, agreement: Agreement | None, auth_id: str) -> PaymentState:
     """Step 28: the state to sign. The webhook's auth id goes before the caller's, and neither may change."""
     if agreement is None:
-        return replace(state, auth_id=continued_auth_id(state, auth_id))
-    return replace(
-        state,
+        return state._replace(auth_id=continued_auth_id(state, auth_id))
+    return state._replace(
         auth_expiry_unix_s=agreement.expiry_unix_s,
         auth_id=continued_auth_id(state, agreement.auth_id or auth_id),
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from clearinghouse.requests import PaymentRequest
 
 
-@dataclass(frozen=True, slots=True)
-class SignerAnswer:
+class SignerAnswer(NamedTuple):
     """A complete HTTP answer of a signer, unjudged: any status, the body to the byte."""
 
     status: int

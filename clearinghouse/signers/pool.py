@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol
@@ -254,8 +254,8 @@ class SignerPool:
             if answer is None:
                 continue
             if answer.status < 500:
-                return answer if len(asked) == 1 else replace(answer, signers_asked=len(asked))
-            answers_5xx.append(replace(answer, signers_asked=len(asked)))
+                return answer if len(asked) == 1 else answer._replace(signers_asked=len(asked))
+            answers_5xx.append(answer._replace(signers_asked=len(asked)))
         if answers_5xx:
             return answers_5xx[-1]
         raise SignersUnavailable(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from chain.payment_state import SignedState, decode_state, encode_state
 from tests.parts.service import Service
 from tests.parts.stack import TICKET_CHARGE_USD, TestGateway
@@ -34,7 +32,7 @@ async def test_a_caller_cannot_write_an_expiry_into_a_state(service: Service, ga
     stream = service.new_stream()
     await service.pay(gateway, stream)
     assert stream.state is not None
-    lasting = replace(decode_state(stream.state.state), auth_expiry_unix_s=FAR_AHEAD_UNIX_S)
+    lasting = decode_state(stream.state.state)._replace(auth_expiry_unix_s=FAR_AHEAD_UNIX_S)
     stream.state = SignedState(encode_state(lasting), stream.state.sig)
     stream.refresh()
     refused = await service.sign(gateway, stream.body())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from chain.messages import Price
@@ -41,6 +39,6 @@ async def test_a_degenerate_price_written_into_a_state_is_a_forged_state_and_no_
     honest = stream.state
     stream.refresh()
     for per_unit, units in DEGENERATE:
-        state = replace(decode_state(honest.state), initial_price=Price(per_unit, units))
+        state = decode_state(honest.state)._replace(initial_price=Price(per_unit, units))
         stream.state = SignedState(encode_state(state), honest.sig)
         assert await refused_everywhere(service, gateway, stream, 400, "invalid_request") == "invalid sig"

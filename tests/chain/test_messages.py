@@ -17,6 +17,7 @@ from chain.messages import (
     TicketParams,
     capability_names,
     decode_base64,
+    decode_offer_text,
     decode_orchestrator_info,
     decode_payment,
     encode_base64,
@@ -55,6 +56,15 @@ def test_base64_decodes_as_go_does(text: str, decoded: bytes) -> None:
 def test_what_go_does_not_take_for_base64_is_refused(text: str) -> None:
     with pytest.raises(MessageError, match="illegal base64 data"):
         decode_base64(text)
+
+
+@pytest.mark.parametrize("offer", [b"", b"a" * 2048, b"b" * 2049, b"c" * 10_000])
+def test_the_text_of_an_offer_is_read_as_any_base64(offer: bytes) -> None:
+    text = encode_base64(offer)
+    for _ in range(2):
+        assert decode_offer_text(text) == decode_offer_text(f"\n{text}") == offer
+        with pytest.raises(MessageError, match="illegal base64 data"):
+            decode_offer_text(f"{text}!")
 
 
 @given(st.binary(max_size=100))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.messages import Price
-from chain.payment_state import PaymentState, StateError, decode_state, encode_state
+from chain.messages import MessageError, Price, encode_base64
+from chain.payment_state import PaymentState, StateError, decode_state, decode_state_text, encode_state, state_hash
 
 EMPTY = PaymentState("", b"", None, bytes(20), "", 0, 0, None, Price(0, 0), "", 0, "")
 #: 0001-01-01 and 9999-12-31, the years a state's time can name, in seconds.
@@ -55,7 +55,7 @@ def test_a_state_is_json_and_holds_no_character_that_html_would_read(state: Paym
 
 
 def _text_of(app: str) -> str:
-    encoded = encode_state(replace(EMPTY, app=app)).decode()
+    encoded = encode_state(EMPTY._replace(app=app)).decode()
     return encoded.removeprefix(encoded[: encoded.index('"App":') + 6]).removesuffix(
         encoded[encoded.index(',"AuthExpiry"') :]
     )
@@ -93,7 +93,7 @@ def test_the_empty_state_is_gos_zero_value() -> None:
     [(Fraction(500), "500"), (Fraction(125, 7), "125/7"), (Fraction(-250, 14), "-125/7"), (Fraction(0), "0")],
 )
 def test_a_balance_is_a_reduced_fraction(balance: Fraction, text: str) -> None:
-    assert f'"Balance":"{text}"'.encode() in encode_state(replace(EMPTY, balance=balance))
+    assert f'"Balance":"{text}"'.encode() in encode_state(EMPTY._replace(balance=balance))
     assert _with(Balance=text).balance == balance
 
 
@@ -132,8 +132,81 @@ def test_times_agree_with_the_calendar_of_the_standard_library(unix_s: int, offs
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=unix_s)
     text = moment.astimezone(zone).isoformat()
     assert _with(LastUpdate=text).last_update_unix_ns == unix_s * 10**9
-    written = json.loads(encode_state(replace(EMPTY, last_update_unix_ns=unix_s * 10**9)))["LastUpdate"]
+    written = json.loads(encode_state(EMPTY._replace(last_update_unix_ns=unix_s * 10**9)))["LastUpdate"]
     assert written == moment.isoformat().replace("+00:00", "Z")
+
+
+def _reading(data: bytes) -> PaymentState | str:
+    """The state, or why there is none."""
+    try:
+        return decode_state(data)
+    except StateError as error:
+        return str(error)
+
+
+def _require_one_reading(usual: bytes) -> None:
+    """A blank before it makes a state an unusual one, which is read as JSON, and changes nothing of what it says."""
+    assert _reading(usual) == _reading(b" " + usual), usual
+
+
+ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters='"\\<>&'), max_size=60)
+#: As a signer with sessions under way writes them: nothing is empty, nothing escaped.
+USUAL = st.builds(
+    PaymentState,
+    state_id=ASCII,
+    pm_session_id=st.binary(min_size=32, max_size=32),
+    last_update_unix_ns=st.integers(FIRST_S * 10**9, LAST_S * 10**9 + 999_999_999),
+    orchestrator_address=st.binary(min_size=20, max_size=20),
+    app=ASCII,
+    auth_expiry_unix_s=st.integers(0, 2**63 - 1),
+    sender_nonce=st.integers(0, 2**32 - 1),
+    balance=st.one_of(st.fractions(), st.builds(Fraction, st.integers(), st.just(2**256 - 1))),
+    initial_price=st.builds(Price, st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
+    type=st.sampled_from(["", "live", "lv2v", "fixed"]),
+    sequence_number=st.integers(0, 2**64 - 1),
+    auth_id=ASCII,
+)
+
+IN_USE = PaymentState(
+    "a", bytes(32), APRIL_NS + 5, bytes(20), "a", 0, 1, Fraction(-125, 7), Price(4, 1), "live", 3, "gw_1/ses_1"
+)
+#: What stands in a usual state, and what is nearly that: bounds, other spellings, markup, escapes, names.
+PIECES = (
+    *(str(number + step) for number in (0, 10**9, 2**32, 10**18, 2**63, 2**64) for step in (-1, 0, 1)),
+    "-0", "00", "01", "1.0", "1e3", "true", "null", "NaN", "٢", "x" * 256, "x" * 257, "1" * 300, "1" * 301,
+    "/0", "/1", "/07", "1" * 300 + "/" + "1" * 300, "1" * 801, "é", "🎥", "\x7f", "\x00", "\n", " ", "", '"', "\\",
+    "\\u0041", "\\ud800", "<", "{", "[" * 70, "},{", '"App":"a",', '"app":"a",', '"x":1,', "0X" + "0" * 64,
+    "0x" + "A" * 64, "2026-02-30T00:00:00Z", "2026-04-07T24:00:00.1Z", "0001-01-01T00:00:00.0Z", "+00:00", ".1",
+)  # fmt: skip
+
+
+@given(USUAL, st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.sampled_from(PIECES)), max_size=3))
+def test_a_usual_state_is_read_as_its_json_says(state: PaymentState, changes: list[tuple[float, int, str]]) -> None:
+    text = encode_state(state).decode()
+    _require_one_reading(text.encode())
+    for where, length, piece in changes:
+        at = int(where * len(text))
+        text = text[:at] + piece + text[at + length :]
+    _require_one_reading(text.encode())
+
+
+def test_a_member_of_a_usual_state_is_read_as_its_json_says() -> None:
+    """And with bounds that are the same, whatever stands there."""
+    usual = encode_state(IN_USE).decode()
+    for name, was in json.loads(usual).items():
+        before, name_and_colon, rest = usual.partition(f'"{name}":')
+        value_end = json.JSONDecoder().raw_decode(rest)[1]
+        for piece in PIECES:
+            for value in (piece, f'"{piece}"', f'"{was}{piece}"', f"{was}{piece}"):
+                _require_one_reading(f"{before}{name_and_colon}{value}{rest[value_end:]}".encode())
+
+
+def test_each_byte_of_a_usual_state_means_in_it_what_it_means_in_json() -> None:
+    data = encode_state(IN_USE)
+    for at in range(len(data)):
+        for other in (*b'09aAfFgZ-."\\{}[],: \x00\x7f\xff', data[at] ^ 0x20):
+            _require_one_reading(data[:at] + bytes([other]) + data[at + 1 :])
+        _require_one_reading(data[:at] + data[at + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +219,7 @@ def test_times_agree_with_the_calendar_of_the_standard_library(unix_s: int, offs
     ],
 )
 def test_times_are_written_without_trailing_zeros(unix_ns: int, text: str) -> None:
-    assert json.loads(encode_state(replace(EMPTY, last_update_unix_ns=unix_ns)))["LastUpdate"] == text
+    assert json.loads(encode_state(EMPTY._replace(last_update_unix_ns=unix_ns)))["LastUpdate"] == text
 
 
 @pytest.mark.parametrize(
@@ -236,10 +309,21 @@ def test_what_is_long_costs_no_time(data: bytes) -> None:
     assert time.perf_counter_ns() - begun_ns < 10**9
 
 
+@pytest.mark.parametrize("state", [b"", b"{}", b"a" * 1024, b"b" * 1025, b"c" * 10_000])
+def test_what_is_remembered_of_a_state_is_what_is_read_and_computed_anew(state: bytes) -> None:
+    text = encode_base64(state)
+    for _ in range(2):
+        assert decode_state_text(text) == decode_state_text(f"\n{text}") == state
+        assert state_hash(state) == hashlib.sha256(state).digest()
+        for illegal in (f"{text}!", f" {text}", f"{text}é"):
+            with pytest.raises(MessageError, match="illegal base64 data"):
+                decode_state_text(illegal)
+
+
 def test_what_cannot_be_written_is_refused() -> None:
     with pytest.raises(StateError, match="lone surrogates"):
-        encode_state(replace(EMPTY, app="\ud800"))
+        encode_state(EMPTY._replace(app="\ud800"))
     with pytest.raises(StateError, match="year"):
-        encode_state(replace(EMPTY, last_update_unix_ns=(LAST_S + 1) * 10**9))
+        encode_state(EMPTY._replace(last_update_unix_ns=(LAST_S + 1) * 10**9))
     with pytest.raises(StateError, match="no such time"):
-        encode_state(replace(EMPTY, last_update_unix_ns=10**40))
+        encode_state(EMPTY._replace(last_update_unix_ns=10**40))

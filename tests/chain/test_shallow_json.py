@@ -39,6 +39,13 @@ def test_the_deepest_document_that_is_read(brackets: str) -> None:
         shallow_json.loads(opening + deepest + closing)
 
 
+def test_brackets_of_both_kinds_are_counted_together() -> None:
+    deepest = '{"a":[' * (NESTING_MAX // 2) + "]}" * (NESTING_MAX // 2)
+    shallow_json.loads(deepest)
+    with pytest.raises(TooDeep):
+        shallow_json.loads(f"[{deepest}]")
+
+
 def test_brackets_in_a_string_and_documents_side_by_side_are_not_deep() -> None:
     text = '["' + "[{" * 1000 + '\\"[", ' + ", ".join(["[{}]"] * 1000) + "]"
     assert len(shallow_json.loads(text)) == 1001

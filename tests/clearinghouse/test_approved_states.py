@@ -225,7 +225,7 @@ def test_a_session_cannot_begin_in_the_middle_or_with_an_expiry() -> None:
     first = signed(None, seconds=0)
     for changes in ({"sequence_number": 3}, {"auth_expiry_unix_s": 2**40}):
         with pytest.raises(StateConflict):
-            Session().show(replace(first, state=replace(first.state, **changes)))
+            Session().show(replace(first, state=first.state._replace(**changes)))
 
 
 @pytest.mark.parametrize(("rand", "wei"), [(2, 140), (1, 70)], ids=["fresh parameters", "the fork's parameters"])

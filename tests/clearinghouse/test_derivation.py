@@ -52,8 +52,7 @@ def fee_between(state: PaymentState, base: PaymentState | None, *, in_pixels: in
 
 def after(state: PaymentState, *, seconds: int, tickets: int, balance: str, **changes: Any) -> PaymentState:
     assert state.last_update_unix_ns is not None
-    return replace(
-        state,
+    return state._replace(
         last_update_unix_ns=state.last_update_unix_ns + seconds * S,
         sender_nonce=state.sender_nonce + tickets,
         balance=Fraction(balance),
@@ -66,7 +65,7 @@ def after(state: PaymentState, *, seconds: int, tickets: int, balance: str, **ch
 
 
 #: The first state of the reference's LV2V case: its test sends pixels and no type.
-LV2V = replace(FIRST, type="", initial_price=Price(150, 175), sender_nonce=25, balance=Fraction(125, 7))
+LV2V = FIRST._replace(type="", initial_price=Price(150, 175), sender_nonce=25, balance=Fraction(125, 7))
 
 
 def test_the_references_lv2v_case_follows_from_its_pixels() -> None:
@@ -85,7 +84,7 @@ def test_the_references_lv2v_case_follows_from_its_pixels() -> None:
 def test_another_number_of_tickets_is_refused_even_where_the_balance_agrees(tickets: int) -> None:
     """A number that wrapped around leaves a deficit, and a generous signer would spend the caller's credit."""
     fee = fee_between(LV2V, None, in_pixels=1000)
-    state = replace(LV2V, balance=35 * tickets - Fraction(*fee))
+    state = LV2V._replace(balance=35 * tickets - Fraction(*fee))
     with pytest.raises(DerivationError, match="fewer tickets than due" if tickets < 25 else "more tickets than due"):
         require_follows(state, None, fee=fee, num_tickets=tickets, face_value_wei=175, win_prob=WIN_PROB_CERTAIN // 5)
 
@@ -93,13 +92,13 @@ def test_another_number_of_tickets_is_refused_even_where_the_balance_agrees(tick
 @pytest.mark.parametrize(("balance", "words"), [(36, "more"), (35, "more"), (-1, "fewer"), (-36, "fewer")])
 def test_one_ticket_is_refused_where_none_or_two_are_due(balance: int, words: str) -> None:
     """EV 35, and a fee of 3 that does not matter: the balance before must come to one ticket's value, no further."""
-    base = replace(FIRST, balance=Fraction(balance))
+    base = FIRST._replace(balance=Fraction(balance))
     state = after(base, seconds=1, tickets=1, balance=str(balance + 35 - 3))
     assert not _follows(state, base, 1, Fraction(35))
     with pytest.raises(DerivationError, match=f"{words} tickets than due"):
         derive(state, base)
     for right in (0, 34):
-        base = replace(FIRST, balance=Fraction(right))
+        base = FIRST._replace(balance=Fraction(right))
         assert derive(after(base, seconds=1, tickets=1, balance=str(right + 35 - 3)), base).num_tickets == 1
 
 
@@ -113,7 +112,7 @@ def test_live_bills_ten_seconds_and_then_those_that_passed() -> None:
 
 
 def test_fixed_bills_one_unit_a_call_whatever_the_clock_says() -> None:
-    state = replace(FIRST, type="fixed", balance=Fraction(0))
+    state = FIRST._replace(type="fixed", balance=Fraction(0))
     first = derive(state, None)
     assert (first.num_tickets, first.fee.wei, first.ev_wei) == (1, 3, 3)
     for seconds in (0, 3600, -1):
@@ -123,15 +122,15 @@ def test_fixed_bills_one_unit_a_call_whatever_the_clock_says() -> None:
 
 def test_lv2v_bills_a_minute_and_then_whole_pixels() -> None:
     """Section 3.1: 60 s preload, then 141 653 333 pixels for 5.123456789 s."""
-    state = replace(FIRST, type="lv2v", initial_price=Price(1, 1), balance=Fraction(0))
+    state = FIRST._replace(type="lv2v", initial_price=Price(1, 1), balance=Fraction(0))
     assert fee_between(state, None, in_pixels=7) == Fee(1_658_880_000, 1)
-    later = replace(state, last_update_unix_ns=NOW_UNIX_NS + 5_123_456_789)
+    later = state._replace(last_update_unix_ns=NOW_UNIX_NS + 5_123_456_789)
     assert fee_between(later, state, in_pixels=7) == Fee(141_653_333, 1)
 
 
 def test_after_a_refresh_the_nonces_begin_at_one_and_the_balance_goes_on() -> None:
     state = after(FIRST, seconds=12, tickets=0, balance="4", pm_session_id=b"\x09" * 32)
-    second = derive(replace(state, sender_nonce=1), FIRST)
+    second = derive(state._replace(sender_nonce=1), FIRST)
     assert (second.first_nonce, second.num_tickets, second.ev_wei) == (1, 1, 35)
 
 
@@ -143,9 +142,9 @@ def test_of_the_staged_tickets_of_the_vectors_that_number_alone_follows(file: Pa
         if not vector["tickets"] or WIN_PROB_CERTAIN % ev.denominator:
             continue
         price = Price(int(vector["minCredit"]), 1)
-        base = replace(FIRST, type="fixed", balance=existing, initial_price=price)
+        base = FIRST._replace(type="fixed", balance=existing, initial_price=price)
         for count in range(1, vector["tickets"] + 3):
-            state = replace(base, balance=existing + count * ev - price.price_per_unit)
+            state = base._replace(balance=existing + count * ev - price.price_per_unit)
             assert _follows(state, base, count, ev) == (count == vector["tickets"]), (vector, count)
         checked += 1
     assert checked >= 3
@@ -228,7 +227,7 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_state_that_does_not_follow_is_refused_by_name(name: str) -> None:
     changes, words = UNLIKE[name]
     with pytest.raises(DerivationError, match=words):
-        derive(replace(SECOND, **changes), FIRST)
+        derive(SECOND._replace(**changes), FIRST)
 
 
 @pytest.mark.parametrize(
@@ -236,18 +235,18 @@ def test_a_state_that_does_not_follow_is_refused_by_name(name: str) -> None:
 )
 def test_a_first_state_begins_at_zero(changes: dict[str, Any]) -> None:
     with pytest.raises(DerivationError):
-        derive(replace(FIRST, **changes), None)
+        derive(FIRST._replace(**changes), None)
 
 
 @pytest.mark.parametrize("price", [Price(0, 1), Price(1, 0), Price(-1, -1), Price(-1, 1), Price(1, -1)])
 def test_a_price_that_is_not_positive_bills_nothing(price: Price) -> None:
     with pytest.raises(DerivationError, match="InitialPrice"):
-        fee_between(replace(FIRST, initial_price=price), None, in_pixels=1)
+        fee_between(FIRST._replace(initial_price=price), None, in_pixels=1)
 
 
 def test_less_than_a_pixel_of_time_is_no_call() -> None:
-    state = replace(FIRST, type="lv2v")
-    later = replace(state, last_update_unix_ns=NOW_UNIX_NS + 36)
+    state = FIRST._replace(type="lv2v")
+    later = state._replace(last_update_unix_ns=NOW_UNIX_NS + 36)
     with pytest.raises(DerivationError, match="no unit"):
         fee_between(later, state, in_pixels=1)
 
@@ -258,7 +257,7 @@ def test_a_balance_one_wei_or_less_beside_the_right_one_is_refused(wei: Fraction
     how: dict[str, Any] = {"fee": fee, "num_tickets": 1, "face_value_wei": 175, "win_prob": WIN_PROB_CERTAIN // 5}
     require_follows(SECOND, FIRST, **how)
     with pytest.raises(DerivationError, match="another Balance"):
-        require_follows(replace(SECOND, balance=4 + wei), FIRST, **how)
+        require_follows(SECOND._replace(balance=4 + wei), FIRST, **how)
 
 
 @pytest.mark.parametrize("off_ns", [0, 1, CLOCK_SKEW_MAX_NS])
@@ -271,7 +270,7 @@ def test_a_clock_may_be_off_by_the_skew_either_way_and_no_more(off_ns: int) -> N
 
 def test_a_state_without_a_time_has_no_clock() -> None:
     with pytest.raises(DerivationError, match="no LastUpdate"):
-        require_clock(replace(FIRST, last_update_unix_ns=None), now_unix_ns=NOW_UNIX_NS)
+        require_clock(FIRST._replace(last_update_unix_ns=None), now_unix_ns=NOW_UNIX_NS)
 
 
 @given(st.integers(0, 10**40), st.integers(1, 10**20))

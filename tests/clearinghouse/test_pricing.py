@@ -28,3 +28,12 @@ def test_a_charge_is_never_below_the_minimum(ev_wei: int, minimum: Decimal) -> N
     price = EthPrice("USD", Decimal(3000), "test", NOW)
     amount = charge(ev_wei, price=price, markup_bps=0, minimum_charge=minimum)
     assert amount == max(minimum, charge(ev_wei, price=price, markup_bps=0, minimum_charge=Decimal(0)))
+
+
+def test_a_charge_has_the_same_digits_however_its_price_is_written() -> None:
+    """The one that is remembered stands for the others."""
+    for price in ("3000", "3000.00", "3E+3"):
+        amount = charge(
+            10**9, price=EthPrice("USD", Decimal(price), "test", NOW), markup_bps=0, minimum_charge=Decimal(0)
+        )
+        assert str(amount) == "0.000003"

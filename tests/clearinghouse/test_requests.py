@@ -301,6 +301,11 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "price zero": ({"maxPrice": {"price": 0}}, {"maxPrice": {"price": "-0.0e7"}}),
     "currency": ({"maxPrice": {"currency": "wei"}}, {"maxPrice": {"currency": "\tWEI\n"}}),
     "empty state": ({}, {"state": {"State": "", "Sig": None}}),
+    "line breaks in the base64": (
+        {"state": {"State": "AQID", "Sig": "AQ=="}},
+        {"state": {"State": "AQ\nID", "Sig": "A\rQ=="}, "orchestrator": OFFER[:9] + "\r\n" + OFFER[9:]},
+    ),
+    "spare bits in the base64": ({"state": {"State": "AQ=="}}, {"state": {"State": "AR=="}}),
     "unknown in the offer": (
         {},
         {"orchestrator": b64(offer().SerializeToString() + b"\xfa\x3f\x01x")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.messages import Price, decode_base64, encode_base64
+from chain.messages import Price, decode_base64, decode_orchestrator_info, encode_base64
 from chain.payment_state import PaymentState, decode_state, encode_state
+from chain.pb import lp_rpc_pb2 as pb
 from clearinghouse.errors import SignerAnswerInvalid
 from clearinghouse.verification import SignedPayment, verify_answer
 from tests.clearinghouse.histories import AUTH_ID, PLANS, Answered, Plan, Step, history_of
@@ -22,7 +24,9 @@ S = 10**9
 SKEW_NS = 30 * S
 
 
-def verified(answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0) -> SignedPayment:
+def verified(
+    answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0, recovers: bool = True
+) -> SignedPayment:
     """`ahead_ns`: how far our clock is ahead of the signer's."""
     return verify_answer(
         answered.body if body is None else body,
@@ -31,7 +35,7 @@ def verified(answered: Answered, body: bytes | None = None, *, ahead_ns: int = 0
         auth_id=AUTH_ID,
         base=answered.base,
         first_nonce=answered.first_nonce,
-        recover_signatures=True,
+        recover_signatures=recovers,
         now_unix_ns=answered.now_unix_ns + ahead_ns,
     )
 
@@ -63,7 +67,7 @@ def test_whatever_a_correct_signer_answers_is_accepted_with_the_fee_it_took(plan
 def test_no_other_balance_is_accepted(plan: Plan, off_wei: Fraction) -> None:
     for answered in history_of(plan):
         for wei in (off_wei, Fraction(1), Fraction(-1)):
-            body = with_state(answered.body, lambda state, wei=wei: replace(state, balance=(state.balance or 0) + wei))  # type: ignore[misc]
+            body = with_state(answered.body, lambda state, wei=wei: state._replace(balance=(state.balance or 0) + wei))  # type: ignore[misc]
             with pytest.raises(SignerAnswerInvalid, match="another Balance"):
                 verified(answered, body)
 
@@ -76,24 +80,24 @@ def history(job_type: str) -> list[Answered]:
 
 
 def moved(ns: int) -> Callable[[PaymentState], PaymentState]:
-    return lambda state: replace(state, last_update_unix_ns=(state.last_update_unix_ns or 0) + ns)
+    return lambda state: state._replace(last_update_unix_ns=(state.last_update_unix_ns or 0) + ns)
 
 
 CHANGES: dict[str, tuple[Callable[[PaymentState], PaymentState], str]] = {
-    "a numerator of 400 digits": (lambda state: replace(state, balance=Fraction(10**399)), "another Balance"),
-    "a denominator of 400 digits": (lambda state: replace(state, balance=Fraction(1, 10**399)), "another Balance"),
-    "digits beyond any balance": (lambda state: replace(state, balance=Fraction(10**801)), "cannot be read"),
-    "a negative balance": (lambda state: replace(state, balance=Fraction(-1)), "another Balance"),
-    "no balance": (lambda state: replace(state, balance=None), "no Balance"),
+    "a numerator of 400 digits": (lambda state: state._replace(balance=Fraction(10**399)), "another Balance"),
+    "a denominator of 400 digits": (lambda state: state._replace(balance=Fraction(1, 10**399)), "another Balance"),
+    "digits beyond any balance": (lambda state: state._replace(balance=Fraction(10**801)), "cannot be read"),
+    "a negative balance": (lambda state: state._replace(balance=Fraction(-1)), "another Balance"),
+    "no balance": (lambda state: state._replace(balance=None), "no Balance"),
     "another first price": (
-        lambda state: replace(state, initial_price=Price(state.initial_price.price_per_unit * 2, 6)),
+        lambda state: state._replace(initial_price=Price(state.initial_price.price_per_unit * 2, 6)),
         "another InitialPrice",
     ),
-    "no first price": (lambda state: replace(state, initial_price=Price(0, 0)), "another InitialPrice"),
+    "no first price": (lambda state: state._replace(initial_price=Price(0, 0)), "another InitialPrice"),
     "a clock of yesterday": (moved(-86_400 * S), "LastUpdate"),
     "a clock of tomorrow": (moved(86_400 * S), "LastUpdate"),
-    "no time": (lambda state: replace(state, last_update_unix_ns=None), "no LastUpdate"),
-    "an expiry": (lambda state: replace(state, auth_expiry_unix_s=4_000_000_000), "another AuthExpiry"),
+    "no time": (lambda state: state._replace(last_update_unix_ns=None), "no LastUpdate"),
+    "an expiry": (lambda state: state._replace(auth_expiry_unix_s=4_000_000_000), "another AuthExpiry"),
 }
 
 
@@ -131,3 +135,49 @@ def test_the_clock_of_the_signer_may_be_half_a_minute_off_and_no_more(job_type: 
         for ahead_ns in (-SKEW_NS - 1, SKEW_NS + 1):
             with pytest.raises(SignerAnswerInvalid, match="30 s off"):
                 verified(answered, ahead_ns=ahead_ns)
+
+
+#: A member that nobody knows: no payment is expected to begin with it, so that the whole of it is decoded and compared.
+UNKNOWN = b"\x7a\x01x"
+
+
+def _outcome(answered: Answered, payment: bytes) -> SignedPayment | str:
+    document = json.loads(answered.body)
+    document["payment"] = encode_base64(payment)
+    try:
+        return verified(answered, json.dumps(document).encode(), recovers=False)
+    except SignerAnswerInvalid as refusal:
+        return str(refusal)
+
+
+def test_a_payment_that_is_known_by_its_bytes_is_judged_as_one_that_is_read() -> None:
+    """Each byte that all its tickets share, and of some tickets; and the tickets in another order, fewer, or twice."""
+    for answered in history("live"):
+        payment = decode_base64(json.loads(answered.body)["payment"])
+        assert isinstance(_outcome(answered, payment), SignedPayment)
+        for at in range(500):
+            changed = payment[:at] + bytes([payment[at] ^ 1]) + payment[at + 1 :]
+            assert _outcome(answered, changed) == _outcome(answered, UNKNOWN + changed), changed.hex()
+        tickets = pb.Payment.FromString(payment)
+        for nonces in itertools.product(range(4), repeat=2):
+            del tickets.ticket_sender_params[:]
+            for nonce in nonces:
+                tickets.ticket_sender_params.add(sender_nonce=answered.first_nonce + nonce - 1, sig=bytes(65))
+            changed = tickets.SerializeToString()
+            assert _outcome(answered, changed) == _outcome(answered, UNKNOWN + changed), nonces
+
+
+def test_a_payment_by_another_offer_than_was_asked_for_is_refused_by_name_though_it_is_known() -> None:
+    first, _ = history("live")
+    other = decode_orchestrator_info(_with_seed(first.request.info.message, b"\x77").SerializeToString())
+    verified(first)
+    asked = replace(first, request=replace(first.request, info=other))
+    with pytest.raises(SignerAnswerInvalid, match="another seed than was asked for"):
+        verified(asked)
+
+
+def _with_seed(offer: pb.OrchestratorInfo, seed: bytes) -> pb.OrchestratorInfo:
+    changed = pb.OrchestratorInfo()
+    changed.CopyFrom(offer)
+    changed.ticket_params.seed = seed
+    return changed

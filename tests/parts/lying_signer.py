@@ -13,7 +13,6 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from chain.escrow import EscrowView
@@ -50,7 +49,7 @@ class LyingSigner:
         self.asked += 1
         answer = await self._honest.generate_payment(self.request(request), auth_id=self.auth_id(auth_id))
         await self.may_answer.wait()
-        return replace(answer, body=self.lie(answer.body)) if answer.status == 200 else answer
+        return answer._replace(body=self.lie(answer.body)) if answer.status == 200 else answer
 
     async def sign_orchestrator_info(self) -> SignerAnswer:
         return await self._honest.sign_orchestrator_info()
@@ -101,4 +100,4 @@ def with_state(**changes: Any) -> Lie:
 
 
 def _replaced(state: PaymentState, values: dict[str, Any]) -> PaymentState:
-    return replace(state, **values)
+    return state._replace(**values)

@@ -183,13 +183,13 @@ async def test_a_state_signed_by_another_key_is_refused(service: Service, gatewa
 
 
 def _richer(state: SignedState) -> SignedState:
-    return SignedState(encode_state(replace(decode_state(state.state), balance=10**18)), state.sig)  # type: ignore[arg-type]
+    return SignedState(encode_state(decode_state(state.state)._replace(balance=10**18)), state.sig)  # type: ignore[arg-type]
 
 
 def _cheaper(state: SignedState) -> SignedState:
     changed = decode_state(state.state)
     return SignedState(
-        encode_state(replace(changed, initial_price=replace(changed.initial_price, price_per_unit=1))), state.sig
+        encode_state(changed._replace(initial_price=changed.initial_price._replace(price_per_unit=1))), state.sig
     )
 
 
@@ -197,12 +197,12 @@ def _without_price(state: SignedState) -> SignedState:
     """Nothing can be divided by these pixels; nobody has signed them either."""
     changed = decode_state(state.state)
     return SignedState(
-        encode_state(replace(changed, initial_price=replace(changed.initial_price, pixels_per_unit=0))), state.sig
+        encode_state(changed._replace(initial_price=changed.initial_price._replace(pixels_per_unit=0))), state.sig
     )
 
 
 def _earlier_nonce(state: SignedState) -> SignedState:
-    return SignedState(encode_state(replace(decode_state(state.state), sender_nonce=0)), state.sig)
+    return SignedState(encode_state(decode_state(state.state)._replace(sender_nonce=0)), state.sig)
 
 
 def _malleable(state: SignedState) -> SignedState:

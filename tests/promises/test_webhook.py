@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -163,7 +163,7 @@ async def test_whatever_a_correct_signer_shows_is_charged_as_its_tickets(stack: 
         payment = decode_payment(document["payment"])
         rand = hashlib.sha256(gateway.id.bytes + payment.recipient_rand_hash).digest()  # used by no earlier plan
         now_ns = state.last_update_unix_ns or 0
-        shown = replace(state, auth_id=auth_id, pm_session_id=rand)
+        shown = state._replace(auth_id=auth_id, pm_session_id=rand)
         approval = await approving.approve(Question(asked, gateway.authorization, "", shown))
         assert approval.kind is Kind.NEXT, number
         auth_id = json.loads(approval.body)["auth_id"]
@@ -298,7 +298,7 @@ async def test_a_payment_that_was_never_shown_leaves_a_gap_that_is_seen(service:
     assert stream.state is not None
     shown = decode_state(stream.state.state)
     secret = await service.house.new_webhook_secret()
-    skipped = replace(shown, sequence_number=shown.sequence_number + 2, sender_nonce=shown.sender_nonce + 2)
+    skipped = shown._replace(sequence_number=shown.sequence_number + 2, sender_nonce=shown.sender_nonce + 2)
     verdict = (await ask(service, secret, question(gateway, skipped))).json
     assert verdict == {"status": 409, "reason": "state_conflict: The payment before this one was not approved here."}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -48,7 +47,7 @@ async def require_explained(world: World, *wanted: tuple[str, int]) -> None:
 async def test_an_answer_that_fails_its_checks_is_explained(world: World) -> None:
     stream = world.service.new_stream()
     await world.service.pay(world.gateway, stream)
-    world.signer.tamper = lambda answer: replace(answer, body=answer.body.replace(b'"segCreds"', b'"segcreds"'))
+    world.signer.tamper = lambda answer: answer._replace(body=answer.body.replace(b'"segCreds"', b'"segcreds"'))
     assert (await world.service.sign(world.gateway, stream.body())).code == "signer_answer_invalid"
     world.signer.tamper = lambda answer: answer
     await world.service.pay(world.gateway, stream)

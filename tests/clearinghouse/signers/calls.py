@@ -189,7 +189,7 @@ class Call:
     body_head: bytes = b""
 
     def change_state(self, **changes: Any) -> None:
-        self.state = replace(self.state, **changes)
+        self.state = self.state._replace(**changes)
 
     def change_escrow(self, **changes: Any) -> None:
         self.bench.escrow.reading = replace(ESCROW, **changes)

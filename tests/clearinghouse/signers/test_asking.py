@@ -10,7 +10,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -392,14 +391,13 @@ def test_the_question_is_byte_for_byte_as_go_writes_it() -> None:
     lines = [line.split(b":", 1) for line in GO_REQUEST_HEADERS.splitlines()]
     headers = [(name.lower(), value.strip(b" ")) for name, value in lines]
     call = Call()
-    state = replace(
-        call.state,
+    state = call.state._replace(
         last_update_unix_ns=NOW_UNIX_NS,
         app='a<b>&\u2028"\\\b\x01é',
         auth_expiry_unix_s=-7,
         sender_nonce=12,
         balance=Fraction(125, 7),
-        initial_price=replace(call.state.initial_price, price_per_unit=150, pixels_per_unit=175),
+        initial_price=call.state.initial_price._replace(price_per_unit=150, pixels_per_unit=175),
         type="lv2v",
     )
     assert webhook_body(headers, state) == f'{{"headers":{{{GO_HEADERS}}},"state":{GO_STATE}}}'.encode()

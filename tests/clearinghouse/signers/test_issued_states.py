@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from chain.payment_state import REMEMBERED_STATE_BYTES_MAX, PaymentState, SignedState, encode_state
@@ -12,7 +10,7 @@ from tests.clearinghouse.signers.calls import KEY, Call
 
 
 def signed(number: int, app: str = "") -> tuple[SignedState, PaymentState]:
-    state = replace(Call().state, sequence_number=number, app=app)
+    state = Call().state._replace(sequence_number=number, app=app)
     data = encode_state(state)
     return SignedState(data, KEY.eth_sign(data)), state
 

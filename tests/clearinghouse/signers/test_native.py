@@ -116,7 +116,7 @@ STEPS: dict[str, tuple[Break, int, str]] = {
         "maxPrice.price must be a positive decimal",
     ),
     "17 initial price": (
-        lambda c: c.change_state(initial_price=replace(c.state.initial_price, pixels_per_unit=0)),
+        lambda c: c.change_state(initial_price=c.state.initial_price._replace(pixels_per_unit=0)),
         400,
         "invalid initial price in state",
     ),
@@ -252,7 +252,7 @@ STATE_CASES: dict[str, tuple[Break, int, str]] = {
     "orchestrator": (lambda c: setattr(c.offer, "address", b"\x02"), 400, "orchestratorAddress mismatch"),
     "price above initial": (
         lambda c: (
-            c.change_state(initial_price=replace(c.state.initial_price, price_per_unit=100)),
+            c.change_state(initial_price=c.state.initial_price._replace(price_per_unit=100)),
             setattr(c.offer.price_info, "pricePerUnit", 150),
         ),
         481,
@@ -337,7 +337,7 @@ def test_the_lowest_ceiling_decides_and_is_named(
 ) -> None:
     call = Call(bench=Bench(limits=SignerLimits(max_price_per_unit=Fraction(configured))))
     call.offer = info(price=price)
-    call.change_state(initial_price=replace(call.state.initial_price, price_per_unit=2), type="fixed")
+    call.change_state(initial_price=call.state.initial_price._replace(price_per_unit=2), type="fixed")
     call.fields.update(type="fixed", maxPrice=wei(requested, "fixed"))
     answer = call.post()
     assert answer.status == (481 if source else 200), answer
