@@ -79,10 +79,11 @@ class Round(NamedTuple):
 
 
 class FeedAnswer(NamedTuple):
-    """`scaled` is the price times 10^FEED_DECIMALS, above 0."""
+    """`scaled` is the price times 10^FEED_DECIMALS, above 0. `reference` names pair and round."""
 
     scaled: int
     updated_at_unix_s: int
+    reference: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def read_feed(feed: Feed, results: Sequence[bytes], now_unix_s: int) -> FeedAnsw
         raise NoPrice(f"{name} was updated in the future")
     if age_s > feed.age_max_s:
         raise NoPrice(f"{name} was updated {age_s} s ago; at most {feed.age_max_s} s are allowed")
-    return FeedAnswer(round_.answer, round_.updated_at_unix_s)
+    return FeedAnswer(round_.answer, round_.updated_at_unix_s, f"{feed.pair.replace(' ', '')}:{round_.id}")
 
 
 def cross_rate(eth_usd_scaled: int, other_usd_scaled: int) -> Decimal:
@@ -183,12 +184,20 @@ def cross_rate(eth_usd_scaled: int, other_usd_scaled: int) -> Decimal:
 def _price(currency: str, eth_usd: FeedAnswer, other: FeedAnswer | None, now_unix_s: int) -> EthPrice:
     """Observed when the older of its parts was. Raises NoPrice for a value that no price can have."""
     if other is None:
-        value, observed_at_unix_s = Decimal(f"{eth_usd.scaled}e-{FEED_DECIMALS}"), eth_usd.updated_at_unix_s
+        answers = [eth_usd]
+        value = Decimal(f"{eth_usd.scaled}e-{FEED_DECIMALS}")
     else:
+        answers = [eth_usd, other]
         value = cross_rate(eth_usd.scaled, other.scaled)
-        observed_at_unix_s = min(eth_usd.updated_at_unix_s, other.updated_at_unix_s)
     try:
-        return EthPrice(currency, value, SOURCE, _instant(observed_at_unix_s), confirmed_at=_instant(now_unix_s))
+        return EthPrice(
+            currency,
+            value,
+            SOURCE,
+            _instant(min(answer.updated_at_unix_s for answer in answers)),
+            confirmed_at=_instant(now_unix_s),
+            reference=" ".join(answer.reference for answer in answers),
+        )
     except ValueError as reason:
         raise NoPrice(str(reason)) from None
 

@@ -27,7 +27,7 @@ class EthPrice:
 
     A feed that moves only with the market says the same for a while: `confirmed_at` is when it last did, and the age
     counts from there. `ages` is False for what the operator declared: it holds until it is declared otherwise, or until
-    `until`.
+    `until`. `reference` is what the source knows it by, such as the rounds of feeds: "ETH/USD:18446744073709562301".
     """
 
     currency: str
@@ -37,6 +37,7 @@ class EthPrice:
     ages: bool = True
     confirmed_at: datetime | None = None
     until: datetime | None = None
+    reference: str = ""
 
     def __post_init__(self) -> None:
         exponent = self.value.as_tuple().exponent
@@ -48,6 +49,11 @@ class EthPrice:
             )
         if self.observed_at.tzinfo is None:
             raise ValueError("a price needs a time with a time zone")
+
+    @property
+    def cited(self) -> str:
+        """The source with its reference: what a charge keeps of it, so that the price can be looked up again."""
+        return f"{self.source} {self.reference}" if self.reference else self.source
 
     def age(self, now: datetime) -> timedelta:
         """Since the source last said so."""

@@ -270,7 +270,7 @@ class Approving:
             fee_wei=step.fee_wei,
             charge=quote.use.charge,
             price=price.value,
-            price_source=price.source,
+            price_source=price.cited,
             price_observed_at=price.observed_at,
             markup_bps=caller.markup_bps,
             minimum_charge=caller.minimum_charge,

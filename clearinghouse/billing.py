@@ -1,11 +1,12 @@
-"""How a gateway is billed, and what it owes: terms, period, the next change, what holds it back, open invoices.
+"""How a gateway is billed, and what it owes: terms, period, the next change, what holds it back, open invoices, and
+what follows where they are not paid.
 
 Reads only; the terms are made one floor above, in settlement/customers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from clearinghouse.dunning_steps import Policy
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.accounts import standing
@@ -31,10 +33,11 @@ DEFAULT_TERMS: Final[Mapping[Any, Any]] = {
 }  # fmt: skip
 
 
-async def billing_document(connection: AsyncConnection, gateway_id: UUID) -> Document:
-    """What GET /v1/billing answers. NotFound without such a gateway."""
+async def billing_document(connection: AsyncConnection, gateway_id: UUID, policy: Policy) -> Document:
+    """What GET /v1/billing answers. `policy`: of dunning, as the worker has it. NotFound without such a gateway."""
     now = await standing(connection, gateway_id)
     terms = (await connection.execute(text(_TERMS), {"gateway_id": gateway_id})).mappings().all()
+    unpaid = (await connection.execute(text(_OPEN), {"gateway_id": gateway_id})).all()
     begun, to_come = [each for each in terms if each["has_begun"]], [each for each in terms if not each["has_begun"]]
     return {
         "gateway_id": show("gw", gateway_id),
@@ -46,7 +49,8 @@ async def billing_document(connection: AsyncConnection, gateway_id: UUID) -> Doc
         "period": await _period(connection, gateway_id),
         "next_change": terms_document(to_come[0]) if to_come else None,
         **await _hold(connection, gateway_id),
-        "open_invoices": await _open_invoices(connection, gateway_id),
+        "open_invoices": [_open_invoice(row, policy) for row in unpaid],
+        "dunning": _dunning(unpaid, policy),
     }
 
 
@@ -100,18 +104,27 @@ async def _hold(connection: AsyncConnection, gateway_id: UUID) -> Document:
     return {"hold": row.billing_hold, "hold_reason": row.billing_hold_reason}
 
 
-async def _open_invoices(connection: AsyncConnection, gateway_id: UUID) -> list[Document]:
-    rows = await connection.execute(text(_OPEN), {"gateway_id": gateway_id})
-    return [
-        {
-            "number": row.number,
-            "currency": row.currency,
-            "amount_due": show_amount(Decimal(row.remaining_minor).scaleb(-row.decimals)),
-            "due_at": rfc3339(row.due_at),
-            "hosted_url": row.hosted_url,
-        }
-        for row in rows
-    ]
+def _open_invoice(row: Any, policy: Policy) -> Document:
+    return {
+        "number": row.number,
+        "currency": row.currency,
+        "amount_due": show_amount(Decimal(row.remaining_minor).scaleb(-row.decimals)),
+        "due_at": rfc3339(row.due_at),
+        "hosted_url": row.hosted_url,
+        "reminded_at": [rfc3339(at) for at in row.reminded_at],
+        "next_reminder_at": _instant(policy.next_reminder_at(row.due_at, row.now)),
+    }
+
+
+def _dunning(unpaid: Sequence[Any], policy: Policy) -> Document:
+    """By the invoice that is due first, as dunning goes by it: of `unpaid`, which are in that order."""
+    if not unpaid:
+        return {"number": None, "new_sessions_stop_at": None, "signing_stops_at": None}
+    return {
+        "number": unpaid[0].number,
+        "new_sessions_stop_at": rfc3339(policy.new_sessions_stop_at(unpaid[0].due_at)),
+        "signing_stops_at": rfc3339(policy.signing_stops_at(unpaid[0].due_at)),
+    }
 
 
 def _amount(amount: Decimal | None) -> str | None:
@@ -127,7 +140,11 @@ _TERMS: Final = """
 """
 _OPEN: Final = """
     SELECT coalesce(number, replace(id::text, '-', '')) AS number, currency, remaining_minor, decimals, due_at,
-           hosted_url
+           hosted_url, now() AS now,
+           ARRAY(SELECT notice.created_at FROM notice
+                  WHERE notice.gateway_id = :gateway_id AND notice.type = 'invoice.reminder'
+                    AND notice.data ->> 'invoice_id' = 'inv_' || replace(invoice.id::text, '-', '')
+                  ORDER BY notice.number) AS reminded_at
       FROM invoice
      WHERE gateway_id = :gateway_id AND state IN ('finalized', 'open', 'uncollectible') AND remaining_minor > 0
      ORDER BY due_at, id

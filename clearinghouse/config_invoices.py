@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from clearinghouse.config_payments import chosen_methods
 from clearinghouse.config_section import Section
-from clearinghouse.config_values import Whole
+from clearinghouse.config_values import COMMA_LIST, Whole
+
+#: `automatic` leaves it to Stripe's dashboard; the others are Stripe's names, but for its `customer_balance`.
+InvoiceMethod = Literal["automatic", "card", "link", "us_bank_account", "sepa_debit", "bacs_debit", "bank_transfer"]
 
 
 class InvoiceSettings(Section):
@@ -20,6 +24,12 @@ class InvoiceSettings(Section):
     )
     footer: Annotated[str, Field(max_length=5000)] = Field(
         default="", description="What stands at the bottom of every invoice, such as the issuer's registration."
+    )
+    payment_methods: Annotated[tuple[InvoiceMethod, ...], COMMA_LIST, AfterValidator(chosen_methods)] = Field(
+        default=("card", "bank_transfer"),
+        description="By what an invoice that is sent can be paid, each where it fits the currency (bank_transfer where "
+        "payments.transfer_currencies has it); or automatic alone: what Stripe's dashboard has switched on. What is "
+        "named here has to be switched on there, too, or Stripe refuses the invoice.",
     )
     in_flight_count: Annotated[Whole, Field(ge=1, le=64)] = Field(
         default=32,

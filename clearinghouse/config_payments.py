@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -11,6 +11,8 @@ from clearinghouse.config_values import COMMA_LIST, Whole, http_url
 
 #: Stripe's names of what its page may take; `automatic` leaves that to Stripe's dashboard.
 PageMethod = Literal["automatic", "card", "link", "us_bank_account", "sepa_debit", "bacs_debit"]
+TransferCurrency = Literal["EUR", "GBP", "JPY", "MXN", "USD"]
+_Method = TypeVar("_Method", bound=str)
 
 
 def _return_url(text: str) -> str:
@@ -20,7 +22,8 @@ def _return_url(text: str) -> str:
     return text
 
 
-def _page_methods(methods: tuple[PageMethod, ...]) -> tuple[PageMethod, ...]:
+def chosen_methods(methods: tuple[_Method, ...]) -> tuple[_Method, ...]:
+    """Raises ValueError where they cannot be meant."""
     if not methods:
         raise ValueError("at least one is needed, or automatic")
     if "automatic" in methods and len(methods) > 1:
@@ -43,13 +46,18 @@ class PaymentSettings(Section):
     product_name: Annotated[str, Field(min_length=1, max_length=100)] = Field(
         default="Livepeer clearinghouse credit", description="What is bought, on Stripe's pages and receipts."
     )
-    checkout_methods: Annotated[tuple[PageMethod, ...], COMMA_LIST, AfterValidator(_page_methods)] = Field(
+    checkout_methods: Annotated[tuple[PageMethod, ...], COMMA_LIST, AfterValidator(chosen_methods)] = Field(
         default=("card",),
         description="What Stripe's page takes, each where it fits the account's currency (us_bank_account USD, "
         "sepa_debit EUR, bacs_debit GBP); or automatic alone: what Stripe's dashboard has switched on.",
     )
     eu_bank_country: Literal["BE", "DE", "ES", "FR", "IE", "NL"] = Field(
         default="DE", description="Where the account is whose IBAN gateways are shown for transfers in euro."
+    )
+    transfer_currencies: Annotated[tuple[TransferCurrency, ...], COMMA_LIST] = Field(
+        default=("EUR", "GBP", "JPY", "MXN", "USD"),
+        description="In which currencies the account at Stripe takes bank transfers, for top-ups and for invoices: "
+        "that follows from its country.",
     )
     transfer_days: Annotated[Whole, Field(ge=1, le=180)] = Field(
         default=30, description="How long a bank transfer that was announced is waited for."

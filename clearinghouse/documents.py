@@ -157,6 +157,7 @@ def price_document(price: EthPrice) -> Document:
         "currency": price.currency,
         "price": show_amount(price.value),
         "source": price.source,
+        "reference": price.reference,
         "observed_at": rfc3339(price.observed_at),
         "age_s": int(price.age(datetime.now(UTC)).total_seconds()) if price.ages else None,
         "until": rfc3339(price.until) if price.until is not None else None,
@@ -180,7 +181,8 @@ def prices_document(watch: PriceWatch, settings: PriceSettings) -> Document:
     items = []
     for currency, price in watch.known().items():
         override, comparison = overrides.get(currency), watch.comparison(currency)
-        told = {"currency": currency, **dict.fromkeys(("price", "source", "observed_at", "age_s", "until"))}
+        unknown = dict.fromkeys(("price", "source", "reference", "observed_at", "age_s", "until"))
+        told = {"currency": currency, **unknown}
         items.append(
             {
                 **(told if isinstance(price, str) else price_document(price)),

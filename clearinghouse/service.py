@@ -370,6 +370,7 @@ def _http_api(
         read_timeout_s=read_timeout_s,
         cover=cover,
         notices=settings.notices,
+        dunning=settings.dunning,
         above=routes,
     )
     return HttpApi(

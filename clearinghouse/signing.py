@@ -448,7 +448,7 @@ def _issuance(
         fee_wei=signed.fee_wei,
         charge=priced.charge,
         price=price.value,
-        price_source=price.source,
+        price_source=price.cited,
         price_observed_at=price.observed_at,
         markup_bps=caller.markup_bps,
         minimum_charge=caller.minimum_charge,

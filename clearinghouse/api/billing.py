@@ -56,6 +56,16 @@ class OpenInvoiceAnswer(Answer):
     amount_due: str = Field(description="What is left to pay, with tax.", examples=["12.50"])
     due_at: str
     hosted_url: str | None = Field(description="Where it can be paid.")
+    reminded_at: list[str] = Field(description="When the gateway was reminded of it, by notices.")
+    next_reminder_at: str | None = Field(description="When it will be, if it is not paid; null after the last.")
+
+
+class DunningAnswer(Answer):
+    """What follows if nothing is paid, by the open invoice that is due first; null where none is open."""
+
+    number: str | None = Field(description="That invoice. Once it is paid, the next one decides.")
+    new_sessions_stop_at: str | None = Field(description="From then on no new session is signed for.")
+    signing_stops_at: str | None = Field(description="From then on nothing is signed.")
 
 
 class BillingAnswer(Answer):
@@ -72,10 +82,11 @@ class BillingAnswer(Answer):
     hold: Literal["none", "new_sessions", "signing"] = Field(description="What is not signed: `billing_hold`.")
     hold_reason: str = Field(description="Why; empty otherwise.")
     open_invoices: list[OpenInvoiceAnswer] = Field(description="By when they are due.")
+    dunning: DunningAnswer
 
 
 @router.get("/billing", response_model=BillingAnswer, **described(None))
 async def read_billing(caller: Authenticated, wired: Wired) -> dict[str, Any]:
     """How the calling gateway is billed: way, terms, period, what changes next; what it owes, and what is held back."""
     async with wired.engine.connect() as connection:
-        return await billing_document(connection, caller.gateway_id)
+        return await billing_document(connection, caller.gateway_id, wired.dunning)

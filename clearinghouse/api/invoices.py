@@ -54,7 +54,7 @@ class InvoiceLineAnswer(Answer):
     description: str
     amount: str
     exact: str
-    facts: dict[str, str] = Field(description="Of usage: app, pipeline, model, calls, tickets, ev_wei, charge, …")
+    facts: dict[str, str] = Field(description="Of usage: app, pipeline, model, calls, ev_wei, charge, average_rate, …")
 
 
 class InvoiceInFull(InvoiceAnswer):

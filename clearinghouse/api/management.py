@@ -53,7 +53,9 @@ from clearinghouse.api.problems import MethodNotAllowed, problem
 from clearinghouse.api.wiring import Routes, Wiring
 from clearinghouse.asgi import Scope
 from clearinghouse.config_alerts import NoticeSettings
+from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.coverage.early import EarlyGate
+from clearinghouse.dunning_steps import policy_of
 from clearinghouse.errors import DatabaseUnavailable, InvalidRequest, NotFound, Refusal
 from clearinghouse.identity.authenticate import Authenticator
 from clearinghouse.metrics import Metrics, Route
@@ -82,6 +84,7 @@ def management_app(
     read_timeout_s: float = READ_TIMEOUT_S,
     cover: EarlyGate | None = None,
     notices: NoticeSettings | None = None,
+    dunning: DunningSettings | None = None,
     above: Sequence[Routes] = (),
 ) -> FastAPI:
     """The application; it connects to nothing until it is asked. `engine` is for reads, `admin_engine` for changes.
@@ -104,6 +107,7 @@ def management_app(
         read_timeout_s=read_timeout_s,
         cover=cover,
         notices=notices or NoticeSettings(),
+        dunning=policy_of(dunning or DunningSettings()),
     )
     app.include_router(account.router)
     app.include_router(usage.router)

@@ -85,6 +85,10 @@ class PriceAnswer(Answer):
     currency: str = Field(examples=["USD"])
     price: str = Field(description="`currency` per ETH, before the gateway's markup.", examples=["3123.45"])
     source: str = Field(description="declared, chainlink, or override: set by an operator, for a time.")
+    reference: str = Field(
+        description="What the source knows it by: pair and round of each feed, or empty.",
+        examples=["ETH/USD:18446744073709562301"],
+    )
     observed_at: str = Field(description="When the source had this price.")
     age_s: int | None = Field(description="Since the source last said so; null for a price that does not age.")
     until: str | None = Field(description="When an operator's price ends; null for others.")
@@ -102,7 +106,10 @@ class IssuanceAnswer(Answer):
     charge: str
     currency: str
     price: str = Field(description="`currency` per ETH at the time of the charge.")
-    price_source: str
+    price_source: str = Field(
+        description="Where the price is from, with what it is known by there: pair and round of each feed.",
+        examples=["chainlink ETH/USD:18446744073709562301"],
+    )
     price_observed_at: str
     markup_bps: int = Field(description="0 where a rate card set the price.")
     balance_after: str

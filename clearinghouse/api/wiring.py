@@ -14,7 +14,9 @@ from chain.rates import PriceSource
 from clearinghouse.api.heads import read_head
 from clearinghouse.asgi import Scope
 from clearinghouse.config_alerts import NoticeSettings
+from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.coverage.early import EarlyGate
+from clearinghouse.dunning_steps import Policy, policy_of
 from clearinghouse.errors import Unauthenticated
 from clearinghouse.identity.authenticate import Authenticator, Caller, bearer
 from clearinghouse.metrics import Metrics
@@ -44,6 +46,8 @@ class Wiring:
     cover: EarlyGate | None = None
     #: From which amounts on a balance is low.
     notices: NoticeSettings = field(default_factory=NoticeSettings)
+    #: When a gateway that does not pay is reminded and held back, as the worker does it.
+    dunning: Policy = field(default_factory=lambda: policy_of(DunningSettings()))
 
 
 class Routes(NamedTuple):

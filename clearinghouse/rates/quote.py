@@ -129,7 +129,7 @@ class Quote(NamedTuple):
             "rated": show_amount(self.rated),
             "ev_wei": str(self.costs.ev_wei),
             "eth_price": show_amount(eth.value),
-            "eth_price_source": eth.source,
+            "eth_price_source": eth.cited,
             "cost": show_amount(self.cost),
             "floor": self.floor.value,
             "by_floor": show_amount(self.by_floor),

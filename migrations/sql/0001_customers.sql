@@ -14,7 +14,9 @@ CREATE TABLE customer (
     is_taxed            boolean NOT NULL DEFAULT false,  -- by Stripe Tax
     locale              text NOT NULL DEFAULT 'en' CHECK (locale ~ '^[a-z]{2,3}(-[A-Z0-9]{2,3})?$'),
     po_number           text NOT NULL DEFAULT '' CHECK (length(po_number) <= 128),
-    collection          text NOT NULL DEFAULT 'send_invoice' CHECK (collection IN ('charge_automatically', 'send_invoice')),
+    collection          text NOT NULL DEFAULT 'send_invoice'  -- manual: Stripe asks for nothing
+                        CHECK (collection IN ('charge_automatically', 'send_invoice', 'manual')),
+    manual_until        timestamptz,            -- what was owed by then was asked for without Stripe; NULL: never was
     net_days            integer NOT NULL DEFAULT 14 CHECK (net_days BETWEEN 0 AND 365),  -- until an invoice is due
     version             bigint NOT NULL DEFAULT 1,  -- counts the changes
     stripe_customer_id  text UNIQUE,
@@ -36,6 +38,9 @@ BEGIN
         NEW.version := OLD.version + 1;
         NEW.stripe_refusal := NULL;
         NEW.changed_at := now();
+    END IF;
+    IF OLD.collection = 'manual' AND NEW.collection <> 'manual' THEN
+        NEW.manual_until := clock_timestamp();
     END IF;
     RETURN NEW;
 END $$;

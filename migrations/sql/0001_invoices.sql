@@ -3,7 +3,7 @@
 --   planned ──▶ drafted ──▶ itemized ──▶ agreed ──▶ finalized ──▶ open ──▶ paid
 --      │           │            │           │           │           ├──▶ uncollectible ──▶ paid, void
 --      └───────────┴────────────┴───────────┴───────────┴───────────┴──▶ void
---   carried, nothing_due        there is nothing to ask for: such a row is born so, and stays so
+--   carried, nothing_due        there is nothing to ask for, or it is asked for without Stripe: such a row is born so, and stays so
 --
 -- The row comes first, and is unique: whatever happens afterwards, and however often, there is one invoice. What is on it
 -- is decided once, with the row, and never changes; states go forward only.
@@ -22,12 +22,14 @@ CREATE TABLE invoice (
     exact               monetary NOT NULL,      -- what is owed, to the last digit; below 0 it is credit
     total_minor         bigint NOT NULL CHECK (total_minor >= 0),  -- what is asked for, without tax
     -- How it is asked for: fixed with the row, so that a call to Stripe that is made again is the same call.
-    collection          text NOT NULL DEFAULT 'send_invoice' CHECK (collection IN ('charge_automatically', 'send_invoice')),
+    collection          text NOT NULL DEFAULT 'send_invoice'
+                        CHECK (collection IN ('charge_automatically', 'send_invoice', 'manual')),
     net_days            integer NOT NULL DEFAULT 0,
     is_taxed            boolean NOT NULL DEFAULT false,
     po_number           text NOT NULL DEFAULT '',
     memo                text NOT NULL DEFAULT '',
     footer              text NOT NULL DEFAULT '',
+    payment_settings    jsonb,                  -- by what it can be paid, as Stripe is asked; NULL: Stripe chooses
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- How far it has got.
     state               text NOT NULL CHECK (state IN ('planned', 'drafted', 'itemized', 'agreed', 'finalized', 'open',
@@ -36,8 +38,9 @@ CREATE TABLE invoice (
     claimed_until       timestamptz,            -- somebody walks it until then
     claims_count        integer NOT NULL DEFAULT 0,  -- after the first, it is looked up at Stripe before it is made there
     keys_spent_count    integer NOT NULL DEFAULT 0,  -- idempotency keys under which Stripe keeps a failure
-    pay_attempts_count  integer NOT NULL DEFAULT 0,
-    pay_next_at         timestamptz,            -- when a card is tried (again); NULL: not by us
+    stripe_method_id    text,                   -- the saved card that was charged last: noted before Stripe is asked
+    pay_attempts_count  integer NOT NULL DEFAULT 0,  -- with that card
+    pay_next_at         timestamptz,            -- when it is tried (again); NULL: not before another one is saved
     problem             text CHECK (length(problem) <= 1000),  -- why it does not go on; NULL: nothing is wrong
     problem_at          timestamptz,
     -- As Stripe has it. Amounts are gross, in minor units, as last seen.
@@ -68,7 +71,9 @@ CREATE TABLE invoice (
     CHECK (state NOT IN ('finalized', 'open', 'paid', 'uncollectible')
            OR finalized_at IS NOT NULL AND due_at IS NOT NULL AND remaining_minor IS NOT NULL),
     CHECK ((ended_at IS NOT NULL) = (state IN ('paid', 'void'))),
-    CHECK ((problem IS NULL) = (problem_at IS NULL))
+    CHECK ((problem IS NULL) = (problem_at IS NULL)),
+    -- Who is asked without Stripe is not asked by it, too.
+    CHECK (collection <> 'manual' OR state IN ('carried', 'nothing_due'))
 );
 -- Void before issuing again: of a period no two are asked for.
 CREATE UNIQUE INDEX invoice_one ON invoice (gateway_id, kind, begins_at) WHERE state <> 'void' AND replaced_at IS NULL;
@@ -115,9 +120,10 @@ CREATE INDEX invoice_event_invoice ON invoice_event (invoice_id, id);
 
 CREATE FUNCTION invoice_moves_forward() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    progress CONSTANT text[] := '{state,state_at,claimed_until,claims_count,keys_spent_count,pay_attempts_count,pay_next_at,
-        problem,problem_at,stripe_customer_id,stripe_invoice_id,number,hosted_url,pdf_url,seen_at,tax_minor,remaining_minor,
-        overpaid_minor,off_stripe_minor,finalized_at,sent_at,due_at,ended_at,booked_minor,credited_minor,replaced_at}';
+    progress CONSTANT text[] := '{state,state_at,claimed_until,claims_count,keys_spent_count,stripe_method_id,pay_attempts_count,
+        pay_next_at,problem,problem_at,stripe_customer_id,stripe_invoice_id,number,hosted_url,pdf_url,seen_at,tax_minor,
+        remaining_minor,overpaid_minor,off_stripe_minor,finalized_at,sent_at,due_at,ended_at,booked_minor,credited_minor,
+        replaced_at}';
     steps CONSTANT text[] := '{planned,drafted,itemized,agreed,finalized,open,uncollectible,paid}';
 BEGIN
     IF to_jsonb(OLD) - progress <> to_jsonb(NEW) - progress

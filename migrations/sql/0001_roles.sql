@@ -101,9 +101,10 @@ GRANT EXECUTE ON FUNCTION period_entries TO clearinghouse_serve, clearinghouse_w
 
 -- Invoices: made and walked by the worker; what is on one is never changed, and its states go forward only.
 GRANT INSERT ON invoice, invoice_line, invoice_entry TO clearinghouse_work;
-GRANT UPDATE (state, seen_at, claimed_until, claims_count, keys_spent_count, pay_attempts_count, pay_next_at, problem, problem_at,
-              stripe_customer_id, stripe_invoice_id, number, hosted_url, pdf_url, tax_minor, remaining_minor, overpaid_minor,
-              off_stripe_minor, finalized_at, sent_at, due_at, ended_at, booked_minor, credited_minor, replaced_at) ON invoice TO clearinghouse_work;
+GRANT UPDATE (state, seen_at, claimed_until, claims_count, keys_spent_count, stripe_method_id, pay_attempts_count, pay_next_at,
+              problem, problem_at, stripe_customer_id, stripe_invoice_id, number, hosted_url, pdf_url, tax_minor,
+              remaining_minor, overpaid_minor, off_stripe_minor, finalized_at, sent_at, due_at, ended_at, booked_minor,
+              credited_minor, replaced_at) ON invoice TO clearinghouse_work;
 GRANT INSERT ON credit_note TO clearinghouse_work;
 GRANT UPDATE (state, keys_spent_count, problem, stripe_note_id, number, ended_at) ON credit_note TO clearinghouse_work;
 GRANT INSERT ON rerating, rerated_call, rerated_line, entry_of_period TO clearinghouse_work;

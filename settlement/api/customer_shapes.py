@@ -27,7 +27,9 @@ class CustomerDetails(Body):
     locale: Text | None = Field(default=None, description="Language of invoices.", examples=["pt-BR"])
     po_number: Text | None = Field(default=None, description="Purchase order, printed on invoices.")
     collection: Text | None = Field(
-        default=None, description="send_invoice or charge_automatically.", examples=["send_invoice"]
+        default=None,
+        description="send_invoice, charge_automatically, or manual: without Stripe.",
+        examples=["send_invoice"],
     )
     net_days: Whole | None = Field(default=None, description="From an invoice until it is due.", examples=[14])
 

@@ -13,7 +13,7 @@ from clearinghouse.api.admin import ACTOR, GatewayRef
 from clearinghouse.api.billing import BillingAnswer
 from clearinghouse.api.bodies import json_body
 from clearinghouse.api.described import described
-from clearinghouse.api.wiring import Books, Routes, require_admin
+from clearinghouse.api.wiring import Books, Routes, Wired, require_admin
 from clearinghouse.billing import billing_document
 from clearinghouse.identity import gateways
 from settlement.api.customer_shapes import (
@@ -66,11 +66,11 @@ async def set_customer(
 
 
 @router.get("/gateways/{gateway}/billing", **described(None, 400, 404))
-async def show_billing(gateway: GatewayRef, books: Books) -> BillingAnswer:
+async def show_billing(gateway: GatewayRef, books: Books, wired: Wired) -> BillingAnswer:
     """What the gateway reads at GET /v1/billing: terms, what it owes, and what that holds back."""
     async with books.connect() as connection:
         found = await gateways.find(connection, gateway)
-        return BillingAnswer.model_validate(await billing_document(connection, found.id))
+        return BillingAnswer.model_validate(await billing_document(connection, found.id, wired.dunning))
 
 
 @router.get("/gateways/{gateway}/terms", **described(None, 400, 404))

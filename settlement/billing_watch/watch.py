@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from clearinghouse.background import Repeated
 from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.database.connect import DATABASE_FAILED, WORK_ROLE, async_engine, in_role
+from clearinghouse.dunning_steps import Policy, policy_of
 from settlement.billing_watch.figures import FIGURES, Figure, Rows, read
 from settlement.billing_watch.metrics import BillingMetrics
-from settlement.dunning.open_invoices import policy_of
-from settlement.dunning.stages import Policy
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearinghouse.cli.context import DataDir, actor, in_transaction, settings_of
+from clearinghouse.cli.context import ConfigFile, DataDir, actor, in_transaction, settings_of
 from clearinghouse.cli.gateways import GatewayName
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from settlement.cli import customer_terms
@@ -53,7 +53,8 @@ def set_customer(
     locale: Annotated[str | None, typer.Option(metavar="CODE", help="Language of invoices: en, de, pt-BR.")] = None,
     po_number: Annotated[str | None, typer.Option(metavar="TEXT", help="Purchase order, printed on invoices.")] = None,
     collection: Annotated[
-        str | None, typer.Option(metavar="HOW", help="Of invoices: send_invoice or charge_automatically.")
+        str | None,
+        typer.Option(metavar="HOW", help="Of invoices: send_invoice, charge_automatically, or manual: without Stripe."),
     ] = None,
     net_days: Annotated[int | None, typer.Option(metavar="DAYS", help="From an invoice until it is due.")] = None,
     data_dir: DataDir = None,
@@ -67,6 +68,7 @@ def set_customer(
     Examples:
       clearinghouse customers set acme --name "Acme GmbH" --email billing@acme.example --country DE
       clearinghouse customers set acme --collection charge_automatically --po-number ""
+      clearinghouse customers set acme --collection manual
     """
     given = {
         "name": name, "email": email, "line1": line1, "line2": line2, "city": city, "postal_code": postal_code,
@@ -86,7 +88,7 @@ def remove_tax_id(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJso
 
 
 @app.command()
-def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def show(gateway: GatewayName, *, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show who pays for a gateway, whether Stripe has been told, how it is billed and what it owes.
 
     Example: clearinghouse customers show acme
@@ -94,6 +96,7 @@ def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False
 
     async def work(connection: AsyncConnection) -> dict[str, Any]:
         from clearinghouse.billing import billing_document
+        from clearinghouse.dunning_steps import policy_of
         from clearinghouse.identity import gateways
         from settlement.customers.documents import customer_document
         from settlement.customers.store import NoCustomer, find_customer
@@ -103,9 +106,11 @@ def show(gateway: GatewayName, data_dir: DataDir = None, as_json: AsJson = False
             customer = customer_document(await find_customer(connection, found.id))
         except NoCustomer:
             customer = None
-        return {"customer": customer, "billing": await billing_document(connection, found.id)}
+        billing = await billing_document(connection, found.id, policy_of(settings.dunning))
+        return {"customer": customer, "billing": billing}
 
-    document = in_transaction(settings_of(data_dir), work)
+    settings = settings_of(data_dir, config=config)
+    document = in_transaction(settings, work)
     if as_json:
         print_json(document)
         return
@@ -179,7 +184,13 @@ def _print_billing(billing: dict[str, Any]) -> None:
         ("hold", f"{billing['hold']} {billing['hold_reason']}"),
     ]
     for invoice in billing["open_invoices"]:
-        details.append((f"owes {invoice['number']}", f"{invoice['amount_due']} {currency}, due {invoice['due_at']}"))
+        reminded = f", reminded {', '.join(invoice['reminded_at'])}" if invoice["reminded_at"] else ""
+        what = f"{invoice['amount_due']} {currency}, due {invoice['due_at']}{reminded}"
+        details.append((f"owes {invoice['number']}", what))
+    if (dunning := billing["dunning"])["number"] is not None:
+        unless = f"unless {dunning['number']} is paid"
+        details.append(("no new sessions", f"from {dunning['new_sessions_stop_at']}, {unless}"))
+        details.append(("nothing signed", f"from {dunning['signing_stops_at']}, {unless}"))
     print_details(details)
 
 

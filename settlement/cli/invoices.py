@@ -73,16 +73,17 @@ def run(
     settings = settings_with_stripe(data_dir, config=config)
 
     async def work(engine: AsyncEngine) -> tuple[Planned, Walked | None]:
+        from settlement.invoices.on_every import OnEvery
         from settlement.invoices.run import plan_due
 
         choice = await _choice(engine, period, gateway)
-        footer = settings.invoices.footer
+        ours = OnEvery.by(settings)
         if dry_run:
             with _planning() as looked:
-                return await plan_due(engine, choice, footer=footer, only_try=True, looked=looked), None
+                return await plan_due(engine, choice, on_every=ours, only_try=True, looked=looked), None
         async with walker(settings, engine) as walking:
             with _planning() as looked:
-                planned = await plan_due(engine, choice, footer=footer, looked=looked)
+                planned = await plan_due(engine, choice, on_every=ours, looked=looked)
             return planned, await _walked(settings, walking, choice)
 
     planned, walked = as_worker(settings, work)
@@ -186,14 +187,16 @@ def preview(
         from clearinghouse.database.connect import database_now
         from clearinghouse.identity.gateways import find
         from settlement.currencies import account_currency
+        from settlement.customers.store import is_manual
         from settlement.invoices.documents import owed_document
         from settlement.invoices.preview import preview as look
 
         async with engine.connect() as connection:
             found = await find(connection, gateway)
             period, owed = await look(connection, found.id, await database_now(connection))
+            by_stripe = not await is_manual(connection, found.id)
         document = owed_document(owed, period.currency, account_currency(period.currency).decimals)
-        return {"gateway": found.name, "period": period.id, "way": period.way, **document}
+        return {"gateway": found.name, "period": period.id, "way": period.way, "by_stripe": by_stripe, **document}
 
     document = with_engine(settings_of(data_dir), work)
     if as_json:
@@ -228,13 +231,14 @@ def void(
     settings, wanted = settings_with_stripe(data_dir, config=config), invoice_id(id_)
 
     async def work(engine: AsyncEngine) -> list[Invoice]:
+        from settlement.invoices.on_every import OnEvery
         from settlement.invoices.void import reissue as issue_again
         from settlement.invoices.void import void as take_back
 
         async with walker(settings, engine) as walking:
             done = [await take_back(walking, wanted, reason=f"{actor()}: {reason}")]
             if reissue:
-                again = await issue_again(walking.desk, done[0], footer=settings.invoices.footer)
+                again = await issue_again(walking.desk, done[0], on_every=OnEvery.by(settings))
                 done.append(await walking.walk(again.id) or again)
             return done
 

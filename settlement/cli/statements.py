@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearinghouse.cli.context import ConfigFile, DataDir, in_transaction, settings_of, with_engine
+from clearinghouse.cli.context import BadConfiguration, ConfigFile, DataDir, in_transaction, settings_of, with_engine
 from clearinghouse.cli.gateways import GatewayName
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table, replacing
 from clearinghouse.errors import Conflict
@@ -99,9 +99,10 @@ def pdf(
     from settlement.statements.pdf import Typesetter
 
     settings = settings_of(data_dir, config=config)
+    pay_to = _pay_to(settings) if due else None
     statement = _final(settings, gateway, period, begin, end)
-    if due:
-        statement = _demanded(settings, gateway, statement)
+    if pay_to is not None:
+        statement = _demanded(settings, gateway, statement, pay_to)
     made = Typesetter(settings.statements.font_folders).pdf(statement)
     with replacing(output) as file:
         file.write(made.content)
@@ -157,13 +158,24 @@ def _account(settings: Settings, gateway: str, period: str | None, begin: str | 
     return with_engine(settings, work)
 
 
-def _demanded(settings: Settings, gateway: str, statement: Statement) -> Statement:
+def _pay_to(settings: Settings) -> tuple[str, ...]:
+    """BadConfiguration where there is nothing: who gets such an invoice could not pay it."""
+    pay_to = _lines(settings.statements.pay_to)
+    if not pay_to:
+        raise BadConfiguration(
+            "statements.pay_to is not set: an invoice has to say where it is paid, such as a bank and its IBAN"
+        )
+    return pay_to
+
+
+def _demanded(settings: Settings, gateway: str, statement: Statement, pay_to: tuple[str, ...]) -> Statement:
     from clearinghouse.identity import gateways
     from settlement.statements.demand import demanded
 
     async def work(connection: AsyncConnection) -> Statement:
         found = await gateways.find(connection, gateway)
-        return await demanded(connection, found.id, statement, pay_to=_lines(settings.statements.pay_to))
+        has_stripe = settings.stripe.api_key is not None
+        return await demanded(connection, found.id, statement, pay_to=pay_to, has_stripe=has_stripe)
 
     return in_transaction(settings, work)
 

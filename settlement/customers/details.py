@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from clearinghouse.errors import InvalidRequest
 from settlement.customers.vocabulary import LOCALES, TAX_ID_TYPES, countries
 
-Collection = Literal["charge_automatically", "send_invoice"]
+#: How what is owed is asked for: by Stripe, which charges a card or sends an invoice; or by us, without it.
+Collection = Literal["charge_automatically", "send_invoice", "manual"]
+MANUAL: Final = "manual"
 #: From what was typed to columns and their values. Raises InvalidRequest.
 _Reader = Callable[[object], dict[str, object]]
 
@@ -33,7 +35,8 @@ _SHOWN_CHARS: Final = 64
 class Customer:
     """Who pays for a gateway, in `currency`, its account's. `version` counts changes; Stripe has `stripe_version`.
 
-    `net_days`: from an invoice to when it is due. `is_taxed`: by Stripe Tax.
+    `net_days`: from an invoice to when it is due. `is_taxed`: by Stripe Tax. `manual_until`: when `collection` was last
+    changed from manual to another; what was owed by then is no further invoice of Stripe, but carried to its next one.
     """
 
     gateway_id: UUID
@@ -60,6 +63,7 @@ class Customer:
     stripe_attempts: int
     changed_at: datetime
     changed_by: str
+    manual_until: datetime | None
 
     @property
     def is_in_step(self) -> bool:
@@ -148,9 +152,9 @@ def _locale(value: object) -> dict[str, object]:
 
 
 def _collection(value: object) -> dict[str, object]:
-    if value not in {"charge_automatically", "send_invoice"}:
+    if value not in get_args(Collection):
         raise InvalidRequest(
-            f"an invoice is collected by charge_automatically or send_invoice, not {_shown(str(value))}"
+            f"an invoice is collected by charge_automatically, send_invoice or manual, not {_shown(str(value))}"
         )
     return {"collection": value}
 

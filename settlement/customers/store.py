@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from clearinghouse.errors import Conflict, InvalidRequest, NotFound
 from clearinghouse.ids import show
-from settlement.customers.details import Customer, parse_details, require_consistent
+from settlement.customers.details import MANUAL, Customer, parse_details, require_consistent
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,6 +37,13 @@ async def find_customer(connection: AsyncConnection, gateway_id: UUID) -> Custom
     if row is None:
         raise NoCustomer(f"there is no customer of gateway {show('gw', gateway_id)} yet")
     return Customer(**row)
+
+
+async def is_manual(connection: AsyncConnection, gateway_id: UUID) -> bool:
+    """Whether what the gateway owes is asked for without Stripe. Without a customer it is not."""
+    query = text("SELECT collection FROM customer WHERE gateway_id = :gateway_id")
+    collection = (await connection.execute(query, {"gateway_id": gateway_id})).scalar_one_or_none()
+    return bool(collection == MANUAL)
 
 
 async def list_customers(connection: AsyncConnection) -> list[Customer]:

@@ -8,9 +8,10 @@ import structlog
 from sqlalchemy import text
 
 from clearinghouse.config_dunning import DunningSettings
+from clearinghouse.dunning_steps import policy_of
 from clearinghouse.ids import show
 from settlement.customers.holds import Hold, set_billing_hold
-from settlement.dunning.open_invoices import open_invoices, policy_of
+from settlement.dunning.open_invoices import open_invoices
 from settlement.dunning.stages import Held, hold_for
 from settlement.schedule import Job, Tick
 

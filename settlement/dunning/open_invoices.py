@@ -10,16 +10,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from clearinghouse.config_dunning import DunningSettings
-from settlement.dunning.stages import OpenInvoice, Policy
+from settlement.dunning.stages import OpenInvoice
 
 #: Who has not been sent one that is finalized finds it in GET /v1/billing, and can pay it. What was given up as
 #: uncollectible is owed as before.
 OPEN_STATES: Final = ("finalized", "open", "uncollectible")
-
-
-def policy_of(settings: DunningSettings) -> Policy:
-    return Policy(settings.reminder_days, settings.new_sessions_days, settings.signing_days)
 
 
 async def open_invoices(connection: AsyncConnection) -> dict[UUID, list[OpenInvoice]]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from clearinghouse.dunning_steps import Policy
 from settlement.customers.holds import Hold
 
 
@@ -28,15 +29,6 @@ class OpenInvoice:
     url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """In days after an invoice was due; reminders may come before it, with a minus."""
-
-    reminder_days: tuple[int, ...]
-    new_sessions_days: int
-    signing_days: int
-
-
 class Held(NamedTuple):
     """`invoice` is the one that the hold is for: the longest overdue."""
 
@@ -46,14 +38,14 @@ class Held(NamedTuple):
 
 def reminder_day(invoice: OpenInvoice, now: datetime, policy: Policy) -> int | None:
     """The newest reminder whose day has come, by its day; None before the first."""
-    return max((day for day in policy.reminder_days if now >= invoice.due_at + timedelta(days=day)), default=None)
+    return policy.reminder_day(invoice.due_at, now)
 
 
 def hold_for(invoices: Iterable[OpenInvoice], now: datetime, policy: Policy) -> Held:
     """What all open invoices of a gateway together come to."""
     oldest = min(invoices, key=lambda invoice: (invoice.due_at, invoice.number), default=None)
-    if oldest is None or now < oldest.due_at + timedelta(days=policy.new_sessions_days):
+    if oldest is None or now < policy.new_sessions_stop_at(oldest.due_at):
         return Held(Hold.NONE, None)
-    if now < oldest.due_at + timedelta(days=policy.signing_days):
+    if now < policy.signing_stops_at(oldest.due_at):
         return Held(Hold.NEW_SESSIONS, oldest)
     return Held(Hold.SIGNING, oldest)

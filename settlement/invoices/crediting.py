@@ -14,7 +14,7 @@ from clearinghouse.errors import NotFound
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.transfers import check_reason
 from settlement.invoices.documents import amount_in
-from settlement.invoices.kept import way_without_invoices
+from settlement.invoices.kept import why_without_invoices
 from settlement.invoices.not_credited import (
     NoteRefused,
     NoteUnderWay,
@@ -174,10 +174,10 @@ async def _after_paid(
 async def _require_kept_is_used(desk: Desk, invoice: Invoice, ours: CreditNote) -> None:
     """Nobody is there to be told that what Stripe would keep pays nothing. Raises WayToBeSaid; the note stays begun."""
     async with desk.transaction() as connection:
-        if (way := await way_without_invoices(connection, invoice.gateway_id)) is None:
+        if (without := await why_without_invoices(connection, invoice.gateway_id)) is None:
             return
         why = (
-            f"{shown_id(invoice)} was paid before this was asked for, and the gateway's way is {way} by now: no later "
+            f"{shown_id(invoice)} was paid before this was asked for, and {without}: no later "
             "invoice would be paid with what Stripe would keep for it. Say how it gives back: "
             "`clearinghouse invoices credit` with the same reason and `--to`."
         )

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, Literal
 
@@ -94,6 +94,12 @@ def owed_for(books: Books, currency: Currency) -> Owed:
     carried = max(books.before, Decimal(0))
     lines = [*_usage(books.usage, currency), *_entries(books)]
     return _asked(lines, total=EXACT.subtract(books.owed, carried), carried=carried, currency=currency)
+
+
+def not_by_stripe(owed: Owed) -> Owed:
+    """What is asked for without Stripe: the books keep what is owed, and an invoice of Stripe that comes later, if one
+    does, asks for what is left of it."""
+    return replace(owed, state="carried", total_minor=0, lines=()) if owed.state == "planned" else owed
 
 
 def owed_in_advance(fee: Decimal, included: Decimal | None, currency: Currency) -> Owed:

@@ -21,7 +21,9 @@ from clearinghouse import ids
 from clearinghouse.errors import Refusal
 from clearinghouse.ledger.money import show_amount
 from settlement.currencies import account_currency, currency
-from settlement.invoices.owed import Books, Line, Owed, owed_for, owed_in_advance
+from settlement.customers.details import MANUAL, Collection
+from settlement.invoices.on_every import OnEvery
+from settlement.invoices.owed import Books, Line, Owed, not_by_stripe, owed_for, owed_in_advance
 from settlement.invoices.store import CHOSEN, Choice, Invoice, Kind, find
 from settlement.invoices.usage_lines import Usage
 
@@ -49,14 +51,15 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a gateway is asked; the footer is everybody's."""
+    """How a gateway is asked; the footer is everybody's. `payment_settings` as Stripe takes them; None: it chooses."""
 
-    collection: str = "send_invoice"
+    collection: Collection = "send_invoice"
     net_days: int = 0
     is_taxed: bool = False
     po_number: str = ""
     footer: str = ""
     memo: str = ""
+    payment_settings: dict[str, Any] | None = None
 
 
 async def all_due(connection: AsyncConnection, choice: Choice) -> list[Due]:
@@ -68,23 +71,23 @@ async def all_due(connection: AsyncConnection, choice: Choice) -> list[Due]:
     return sorted(due, key=lambda each: (each.gateway_name, each.begins_at, each.kind))
 
 
-async def plan(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
+async def plan(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
     """Our row for it. None where it has one by now, or must wait for an earlier one. Raises as `plan_usage` does.
 
     The caller's transaction has the gateway's turn: `its_turn`.
     """
     planner = plan_usage if due.kind == "usage" else plan_fee
-    return await planner(connection, due, footer=footer)
+    return await planner(connection, due, on_every=on_every)
 
 
-async def plan_fee(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
+async def plan_fee(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
     """Our row for a subscription's period, which the fee in the books then belongs to. None where it has one."""
     if await _next_revision(connection, due):
         return None
-    return await _insert_fee(connection, due, footer)
+    return await _insert_fee(connection, due, on_every, asked_at=due.begins_at)
 
 
-async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> Invoice | None:
+async def plan_usage(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
     """Our row for a period. None where it has one by now, or an earlier one has none: in its order, each once.
 
     Raises NoPayer, InvalidRequest for a currency that nobody is billed in, and DoesNotAddUp.
@@ -93,22 +96,29 @@ async def plan_usage(connection: AsyncConnection, due: Due, *, footer: str) -> I
     if (await connection.execute(text(_IS_NEXT), values)).scalar_one() is not True:
         return None
     owed = owed_for(await _books(connection, due), account_currency(due.currency))
-    if owed.state == "planned":
-        currency(due.currency)  # an account may be in what nobody is billed in, as long as it owes nothing
-    return await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
+    manner = await manner_of(connection, due, owed, on_every, asked_at=due.ends_at)
+    return await insert(connection, due, _asked_so(due, owed, manner), manner)
 
 
-async def plan_revision(connection: AsyncConnection, replaced: Invoice, *, footer: str, memo: str = "") -> Invoice:
+async def plan_revision(
+    connection: AsyncConnection, replaced: Invoice, *, on_every: OnEvery, memo: str = ""
+) -> Invoice:
     """The row that takes the place of a void one, or of one that was credited in whole because its period was rated
-    anew; from the books as they are now, which no other invoice may carry."""
+    anew; from the books as they are now, which no other invoice may carry.
+
+    It is at Stripe, as that one was, also where the gateway is asked without Stripe by now: a credit of Stripe's for
+    the one pays the other."""
     due = Due(
         replaced.gateway_id, replaced.gateway_name, replaced.kind, replaced.begins_at, replaced.ends_at,
         replaced.first_day, replaced.next_day, replaced.currency,
     )  # fmt: skip
     if due.kind == "subscription":
-        return await _insert_fee(connection, due, footer)
+        return await _insert_fee(connection, due, on_every)
     owed = owed_for(await _books(connection, due), currency(due.currency))
-    manner = await manner_of(connection, due, owed, footer)
+    manner = await manner_of(connection, due, owed, on_every)
+    if manner.collection == MANUAL:
+        settings = on_every.payment_settings(replaced.collection, due.currency)
+        manner = replace(manner, collection=replaced.collection, payment_settings=settings)
     return await insert(connection, due, owed, replace(manner, memo=memo))
 
 
@@ -122,22 +132,41 @@ async def owed_beside(connection: AsyncConnection, gateway_id: UUID, begins_at: 
     return f"{show_amount(owed)} is owed beside the period, which another invoice may ask for" if owed else ""
 
 
-async def manner_of(connection: AsyncConnection, due: Due, owed: Owed, footer: str) -> Manner:
-    """As it is agreed on with the gateway now. Raises NoPayer where something is asked for, and nobody is known."""
-    query = "SELECT collection, net_days, is_taxed, po_number FROM customer WHERE gateway_id = :gateway_id"
-    row = (await connection.execute(text(query), {"gateway_id": due.gateway_id})).mappings().one_or_none()
+async def manner_of(
+    connection: AsyncConnection, due: Due, owed: Owed, on_every: OnEvery, *, asked_at: datetime | None = None
+) -> Manner:
+    """As it is agreed on with the gateway now; what could be asked for from `asked_at` on, and was asked for without
+    Stripe until later, stays so. Raises NoPayer where something is asked for, and nobody is known."""
+    query = """SELECT CASE WHEN manual_until >= CAST(:asked_at AS timestamptz) THEN 'manual' ELSE collection END
+                          AS collection, net_days, is_taxed, po_number
+                 FROM customer WHERE gateway_id = :gateway_id"""
+    values = {"gateway_id": due.gateway_id, "asked_at": asked_at}
+    row = (await connection.execute(text(query), values)).mappings().one_or_none()
     if row is not None:
-        return Manner(**row, footer=footer)
+        settings = on_every.payment_settings(row["collection"], due.currency)
+        return Manner(**row, footer=on_every.footer, payment_settings=settings)
     if owed.state == "planned":
         raise NoPayer(f"{due.gateway_name} owes for the period from {due.first_day}, and has no customer")
     return Manner()
 
 
-async def _insert_fee(connection: AsyncConnection, due: Due, footer: str) -> Invoice:
+def _asked_so(due: Due, owed: Owed, manner: Manner) -> Owed:
+    """Raises InvalidRequest for a currency that Stripe bills nobody in, where it would have to."""
+    if manner.collection == MANUAL:
+        return not_by_stripe(owed)
+    if owed.state == "planned":
+        currency(due.currency)  # an account may be in what nobody is billed in, as long as it owes nothing
+    return owed
+
+
+async def _insert_fee(
+    connection: AsyncConnection, due: Due, on_every: OnEvery, *, asked_at: datetime | None = None
+) -> Invoice:
     values = {"gateway_id": due.gateway_id, "begins_at": due.begins_at}
     fee, included, fee_id = (await connection.execute(text(_FEE), values)).one()
-    owed = owed_in_advance(fee, included or None, currency(due.currency))
-    made = await insert(connection, due, owed, await manner_of(connection, due, owed, footer))
+    owed = owed_in_advance(fee, included or None, account_currency(due.currency))
+    manner = await manner_of(connection, due, owed, on_every, asked_at=asked_at)
+    made = await insert(connection, due, _asked_so(due, owed, manner), manner)
     own = text("INSERT INTO invoice_entry (transfer_id, invoice_id) VALUES (:fee_id, :invoice_id)")
     await connection.execute(own, {"fee_id": fee_id, "invoice_id": made.id})
     return made
@@ -155,7 +184,9 @@ async def insert(connection: AsyncConnection, due: Due, owed: Owed, manner: Mann
     }  # fmt: skip
     names = ", ".join(values)
     marks = ", ".join(f":{name}" for name in values)
-    await connection.execute(text(f"INSERT INTO invoice ({names}) VALUES ({marks})"), values)  # noqa: S608
+    query = text(f"INSERT INTO invoice ({names}) VALUES ({marks})")  # noqa: S608
+    settings_type = JSONB(none_as_null=True)
+    await connection.execute(query.bindparams(bindparam("payment_settings", type_=settings_type)), values)
     if owed.lines:
         lines = [_line_values(invoice_id, position, line) for position, line in enumerate(owed.lines, 1)]
         await connection.execute(_INSERT_LINE, lines)

@@ -53,6 +53,8 @@ def draft(invoice: Invoice) -> dict[str, Any]:
         wanted["custom_fields"] = [{"name": "PO number", "value": invoice.po_number[:_FIELD_CHARS_MAX]}]
     if invoice.footer:
         wanted["footer"] = invoice.footer
+    if invoice.payment_settings is not None:
+        wanted["payment_settings"] = invoice.payment_settings
     return wanted
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
+from typing import Final
 from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clearinghouse.errors import Refusal
+from settlement.invoices.on_every import OnEvery
 from settlement.invoices.planning import Due, all_due, its_turn, plan
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import Choice, Invoice, to_walk
@@ -21,6 +23,8 @@ from settlement.rounding import DoesNotAddUp
 from settlement.stripe_link.client import StripeAway
 
 log = structlog.get_logger(__name__)
+
+_UNLESS_SAID: Final = OnEvery()
 
 #: Told of every invoice that was walked as far as it goes.
 Told = Callable[[Invoice], None]
@@ -65,7 +69,7 @@ async def plan_due(
     engine: AsyncEngine,
     choice: Choice,
     *,
-    footer: str = "",
+    on_every: OnEvery = _UNLESS_SAID,
     only_try: bool = False,
     within_s: int | None = None,
     looked: Looked | None = None,
@@ -88,14 +92,14 @@ async def plan_due(
         periods = list(grouped)
         looked_at_count += len(periods)
         async with engine.connect() as connection:
-            await _plan_gateway(connection, periods, planned, footer=footer, only_try=only_try)
+            await _plan_gateway(connection, periods, planned, on_every=on_every, only_try=only_try)
         if looked is not None:
             looked(looked_at_count, len(due))
     return planned
 
 
 async def _plan_gateway(
-    connection: AsyncConnection, periods: Sequence[Due], planned: Planned, *, footer: str, only_try: bool
+    connection: AsyncConnection, periods: Sequence[Due], planned: Planned, *, on_every: OnEvery, only_try: bool
 ) -> None:
     async with connection.begin() as transaction:
         if not await its_turn(connection, periods[0].gateway_id):
@@ -103,7 +107,7 @@ async def _plan_gateway(
             return
         for due in periods:
             try:
-                invoice = await plan(connection, due, footer=footer)
+                invoice = await plan(connection, due, on_every=on_every)
             except (Refusal, DoesNotAddUp) as reason:
                 planned.problems.append(f"{due.gateway_name}, {due.first_day}: {reason}")
                 break

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from settlement.customers.details import Collection
 from settlement.invoices.owed import Line
 
 Kind = Literal["usage", "subscription"]
@@ -30,10 +31,10 @@ _PROBLEM_CHARS_MAX: Final = 1000
 _COLUMNS: Final = """
     invoice.id, gateway_id, (SELECT name FROM gateway WHERE gateway.id = gateway_id) AS gateway_name, kind, begins_at,
     ends_at, first_day, next_day, revision, invoice.currency, decimals, exact, total_minor, collection, net_days,
-    is_taxed, po_number, memo, footer, invoice.created_at, state, state_at, claims_count, keys_spent_count,
-    pay_attempts_count, pay_next_at, problem, problem_at, stripe_customer_id, stripe_invoice_id, number, hosted_url,
-    pdf_url, tax_minor, remaining_minor, overpaid_minor, off_stripe_minor, finalized_at, sent_at, due_at, ended_at,
-    booked_minor, credited_minor, seen_at, replaced_at
+    is_taxed, po_number, memo, footer, payment_settings, invoice.created_at, state, state_at, claims_count,
+    keys_spent_count, stripe_method_id, pay_attempts_count, pay_next_at, problem, problem_at, stripe_customer_id,
+    stripe_invoice_id, number, hosted_url, pdf_url, tax_minor, remaining_minor, overpaid_minor, off_stripe_minor,
+    finalized_at, sent_at, due_at, ended_at, booked_minor, credited_minor, seen_at, replaced_at
 """
 
 
@@ -54,17 +55,19 @@ class Invoice:
     decimals: int
     exact: Decimal
     total_minor: int
-    collection: Literal["charge_automatically", "send_invoice"]
+    collection: Collection
     net_days: int
     is_taxed: bool
     po_number: str
     memo: str
     footer: str
+    payment_settings: Mapping[str, Any] | None
     created_at: datetime
     state: State
     state_at: datetime
     claims_count: int
     keys_spent_count: int
+    stripe_method_id: str | None
     pay_attempts_count: int
     pay_next_at: datetime | None
     problem: str | None
@@ -153,9 +156,14 @@ async def events_of(connection: AsyncConnection, invoice_id: UUID) -> list[Mappi
 async def to_walk(
     connection: AsyncConnection, choice: Choice, now: datetime, *, not_since: datetime | None
 ) -> list[UUID]:
-    """Those with something to do, oldest first; what had a problem after `not_since` is left for later."""
-    query = f"""SELECT id FROM invoice
-                 WHERE (state = ANY(:states) OR state = 'open' AND pay_next_at <= :now) AND {CHOSEN}
+    """Those with something to do, oldest first; what had a problem after `not_since` is left for later.
+
+    Of an open one that is a charge which is due, or a saved card that was not charged for it yet.
+    """
+    query = f"""SELECT id FROM invoice LEFT JOIN saved_card USING (gateway_id)
+                 WHERE (state = ANY(:states) OR state = 'open' AND (pay_next_at <= :now
+                        OR collection = 'charge_automatically' AND payment_method_id <> coalesce(stripe_method_id, '')))
+                   AND {CHOSEN}
                    AND (problem_at IS NULL OR state = 'open' OR CAST(:not_since AS timestamptz) IS NULL
                         OR problem_at < :not_since)
                  ORDER BY created_at, id"""  # noqa: S608 - our words
@@ -167,6 +175,20 @@ async def held(connection: AsyncConnection) -> list[Invoice]:
     """Those that do not go on by themselves, oldest first. A card that was declined is its customer's affair."""
     where = "WHERE problem IS NOT NULL AND state = ANY(:states) ORDER BY invoice.created_at, invoice.id"
     rows = await connection.execute(_selected(where), {"states": list(TO_WALK)})
+    return [Invoice(**row) for row in rows.mappings()]
+
+
+async def asking_for_balance(connection: AsyncConnection, gateway_id: UUID, until: datetime) -> list[Invoice]:
+    """Those that ask, or asked, for what was owed at `until`: who is not paid first, then the oldest period.
+
+    What was paid before is in the balance by then. A later one asks for it where it was carried.
+    """
+    where = """WHERE gateway_id = :gateway_id AND state NOT IN ('void', 'carried', 'nothing_due')
+                 AND CASE WHEN begins_at < :until THEN state <> 'paid' OR state_at >= :until
+                          ELSE EXISTS (SELECT FROM invoice_line
+                                        WHERE invoice_id = invoice.id AND invoice_line.kind = 'carried') END
+               ORDER BY state = 'paid', begins_at, kind, revision DESC"""
+    rows = await connection.execute(_selected(where), {"gateway_id": gateway_id, "until": until})
     return [Invoice(**row) for row in rows.mappings()]
 
 

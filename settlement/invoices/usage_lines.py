@@ -8,19 +8,23 @@ from decimal import Decimal
 from typing import Final
 
 from clearinghouse.ledger.money import EXACT, exact_sum, show_amount
+from clearinghouse.rates.units import Per
 from settlement.currencies import Currency
 from settlement.rounding import average_rate, rounded
+from settlement.units import CALL, TICKET, UNITS, Unit
 
 #: Stripe takes 250 items. What is more than this goes into one line.
 LINES_MAX_COUNT: Final = 200
 _NAME_CHARS_MAX: Final = 60
 _FACT_CHARS_MAX: Final = 450
+_ETH: Final = "ETH"
 _ETH_SHOWN_DECIMALS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one application used of one pipeline and model, at one markup. `quantity` and `unit` by a rate card's rule.
+    """What one application used of one pipeline and model, at one markup. `quantity` and `unit` by a rate card's rule;
+    `unit` is one of settlement.units.UNITS, and None where what is sold is what tickets cost.
 
     `others_count`: it stands for so many lines, which had no place.
     """
@@ -55,28 +59,55 @@ def fewer(usage: Sequence[Usage]) -> Sequence[Usage]:
 
 
 def described(usage: Usage, currency: Currency) -> str:
-    """For people: `live-video-to-video, diffusion (app): 12 calls, 60 tickets, EV 0.5 ETH at 2100 USD per ETH …`."""
-    eth = EXACT.scaleb(Decimal(usage.ev_wei), -18)
-    rate = average_rate(usage.charge, eth)
-    used = [f"{usage.calls_count:,} calls", f"{usage.tickets_count:,} tickets"]
-    if usage.quantity is not None and usage.unit is not None:
-        used.insert(0, f"{show_amount(usage.quantity)} {usage.unit}")
-    used.append(f"EV {show_amount(rounded(eth, _ETH_SHOWN_DECIMALS))} ETH")
-    at = f" at {show_amount(rate)} {currency.code} per ETH on average" if rate is not None else ""
-    return f"{_name(usage)}: {', '.join(used)}{at}"
+    """For people: `live-video-to-video, diffusion (app): 12 calls, 60 tickets, EV 0.5 ETH at 2100 USD per ETH …`, or
+    `text-to-image (app): 12 requests at 1.19291 USD per request on average, 11 calls, …`.
+    """
+    sold, per = _sold(usage)
+    rate = average_rate(usage.charge, sold)
+    at = f" at {show_amount(rate)} {currency.code} per {per} on average" if rate is not None else ""
+    used = [f"{usage.calls_count:,} {_of(CALL, usage.calls_count)}"]
+    used.append(f"{usage.tickets_count:,} {_of(TICKET, usage.tickets_count)}")
+    used.append(f"EV {show_amount(rounded(_eth(usage), _ETH_SHOWN_DECIMALS))} ETH")
+    if usage.unit is not None:
+        used.insert(0, f"{show_amount(sold)} {_of(UNITS[Per(usage.unit)], sold)}{at}")
+    else:
+        used[-1] += at
+    return f"{_name(usage)}: {', '.join(used)}"
 
 
 def facts_of(usage: Usage) -> dict[str, str]:
-    """For machines: exact, and all of it texts. What is empty is left out."""
+    """For machines: exact but for the average rate, and all of it texts. What is empty is left out.
+
+    `average_rate` is `charge` per `average_rate_per`: the `unit`, or ETH of `ev_wei` where there is none.
+    """
+    sold, _ = _sold(usage)
+    rate = average_rate(usage.charge, sold)
     facts = {
         "app": usage.app, "pipeline": usage.pipeline, "model": usage.model, "markup_bps": str(usage.markup_bps),
         "calls": str(usage.calls_count), "tickets": str(usage.tickets_count), "ev_wei": str(usage.ev_wei),
         "charge": show_amount(usage.charge), "rate_rule": usage.rate_rule or "", "unit": usage.unit or "",
         "quantity": show_amount(usage.quantity) if usage.quantity is not None else "",
+        "average_rate": show_amount(rate) if rate is not None else "",
+        "average_rate_per": (usage.unit or _ETH) if rate is not None else "",
     }  # fmt: skip
     if usage.others_count:
         facts |= {"markup_bps": "", "others": str(usage.others_count)}
     return {name: value[:_FACT_CHARS_MAX] for name, value in facts.items() if value}
+
+
+def _sold(usage: Usage) -> tuple[Decimal, str]:
+    """How much of what it is charged by, and one of it in words: of a rate card's unit, else what its tickets cost."""
+    if usage.quantity is not None and usage.unit is not None:
+        return usage.quantity, UNITS[Per(usage.unit)].one
+    return _eth(usage), _ETH
+
+
+def _eth(usage: Usage) -> Decimal:
+    return EXACT.scaleb(Decimal(usage.ev_wei), -18)
+
+
+def _of(unit: Unit, count: Decimal | int) -> str:
+    return unit.one if count == 1 else unit.many
 
 
 def _name(usage: Usage) -> str:

@@ -13,8 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.errors import Conflict, NotFound
+from settlement.customers.store import is_manual
 from settlement.invoices.arrived import arrive, take_back
 from settlement.invoices.entries import Disagrees
+from settlement.invoices.on_every import OnEvery
 from settlement.invoices.planning import one_at_a_time, plan_revision
 from settlement.invoices.requests import key, shown_id
 from settlement.invoices.seen import Seen, seen
@@ -37,6 +39,12 @@ class NotToBeVoid(Conflict):
     """It asks nobody for anything, or somebody is at it at this moment."""
 
     what_next = "Look at it again: `clearinghouse invoices show`."
+
+
+class NotByStripe(Conflict):
+    """The gateway is asked for what it owes without Stripe."""
+
+    what_next = "Ask for it without Stripe: `clearinghouse statements pdf --due`."
 
 
 async def void(walker: Walker, invoice_id: UUID, *, reason: str) -> Invoice:
@@ -64,12 +72,17 @@ async def void(walker: Walker, invoice_id: UUID, *, reason: str) -> Invoice:
     return await _void_here(desk, invoice, reason)
 
 
-async def reissue(desk: Desk, invoice: Invoice, *, footer: str) -> Invoice:
-    """The same period once more, after its invoice is void. Raises NotToBeVoid where it is asked for already."""
+async def reissue(desk: Desk, invoice: Invoice, *, on_every: OnEvery) -> Invoice:
+    """The same period once more, after its invoice is void. Raises NotToBeVoid where it is asked for already, and
+    NotByStripe."""
     async with desk.transaction() as connection:
         await one_at_a_time(connection, invoice.gateway_id)
         await _require_not_asked(connection, invoice)
-        return await plan_revision(connection, invoice, footer=footer)
+        if await is_manual(connection, invoice.gateway_id):
+            raise NotByStripe(
+                f"{shown_id(invoice)} is void, and is not issued again: {invoice.gateway_name} is asked without Stripe."
+            )
+        return await plan_revision(connection, invoice, on_every=on_every)
 
 
 async def _found_again(walker: Walker, invoice: Invoice) -> Invoice:

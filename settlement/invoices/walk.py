@@ -5,7 +5,7 @@
     itemized   Stripe's sums are compared with ours: any difference, and nothing is issued
     agreed     it is finalized, and the books say so in the same transaction as our row
     finalized  it is sent, or a card is to be charged
-    open       the card is charged, and after a decline again on other days
+    open       the saved card is charged, and after a decline again on other days; another card at once
 
 Stripe forgets an idempotency key after a day: whoever takes up an invoice that somebody had begun, looks first.
 """
@@ -24,6 +24,7 @@ from settlement.invoices.arrived import arrive
 from settlement.invoices.entries import Disagrees
 from settlement.invoices.seen import Seen, disagreements, metadata_of, seen
 from settlement.invoices.store import Invoice, changed, claim, find, give_back, lines_of, note_problem
+from settlement.payments.cards import card_of, forgotten_if_gone
 from settlement.stripe_link.client import StripeRefused
 from settlement.stripe_link.desk import Desk
 
@@ -157,19 +158,28 @@ class Walker:
         return await self._changed(invoice, state="open", sent_at=await self.desk.now(), problem=None, problem_at=None)
 
     async def _pay(self, invoice: Invoice, is_begun: bool) -> Invoice:
+        if invoice.collection != "charge_automatically":
+            return invoice
         now = await self.desk.now()
-        if invoice.pay_next_at is None or invoice.pay_next_at > now:
+        async with self.desk.engine.connect() as connection:
+            card = await card_of(connection, invoice.gateway_id)
+        is_another = card is not None and card.payment_method_id != invoice.stripe_method_id
+        if not is_another and (invoice.pay_next_at is None or invoice.pay_next_at > now):
             return invoice
         if is_begun:
             invoice = await self._arrived(invoice, await self._retrieved(invoice))
             if invoice.state != "open":
                 return invoice
+        if card is None:
+            return await self._without_card(invoice, "no card is saved", now)
+        if is_another:
+            invoice = await self._noted(invoice, card.payment_method_id, now)
         link = self.desk.link
         try:
             done = await link.call(
                 link.client.v1.invoices.pay_async,
                 invoice.at_stripe,
-                params={"off_session": True},
+                params={"payment_method": invoice.stripe_method_id, "off_session": True},
                 idempotency_key=requests.key(invoice, f"pay-{invoice.pay_attempts_count}"),
             )
         except StripeRefused as refused:
@@ -251,7 +261,24 @@ class Walker:
             raise WalkedElsewhere
         return after
 
+    async def _noted(self, invoice: Invoice, method_id: str, now: datetime) -> Invoice:
+        """With which card it is charged from now on, before Stripe is asked: whoever goes on after a crash asks for the
+        same. It has attempts of its own, and keys of its own: Stripe refuses a key that comes with another card."""
+        keys_spent_count = invoice.keys_spent_count + int(invoice.stripe_method_id is not None)
+        return await self._changed(
+            invoice, stripe_method_id=method_id, pay_attempts_count=0, pay_next_at=now,
+            keys_spent_count=keys_spent_count,
+        )  # fmt: skip
+
+    async def _without_card(self, invoice: Invoice, why: str, now: datetime) -> Invoice:
+        """Nothing is charged before a card is saved; then it is at once, since that one is another."""
+        save = f"`clearinghouse payments save-card {invoice.gateway_name}`"
+        return await self._changed(invoice, pay_next_at=None, problem=f"{why}: {save}"[:1000], problem_at=now)
+
     async def _declined(self, invoice: Invoice, refused: StripeRefused, now: datetime) -> Invoice:
+        assert invoice.stripe_method_id is not None, "it was charged"
+        if refused.status != _DECLINED and await forgotten_if_gone(self.desk, invoice.stripe_method_id):
+            return await self._without_card(invoice, "the saved card was taken away at Stripe", now)
         tried = invoice.pay_attempts_count
         again = now + PAY_AGAIN_AFTER[tried] if tried < len(PAY_AGAIN_AFTER) else None
         why = refused.decline_code or refused.code or str(refused)

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clearinghouse.balance_bounds import bounds_in
 from clearinghouse.config_alerts import NoticeSettings
 from clearinghouse.config_dunning import DunningSettings
+from clearinghouse.dunning_steps import policy_of
 from clearinghouse.ids import show
-from settlement.dunning.open_invoices import policy_of
 from settlement.notices.due import Due, GatewayNow, Invoice, Key, due
 from settlement.notices.invoices import invoices_to_tell
 from settlement.notices.messages import notice_message

@@ -12,9 +12,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from clearinghouse.dunning_steps import Policy
 from clearinghouse.ids import show
 from settlement.dunning.open_invoices import OPEN_STATES, amount_of, number_of
-from settlement.dunning.stages import OpenInvoice, Policy, reminder_day
+from settlement.dunning.stages import OpenInvoice, reminder_day
 from settlement.notices.due import Invoice
 
 _TOLD_ABOUT: Final = """

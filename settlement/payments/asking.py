@@ -19,6 +19,7 @@ import stripe
 from clearinghouse.config_payments import PaymentSettings
 from clearinghouse.errors import Refusal
 from settlement.payments import store
+from settlement.payments.bank_transfers import CASH_BALANCE, transfer_options
 from settlement.payments.cards import card_of
 from settlement.payments.declines import words_of_decline
 from settlement.payments.fetched import fetch
@@ -202,11 +203,14 @@ class Asking:
         }  # fmt: skip
 
     def _transfer_params(self, payment: Payment) -> dict[str, Any]:
-        options = {"funding_type": "bank_transfer", "bank_transfer": self._bank(payment.currency)}
+        """Raises CannotBePaid."""
+        options = transfer_options(payment.currency, self.settings)
+        if options is None:
+            raise CannotBePaid("not_set_up", f"No bank transfers are taken in {payment.currency}: use method checkout.")
         return {
-            **self._intent_params(payment), "allowed_payment_method_types": ["customer_balance"],
-            "payment_method_data": {"type": "customer_balance"},
-            "payment_method_options": {"customer_balance": options},
+            **self._intent_params(payment), "allowed_payment_method_types": [CASH_BALANCE],
+            "payment_method_data": {"type": CASH_BALANCE},
+            "payment_method_options": {CASH_BALANCE: options},
         }  # fmt: skip
 
     def _intent_params(self, payment: Payment) -> dict[str, Any]:
@@ -215,16 +219,6 @@ class Asking:
             "customer": payment.stripe_customer_id, "metadata": payment.metadata,
             "description": f"{self.settings.product_name} ({payment.shown_id})",
         }  # fmt: skip
-
-    def _bank(self, currency: str) -> dict[str, Any]:
-        """Which kind of transfer Stripe takes in a currency. Raises CannotBePaid."""
-        if currency == "EUR":
-            return {"type": "eu_bank_transfer", "eu_bank_transfer": {"country": self.settings.eu_bank_country}}
-        kinds = {"USD": "us_bank_transfer", "GBP": "gb_bank_transfer", "JPY": "jp_bank_transfer",
-                 "MXN": "mx_bank_transfer"}  # fmt: skip
-        if currency not in kinds:
-            raise CannotBePaid("not_set_up", f"Stripe takes no bank transfers in {currency}: use method checkout.")
-        return {"type": kinds[currency]}
 
 
 def _judged(judge: Callable[[], object]) -> None:

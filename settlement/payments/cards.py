@@ -108,13 +108,20 @@ async def method_changed(desk: Desk, method_id: str) -> str:
         gateway_id = (await connection.execute(query, {"id": method_id})).scalar_one_or_none()
     if gateway_id is None:
         return "not a card that is used here"
+    if await forgotten_if_gone(desk, method_id):
+        return "the card is not saved any more"
+    await save_card(desk, gateway_id, method_id)
+    return "the saved card is up to date"
+
+
+async def forgotten_if_gone(desk: Desk, method_id: str) -> bool:
+    """Whether it was taken away at Stripe: then it is nobody's saved card any more."""
     if await _is_saved_at_stripe(desk, method_id):
-        await save_card(desk, gateway_id, method_id)
-        return "the saved card is up to date"
+        return False
     async with desk.transaction() as connection:
         query = text("DELETE FROM saved_card WHERE payment_method_id = :id")
         await connection.execute(query, {"id": method_id})
-    return "the card is not saved any more"
+    return True
 
 
 async def _is_saved_at_stripe(desk: Desk, method_id: str) -> bool:

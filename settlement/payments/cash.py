@@ -1,7 +1,8 @@
 """Bank transfers that came otherwise than asked for: too much, too little, unasked. What came is credited.
 
 Stripe keeps a transfer in the customer's cash balance and pays with it what waits for exactly that. What is left there
-pays nothing: it becomes credit by a payment of its own. Open invoices come first: they are paid from it, too.
+pays nothing: it becomes credit by a payment of its own. Open invoices come first: they are paid from it, too
+(cash_invoices.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from clearinghouse.errors import InvalidRequest
 from clearinghouse.ids import uuid7
 from settlement.payments import store
 from settlement.payments.amounts import MAXIMUM_MINOR, amount_of, minor_of, show
+from settlement.payments.cash_invoices import pay_open_invoices
 from settlement.payments.fetched import fetch
 from settlement.payments.intents import cancel, intent_changed
 from settlement.payments.record import ACTOR, Payment
@@ -71,8 +73,8 @@ async def settle_cash(desk: Desk, gateway_id: UUID, customer_id: str) -> str:
     left = await _left(desk, customer_id, currency)
     if not left and not await _any_in_part(desk, awaited):
         return "nothing is left in the cash balance"
-    if await _owes_invoices(desk, customer_id):
-        return "what is left in the cash balance waits for open invoices"
+    if (said := await pay_open_invoices(desk, customer_id, left, currency)) is not None:
+        return said
     for payment in awaited:
         await _give_up(desk, payment)
     left = await _left(desk, customer_id, currency)
@@ -110,11 +112,6 @@ async def _any_in_part(desk: Desk, awaited: list[Payment]) -> bool:
         if said is not None and said.amount_remaining is not None and said.amount_remaining < intent.amount:
             return True
     return False
-
-
-async def _owes_invoices(desk: Desk, customer_id: str) -> bool:
-    params = {"customer": customer_id, "status": "open", "limit": 1}
-    return bool((await desk.link.call(desk.link.client.v1.invoices.list_async, params=params)).data)
 
 
 async def _give_up(desk: Desk, payment: Payment) -> None:

@@ -7,15 +7,16 @@ otherwise than it was announced becomes credit there (cash.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from clearinghouse.config_payments import PageMethod
 
 #: Stripe refuses a whole page for one kind of debit that is in another currency.
-_ONLY_IN: Final[dict[PageMethod, str]] = {"us_bank_account": "USD", "sepa_debit": "EUR", "bacs_debit": "GBP"}
+_ONLY_IN: Final[dict[str, str]] = {"us_bank_account": "USD", "sepa_debit": "EUR", "bacs_debit": "GBP"}
+_Method = TypeVar("_Method", bound=str)
 
 
-def fitting(methods: Sequence[PageMethod], currency: str) -> list[PageMethod]:
+def fitting(methods: Sequence[_Method], currency: str) -> list[_Method]:
     """Those that can be paid with in a currency; may be empty."""
     return [method for method in methods if _ONLY_IN.get(method, currency) == currency]
 

@@ -1,15 +1,13 @@
-"""Ledger ↔ Stripe: invoices, credit notes, payments, refunds and disputes, one by one; fees and payouts in sum.
+"""Ledger ↔ Stripe: invoices, credit notes, payments, refunds and disputes, one by one; fees and payouts by what they
+were taken and made of (stripe_balance.py).
 
 Stripe's side is in the temporary tables of stripe_copies.py, ours in the snapshot. A charge that the books do not know
-and that was given back in full is nobody's loss, and no difference: so ends a payment that somebody made twice. What
-Stripe keeps for its services, and what it pays out, is in no entry of the books: it is summed up, for whoever has the
-account of the bank.
+and that was given back in full is nobody's loss, and no difference: so ends a payment that somebody made twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, Final
 
 from psycopg.errors import InsufficientPrivilege
@@ -18,7 +16,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.config_stripe import StripeSettings
-from settlement.payments.amounts import amount_of
+from settlement.reconciliation import stripe_balance
 from settlement.reconciliation import stripe_queries as queries
 from settlement.reconciliation.report import Amount, Compared, Difference, Period, Section, by_unit
 from settlement.reconciliation.stripe_copies import StripeCopies
@@ -30,8 +28,6 @@ _NO_TABLES: Final = (
     "no temporary tables may be made in this database: `GRANT TEMPORARY ON DATABASE … TO clearinghouse_admin`, as "
     "deploy/roles.sql does"
 )
-#: (of which, its type) -> how many, sums by what.
-_Sums = dict[tuple[str, str], tuple[int, dict[str, Decimal]]]
 
 
 def begun() -> Section:
@@ -58,7 +54,7 @@ async def copied(
             return False
         try:
             await copies.copy_lists()
-            moved = await _moved(section, copies)
+            moved = await stripe_balance.compare(section, copies, lambda path: _address(path, settings))
             await copies.copy_others()
         except (StripeAway, StripeRefused) as reason:
             await connection.rollback()
@@ -95,33 +91,3 @@ def _address(path: str, settings: StripeSettings) -> str:
     kind, _, id_ = path.partition("/")
     pages = {"charges": "payments", "credit_notes": "credit_notes"}
     return f"https://dashboard.stripe.com/{mode}{pages.get(kind, kind)}/{id_}"
-
-
-async def _moved(section: Section, copies: StripeCopies) -> list[Compared]:
-    """The account's balance at Stripe: what moved by its type, what Stripe kept of it, and what was paid out. Nothing,
-    where Stripe does not show it: the section says so.
-    """
-    sums: _Sums = {}
-    try:
-        async for movement in copies.movements():
-            _add(sums, "movements at Stripe of type", movement.type, movement.currency, movement.amount)
-            if movement.fee:
-                _add(sums, "fees kept by Stripe of movements of type", movement.type, movement.currency, -movement.fee)
-        async for payout in copies.payouts():
-            _add(sums, "payouts that are", payout.status, payout.currency, payout.amount)
-    except (StripeAway, StripeRefused) as reason:
-        section.leave_out(f"fees and payouts: Stripe does not show them, nor what else moved its balance: {reason}")
-        return []
-    if not sums:
-        return [Compared("movements of the balance at Stripe", 0)]
-    return [
-        Compared(f"{what} {kind}", count, by_unit(sorted(amounts.items())))
-        for (what, kind), (count, amounts) in sorted(sums.items(), reverse=True)
-    ]
-
-
-def _add(sums: _Sums, what: str, kind: str, currency: str, minor: int) -> None:
-    count, amounts = sums.get((what, kind), (0, {}))
-    unit = currency.upper()
-    amounts[unit] = amounts.get(unit, Decimal(0)) + amount_of(minor, currency)
-    sums[what, kind] = count + 1, amounts

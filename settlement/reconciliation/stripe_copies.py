@@ -6,9 +6,9 @@ what is from before is looked at, too, where it moved the balance at Stripe in t
 it, or is not final there: one by one, but for invoices. What Stripe does not know is in `stripe_missing`. Amounts are
 in the books' units. Nothing at Stripe is changed.
 
-Calls: one for each hundred objects of a list, and one for each of what is from before, as above. How much else the
-account does costs none, but for what goes back in the period of charges of before that the books do not know: those
-charges are asked for, and what they paid.
+Calls: one for each hundred objects of a list, and one for each payout and of what is from before, as above. How much
+else the account does costs none, but for what goes back in the period of charges of before that the books do not know:
+those charges are asked for, and what they paid.
 """
 
 from __future__ import annotations
@@ -93,6 +93,13 @@ class StripeCopies:
     async def payouts(self) -> AsyncIterator[stripe.Payout]:
         async for one in self._each(self._link.client.v1.payouts.list_async):
             yield one
+
+    async def parts(self, payout: stripe.Payout) -> AsyncIterator[stripe.BalanceTransaction]:
+        """The movements that a payout is made of, whenever they were."""
+        list_ = self._link.client.v1.balance_transactions.list_async
+        async for one in self._link.each(list_, params={"payout": payout.id}):
+            if one.id != id_of(payout.balance_transaction):
+                yield one
 
     async def _each(
         self,

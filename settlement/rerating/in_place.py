@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from settlement.invoices import crediting
 from settlement.invoices.crediting import Wanted
-from settlement.invoices.kept import way_without_invoices
+from settlement.invoices.kept import why_without_invoices
 from settlement.invoices.not_credited import BeingPaid, NoteRefused, NotToBeCredited
 from settlement.invoices.planning import owed_beside
 from settlement.invoices.requests import shown_id
@@ -91,9 +91,9 @@ async def require_kept_is_used(connection: AsyncConnection, invoice: Invoice, ne
     """What the new invoice, of `net` more, leaves of a paid one's credit pays a later one. Raises NotToBeRerated."""
     if invoice.state != "paid" or net >= 0:
         return
-    if (way := await way_without_invoices(connection, invoice.gateway_id)) is not None:
+    if (without := await why_without_invoices(connection, invoice.gateway_id)) is not None:
         raise NotToBeRerated(
-            f"The gateway's way is {way} by now: no later invoice would be paid with what Stripe kept for it of "
+            f"{without[0].upper()}{without[1:]}: no later invoice would be paid with what Stripe kept for it of "
             f"{shown_id(invoice)}. A credit note with `--to refund` gives it back."
         )
 

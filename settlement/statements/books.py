@@ -19,12 +19,12 @@ from clearinghouse import ids
 from clearinghouse.database.connect import snapshot
 from clearinghouse.issuances import BETWEEN, between
 from clearinghouse.ledger.money import show_amount
-from clearinghouse.rates.units import Per
 from settlement.currencies import account_currency
 from settlement.rounding import DoesNotAddUp, quotient
 from settlement.statements.choice import Chosen
 from settlement.statements.statement import Movement, Party, Span, Statement, UsageLine
 from settlement.timelines import timeline_of
+from settlement.units import TICKET, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 
     from settlement.periods import Timeline
 
-#: What is counted of calls that are charged by what their tickets cost.
-_UNIT: Final = "tickets"
-#: What is counted where a rate is per something else, by the rate's unit.
-_UNITS: Final = {
-    Per.SECOND: "seconds", Per.MINUTE: "minutes", Per.PIXEL_SECOND: "pixels", Per.REQUEST: "requests",
-}  # fmt: skip
 #: A third of a minute is no decimal. What is shown of it is not what is charged by.
 _QUANTITY_DECIMALS: Final = 12
 
@@ -174,9 +168,9 @@ def _movement(row: Any) -> Movement:
 
 
 def _line(row: Any) -> UsageLine:
-    quantity, unit = row["tickets"], _UNIT
-    if row["quantity"] is not None and row["per"] in _UNITS:
-        quantity, unit = quotient(row["quantity"], row["base_per_unit"], _QUANTITY_DECIMALS), _UNITS[row["per"]]
+    quantity, unit = row["tickets"], TICKET.many  # of calls that are charged by what their tickets cost
+    if row["quantity"] is not None and row["per"] in UNITS:
+        quantity, unit = quotient(row["quantity"], row["base_per_unit"], _QUANTITY_DECIMALS), UNITS[row["per"]].many
     rate = "" if row["card"] is None else f"{row['card']} {row['version']}"
     return UsageLine(
         app=row["app"],

@@ -10,7 +10,13 @@ from settlement.stripe_local.errors import unsupported
 
 #: How a payment method of this type is called; Stripe knows no other way to pay by bank transfer.
 TRANSFER: Final = "customer_balance"
-_WAYS: Final = {"usd": "us_bank_transfer", "eur": "eu_bank_transfer"}
+_WAYS: Final = {
+    "usd": "us_bank_transfer",
+    "eur": "eu_bank_transfer",
+    "gbp": "gb_bank_transfer",
+    "jpy": "jp_bank_transfer",
+    "mxn": "mx_bank_transfer",
+}
 _BANK: Final = {"account_holder_name": "Local test account", "account_holder_address": {}, "bank_address": {}}
 _ADDRESSES: Final = {
     "usd": {
@@ -28,6 +34,21 @@ _ADDRESSES: Final = {
         "type": "iban",
         "iban": {**_BANK, "bic": "TESTDE00", "country": "DE", "iban": "DE00000000000000000000"},
         "supported_networks": ["sepa"],
+    },
+    "gbp": {
+        "type": "sort_code",
+        "sort_code": {**_BANK, "account_number": "00000000", "sort_code": "000000"},
+        "supported_networks": ["bacs", "fps"],
+    },
+    "jpy": {
+        "type": "zengin",
+        "zengin": {**_BANK, "account_number": "0000000", "account_type": "futsu", "bank_name": "Local test bank"},
+        "supported_networks": ["zengin"],
+    },
+    "mxn": {
+        "type": "spei",
+        "spei": {**_BANK, "bank_code": "000", "bank_name": "Local test bank", "clabe": "000000000000000000"},
+        "supported_networks": ["spei"],
     },
 }
 
@@ -53,8 +74,16 @@ def shown(customer: Json) -> Json:
         "customer": customer["id"],
         "customer_account": None,
         "livemode": False,
-        "settings": {"reconciliation_mode": "automatic", "using_merchant_default": True},
+        "settings": {
+            "reconciliation_mode": "manual" if is_applied_by_hand(customer) else "automatic",
+            "using_merchant_default": "_reconciliation_mode" not in customer,
+        },
     }
+
+
+def is_applied_by_hand(customer: Json) -> bool:
+    """Whether nothing is paid from the cash balance by itself."""
+    return bool(customer.get("_reconciliation_mode") == "manual")
 
 
 def move(desk: Desk, customer: Json, currency: str, amount: int, kind: str, **more: Any) -> Json:

@@ -12,6 +12,7 @@ POST   /_control/invoices/{id}/pay                  the same at an invoice's pag
 POST   /_control/payment_intents/{id}/authenticate  {"succeeds": true}: what a customer does when asked for consent
 POST   /_control/setup_intents/{id}/authenticate    the same for a card that is to be saved
 POST   /_control/charges/{id}/dispute               {"reason": "fraudulent"}: what a cardholder's bank does
+POST   /_control/payouts/{id}/fail                  what our bank does, once it has no such account
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from settlement.stripe_local.errors import StripeError
 from settlement.stripe_local.expand import answered
 from settlement.stripe_local.faults import Fault
 from settlement.stripe_local.frame import LocalStripe, Request
+from settlement.stripe_local.payouts import fail
 from settlement.stripe_local.upkeep import keep_up
 
 _DEEDS: Final[dict[str, Callable[..., Json]]] = {
@@ -38,6 +40,7 @@ _DEEDS: Final[dict[str, Callable[..., Json]]] = {
     "POST payment_intents/authenticate": consent,
     "POST setup_intents/authenticate": consent,
     "POST charges/dispute": dispute,
+    "POST payouts/fail": fail,
 }
 
 

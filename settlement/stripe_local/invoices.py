@@ -253,9 +253,11 @@ def _set_payment_settings(desk: Desk, invoice: Json, settings: dict[str, Any]) -
         raise unsupported(f"payment_settings with {unknown[0]}")
     if "payment_method_types" in settings:
         types = settings["payment_method_types"] or None
-        if types is not None and not set(types) <= {"card", cash.TRANSFER, *debits.CURRENCIES}:
-            raise unsupported("invoices that are paid by anything but card, bank transfer and bank debit")
+        if types is not None and not set(types) <= {"card", "link", cash.TRANSFER, *debits.CURRENCIES}:
+            raise unsupported("invoices that are paid by anything but card, Link, bank transfer and bank debit")
         debits.require_currency(types or (), invoice["currency"])
+        if cash.TRANSFER in (types or ()):
+            cash.way_of(invoice["currency"])
         invoice["payment_settings"]["payment_method_types"] = types
     if cash.TRANSFER in options:
         given = {cash.TRANSFER: options[cash.TRANSFER] or None}

@@ -247,7 +247,8 @@ def await_transfer(desk: Desk, intent: Json, method: Json) -> None:
         _transfer=method["id"],
     )
     desk.tell("payment_intent.requires_action", intent)
-    pay_from_cash(desk, intent)
+    if not cash.is_applied_by_hand(desk.get("customer", intent["customer"])):
+        pay_from_cash(desk, intent)
 
 
 def pay_from_cash(desk: Desk, intent: Json) -> None:

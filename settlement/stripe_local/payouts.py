@@ -7,6 +7,7 @@ from typing import Final
 from settlement.stripe_local.charges import move
 from settlement.stripe_local.description import Json
 from settlement.stripe_local.desk import Desk, Handler
+from settlement.stripe_local.errors import StripeError
 from settlement.stripe_local.lists import getter, listed, lister
 from settlement.stripe_local.parameters import Params
 
@@ -39,6 +40,23 @@ def list_movements(desk: Desk, params: Params) -> Json:
         "type",
         keep=lambda one: payout is None or one.get("_payout") == payout,
     )
+
+
+def fail(desk: Desk, payout_id: str) -> Json:
+    """The bank does not take it: the balance has it again, and it is part of the next one."""
+    payout = desk.get("payout", payout_id)
+    if payout["status"] != "paid":
+        raise StripeError(f"Payout {payout_id} is {payout['status']}.")
+    back = move(desk, "payout_failure", payout, payout["amount"])
+    back["available_on"] = desk.now_s
+    payout.update(
+        status="failed",
+        failure_balance_transaction=back["id"],
+        failure_code="account_closed",
+        failure_message="The bank account has been closed.",
+    )
+    desk.tell("payout.failed", payout)
+    return payout
 
 
 def _paid(desk: Desk, currency: str, amount: int, movements: list[Json]) -> None:

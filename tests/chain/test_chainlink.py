@@ -77,6 +77,7 @@ def at(unix_s: int) -> datetime:
 def test_a_price_is_the_feeds_to_the_last_digit_and_has_its_time_and_when_it_was_confirmed() -> None:
     price = read(eth=a_round(312_345_678_901, at=NOW - 1800)).prices["USD"]
     assert (price.value, price.source) == (Decimal("3123.45678901"), "chainlink")
+    assert price.cited == "chainlink ETH/USD:5"
     assert (price.observed_at, price.confirmed_at) == (at(NOW - 1800), at(NOW))
     assert price.ages
 
@@ -85,6 +86,7 @@ def test_a_cross_rate_is_as_old_as_the_older_of_its_feeds() -> None:
     reading = read(eth=a_round(3000 * 10**8, at=NOW - 5), eur=a_round(120_000_000, at=NOW - 80_000))
     assert reading.prices["EUR"].value == 2500
     assert reading.prices["EUR"].observed_at == at(NOW - 80_000)
+    assert reading.prices["EUR"].cited == "chainlink ETH/USD:5 EUR/USD:5"
     assert reading.missing == {}
 
 

@@ -21,15 +21,18 @@ import psycopg
 import stripe
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from clearinghouse.config_invoices import InvoiceSettings
 from clearinghouse.database.connect import ADMIN_ROLE, WORK_ROLE, async_engine, in_role
 from clearinghouse.identity import gateways, keys
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.transfers import EntryKind, book, grant
 from settlement.customers.stripe_copy import ensure_customer
 from settlement.invoices.handler import heard_of_invoice
+from settlement.invoices.on_every import OnEvery
 from settlement.invoices.run import Planned, Walked, plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, Invoice, newest
 from settlement.invoices.walk import Walker
+from settlement.payments.cards import save_card
 from settlement.stripe_link.desk import Desk
 from tests.parts.books import commit, usage_costing
 from tests.parts.stripe import LinkedStripe, linked_elsewhere, linked_stripe
@@ -49,7 +52,8 @@ class Debtor:
 
 @dataclass
 class Invoiced:
-    """`owner` is past all rights; `engine` is in the worker's role. Every closed period is called as the next month."""
+    """`owner` is past all rights; `engine` is in the worker's role. Every closed period is called as the next month.
+    `on_every` is as the settings are unless a test has it otherwise."""
 
     conninfo: str
     owner: Owner
@@ -57,6 +61,7 @@ class Invoiced:
     engine: AsyncEngine
     stripe: LinkedStripe
     months: dict[UUID, int] = field(default_factory=dict)
+    on_every: OnEvery = field(default_factory=OnEvery)
 
     # --- who owes, and why ----------------------------------------------------------------------------------------
 
@@ -78,11 +83,11 @@ class Invoiced:
         return debtor
 
     async def card(self, debtor: Debtor, card: str) -> None:
-        """Its customer at Stripe is charged by this card from now on."""
-        customer_id, client = await self.customer_at_stripe(debtor), self.stripe.running.client
-        method = await client.v1.payment_methods.attach_async(card, {"customer": customer_id})
-        wanted: Any = {"invoice_settings": {"default_payment_method": method.id}}
-        await client.v1.customers.update_async(customer_id, wanted)
+        """It has saved this card, as when Stripe tells of one that was entered at its page."""
+        customer_id = await self.customer_at_stripe(debtor)
+        attach = self.stripe.running.client.v1.payment_methods.attach_async
+        method = await attach(card, {"customer": customer_id})
+        await save_card(self.desk, debtor.id, method.id)
 
     async def customer_at_stripe(self, debtor: Debtor) -> str:
         """Its id there."""
@@ -120,6 +125,10 @@ class Invoiced:
         assert outcome == "closed", outcome
         return first_day
 
+    def takes_debits(self) -> None:
+        """Invoices are paid by what Stripe has switched on, bank debits among it, from now on."""
+        self.on_every = OnEvery(InvoiceSettings(payment_methods=("automatic",)))
+
     # --- what is done about it ----------------------------------------------------------------------------------------
 
     @property
@@ -131,7 +140,7 @@ class Invoiced:
         return Walker(desk or self.desk, ensure_customer, lease=timedelta(0))
 
     async def plan(self, choice: Choice | None = None) -> Planned:
-        return await plan_due(self.engine, choice or Choice())
+        return await plan_due(self.engine, choice or Choice(), on_every=self.on_every)
 
     async def walk(self, desk: Desk | None = None, *, in_flight_count: int = 4) -> Walked:
         """Everything that waits, now, also what has had a problem."""

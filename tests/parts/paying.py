@@ -33,8 +33,8 @@ from settlement.customers.store import set_details
 from settlement.customers.stripe_copy import ensure_customer
 from settlement.payments.asking import Asking
 from settlement.payments.clerk import take_on
-from settlement.payments.handlers import HANDLERS, SWEEPABLES
 from settlement.stripe_link.desk import Desk, Park
+from settlement.stripe_link.handlers import HANDLERS, SWEEPABLES
 from tests.parts.stripe import LinkedStripe, linked_stripe
 
 RETURN_URL = "https://console.clearinghouse.example/billing"

@@ -266,14 +266,15 @@ async def running(
     webhook: Mapping[str, Any] | None = None,
     signer_events: Mapping[str, Any] | None = None,
     stripe: Mapping[str, Any] | None = None,
+    dunning: Mapping[str, Any] | None = None,
     usd_per_eth: Decimal = USD_PER_ETH,
 ) -> AsyncIterator[Service]:
     """A service over `conninfo` with the native signer, or in front of signers at `signer_urls`.
 
     `serve_conninfo` is another way to the same database, for the service alone. `policy`, `coverage`, `escrow`,
-    `chain`, `price`, `listen`, `webhook`, `signer_events` and `stripe` have settings of these sections that differ from
-    the defaults; the native signer's own limit on face values follows `policy`. With `admin_token` there is a
-    management API.
+    `chain`, `price`, `listen`, `webhook`, `signer_events`, `stripe` and `dunning` have settings of these sections that
+    differ from the defaults; the native signer's own limit on face values follows `policy`. With `admin_token` there
+    is a management API.
     """
     policy = policy or {}
     signer = {
@@ -297,6 +298,7 @@ async def running(
             "chain": chain or {},
             "signer_events": signer_events or {},
             "stripe": stripe or {},
+            "dunning": dunning or {},
             "price": {
                 "declared": {"USD": f"{usd_per_eth}", "EUR": f"{EUR_PER_ETH}"},
                 "max_age_s": price_max_age_s,

@@ -55,10 +55,12 @@ class Fed:
         )
         receipt: dict[str, Any] = answer.json["receipt"]
         assert Decimal(receipt["charge"]) == TICKET_EV_WEI * Decimal(price) / 10**18
-        ((found, observed_at),) = self.over.service.house.fetch(
+        ((cited, observed_at),) = self.over.service.house.fetch(
             "SELECT price_source, price_observed_at FROM issuance ORDER BY id DESC LIMIT 1"
         )
+        found, *rounds = cited.split()
         assert found == source
+        self._require_rounds(rounds, currency if source == "chainlink" else None)
         return {**receipt, "observed_at": observed_at}
 
     async def refused_for(self, reason: str, currency: str = "USD") -> Answer:
@@ -86,6 +88,14 @@ class Fed:
         until = datetime.now(UTC) + timedelta(seconds=seconds)
         async with self.over.service.house.engine.begin() as connection:
             await price_store.set_override(connection, currency, price, until=until, reason="night", actor="cli:alice")
+
+    def _require_rounds(self, cited: list[str], currency: str | None) -> None:
+        """Each feed that the price came from, with one of its rounds; none where it was no feed's."""
+        feeds = {None: [], "EUR": [self.feeds.eth_usd, self.feeds.eur_usd]}.get(currency, [self.feeds.eth_usd])
+        for told, feed in zip(cited, feeds, strict=True):
+            pair, _, round_id = told.partition(":")
+            assert pair == feed.name.replace(" ", "")
+            assert 1 <= int(round_id) <= feed.round_id
 
     async def _until(self, ask: Callable[[], Awaitable[Answer]], is_it: Callable[[Answer], bool]) -> Answer:
         answer: Answer | None = None

@@ -16,13 +16,14 @@ from structlog.testing import capture_logs
 
 from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.database.connect import ADMIN_ROLE, async_engine, in_role
+from clearinghouse.dunning_steps import policy_of
 from clearinghouse.identity import gateways
 from clearinghouse.ids import uuid7
 from settlement.billing_watch.figures import FIGURES, STAGES, Figure, bound, read
 from settlement.billing_watch.metrics import BillingMetrics
 from settlement.billing_watch.watch import BillingWatch, watch_engine
 from settlement.customers.holds import Hold
-from settlement.dunning.open_invoices import open_invoices, policy_of
+from settlement.dunning.open_invoices import open_invoices
 from settlement.dunning.stages import hold_for
 from tests.settlement.conftest import Owner
 

@@ -38,9 +38,9 @@ class Cli:
     def __call__(self, *arguments: str, **changes: str) -> Answer:
         return called(app, arguments, self.environment | changes)
 
-    def refused(self, *arguments: str) -> str:
+    def refused(self, *arguments: str, **changes: str) -> str:
         """What it says, alone on standard error."""
-        answer = self(*arguments)
+        answer = self(*arguments, **changes)
         assert answer.exit_code != 0, answer
         assert answer.out == ""
         return " ".join(answer.err.split())
@@ -191,8 +191,17 @@ def test_who_pays_by_transfer_gets_an_invoice_of_what_is_owed(cli: Cli, owner: O
         assert expected in said.replace("\xa0", " "), (expected, said)
 
 
+def test_an_invoice_that_does_not_say_where_it_is_paid_is_not_made(cli: Cli, owner: Owner, tmp_path: Path) -> None:
+    span, file = owing(owner), tmp_path / "invoice.pdf"
+    for settings in ({}, {"CLEARINGHOUSE_STATEMENTS__PAY_TO": " \n "}):
+        said = cli.refused("statements", "pdf", "acme", *span, "--due", "-o", str(file), **settings)
+        assert "statements.pay_to is not set" in said
+    assert not file.exists()
+
+
 def test_nobody_is_asked_twice_nor_for_nothing(cli: Cli, owner: Owner, tmp_path: Path) -> None:
     span, file = owing(owner), str(tmp_path / "invoice.pdf")
+    cli = Cli(cli.environment | {"CLEARINGHOUSE_STATEMENTS__PAY_TO": "IBAN GB33 BUKB 2020 1555 5555 55"})
     early = ["--from", "2020-01-01", "--to", span[1]]
     assert "the balance at the end is 0 EUR" in cli.refused("statements", "pdf", "acme", *early, "--due", "-o", file)
     owner.execute(
@@ -201,7 +210,9 @@ def test_nobody_is_asked_twice_nor_for_nothing(cli: Cli, owner: Owner, tmp_path:
            SELECT gen_random_uuid(), id, 'usage', now() - interval '1 day', now(), '2026-10-01', '2026-11-01', 'EUR',
                   2, 2, 200, 'drafted', 'cus_1', 'in_1' FROM gateway"""
     )
-    assert "an invoice of Stripe is open" in cli.refused("statements", "pdf", "acme", *span, "--due", "-o", file)
+    assert "of Stripe is drafted, and will ask for 2.00 EUR" in cli.refused(
+        "statements", "pdf", "acme", *span, "--due", "-o", file
+    )
     owner.execute("DELETE FROM customer")
     assert "there is no customer" in cli.refused("statements", "pdf", "acme", *span, "--due", "-o", file)
 

@@ -531,7 +531,7 @@ class Issuance(_message.Message):
     charge: _builtins.str
     currency: _builtins.str
     price: _builtins.str
-    """`currency` per ETH, where it came from and when."""
+    """`currency` per ETH, where it came from (with the round of each feed) and when."""
     price_source: _builtins.str
     markup_bps: _builtins.int
     balance_after: _builtins.str

@@ -10,9 +10,15 @@ import psycopg
 import pytest
 
 from clearinghouse.billing import DEFAULT_TERMS
+from clearinghouse.config_alerts import NoticeSettings
+from clearinghouse.config_dunning import DunningSettings
+from clearinghouse.database.connect import WORK_ROLE, async_engine, in_role
 from clearinghouse.instants import rfc3339
 from settlement.customers.terms import DEFAULT_TERMS as TERMS
 from settlement.customers.terms import terms_row
+from settlement.dunning.holds import Dunning
+from settlement.notices.evaluate import NoticeEvaluation
+from settlement.schedule import Tick
 from tests.parts.client import call
 from tests.parts.service import Service, running
 from tests.parts.stack import TestGateway
@@ -45,6 +51,7 @@ async def test_a_gateway_that_nobody_agreed_on_anything_with_is_prepaid(service:
             "refill": None, "fee": None, "included": None, "ends_at": None,
         },
         "period": None, "next_change": None, "hold": "none", "hold_reason": "", "open_invoices": [],
+        "dunning": {"number": None, "new_sessions_stop_at": None, "signing_stops_at": None},
     }  # fmt: skip
 
 
@@ -91,9 +98,50 @@ async def test_all_of_it_is_told_also_to_a_gateway_that_is_held_back(service: Se
     assert (told["hold"], told["hold_reason"]) == ("signing", "invoice CH-7 is overdue")
     assert told["open_invoices"] == [
         {"number": number, "currency": "USD", "amount_due": "10", "due_at": rfc3339(due_at),
-         "hosted_url": "https://pay.example/CH"}
-        for number, due_at in (("CH-7", begun), ("CH-8", ends))
+         "hosted_url": "https://pay.example/CH", "reminded_at": [],
+         "next_reminder_at": rfc3339(due_at + timedelta(days=next_day))}
+        for number, due_at, next_day in (("CH-7", begun, 7), ("CH-8", ends, -3))
     ]  # fmt: skip
+
+
+async def test_every_step_of_dunning_is_told_and_comes_at_the_instant_that_was_told(database: str) -> None:
+    days = {"reminder_days": [-3, 1, 5], "new_sessions_days": 6, "signing_days": 8}
+    async with running(database, dunning=days) as service:
+        await _through_dunning(service, database, DunningSettings.model_validate(days))
+
+
+async def _through_dunning(service: Service, database: str, settings: DunningSettings) -> None:
+    gateway, due_at = await service.house.new_gateway(tickets=0), datetime.now(UTC) - timedelta(days=2)
+    nothing = {"number": None, "new_sessions_stop_at": None, "signing_stops_at": None}
+    work = async_engine(in_role(database, WORK_ROLE), pool_size=2)
+    notices, dunning = NoticeEvaluation(NoticeSettings(), settings), Dunning(settings)
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(
+            """INSERT INTO invoice (id, gateway_id, kind, begins_at, ends_at, first_day, next_day, currency, decimals,
+                   exact, total_minor, state, stripe_invoice_id, stripe_customer_id, finalized_at, due_at, number,
+                   remaining_minor)
+               VALUES (gen_random_uuid(), %s, 'usage', now() - interval '1 day', now(), '2026-11-12', '2026-11-19',
+                       'USD', 2, 12.345, 1235, 'open', 'in_1', 'cus_1', now(), %s, 'CH-7', 1000)""",
+            [gateway.id, due_at],
+        )
+        for day in (-10, -3, 1):  # the first tells of the invoice itself
+            await notices.tick(Tick(work, due_at + timedelta(days=day)))
+        told = await billing(service, gateway)
+        (invoice,) = told["open_invoices"]
+        assert invoice["reminded_at"] == [rfc3339(due_at + timedelta(days=day)) for day in (-3, 1)]
+        assert invoice["next_reminder_at"] == rfc3339(due_at + timedelta(days=5))
+        assert told["dunning"]["number"] == "CH-7"
+        holds = []
+        for step in ("new_sessions_stop_at", "signing_stops_at"):
+            at = datetime.fromisoformat(told["dunning"][step])
+            for now in (at - timedelta(microseconds=1), at):
+                await dunning.tick(Tick(work, now))
+                holds.append((await billing(service, gateway))["hold"])
+        assert holds == ["none", "new_sessions", "new_sessions", "signing"]
+        owner.execute("UPDATE invoice SET state = 'paid', remaining_minor = 0, ended_at = now()")
+    await work.dispose()
+    told = await billing(service, gateway)
+    assert (told["open_invoices"], told["dunning"]) == ([], nothing)
 
 
 async def test_what_was_free_and_has_ended_is_a_hold(service: Service, database: str) -> None:

@@ -51,6 +51,7 @@ def test_all_countries_are_known() -> None:
         ("net_days", 365, {"net_days": 365}),
         ("is_taxed", False, {"is_taxed": False}),
         ("collection", "charge_automatically", {"collection": "charge_automatically"}),
+        ("collection", "manual", {"collection": "manual"}),
     ],
 )
 def test_what_is_right_is_kept(name: str, typed: object, kept: dict[str, object]) -> None:
@@ -82,7 +83,7 @@ def test_what_is_right_is_kept(name: str, typed: object, kept: dict[str, object]
         ("net_days", 366, "0 to 365 days"),
         ("net_days", True, "0 to 365 days"),
         ("is_taxed", "yes", "true or false"),
-        ("collection", "by post", "charge_automatically or send_invoice"),
+        ("collection", "by post", "charge_automatically, send_invoice or manual"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, typed: object, said: str) -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clearinghouse.config_dunning import DunningSettings
+from clearinghouse.dunning_steps import Policy
 from settlement.customers.holds import Hold
-from settlement.dunning.stages import OpenInvoice, Policy, hold_for, reminder_day
+from settlement.dunning.stages import OpenInvoice, hold_for, reminder_day
 
 DUE = datetime(2026, 11, 15, tzinfo=UTC)
 POLICY = Policy(reminder_days=(-3, 1, 7), new_sessions_days=14, signing_days=30)

@@ -48,3 +48,8 @@ def pays_in_advance(house: Invoiced, debtor: Debtor) -> None:
             "INSERT INTO billing_terms (gateway_id, begins_at, way) SELECT %s, clock_timestamp(), 'prepaid'",
             [debtor.id],
         )
+
+
+def is_asked_without_stripe(house: Invoiced, debtor: Debtor) -> None:
+    """By now: no invoice of Stripe follows."""
+    house.owner.execute("UPDATE customer SET collection = 'manual' WHERE gateway_id = %s", [debtor.id])

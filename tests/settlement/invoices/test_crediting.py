@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import DAY_S, Debtor, Invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
-from tests.settlement.invoices.owing import pays_in_advance
+from tests.settlement.invoices.owing import is_asked_without_stripe, pays_in_advance
 
 
 async def issued(house: Invoiced, **gateway: Any) -> Debtor:
@@ -130,6 +131,7 @@ async def test_a_note_that_stripe_refuses_meanwhile_leaves_nothing_behind_and_ma
 
 
 async def test_what_a_bank_pays_meanwhile_is_given_back_once_by_the_job_whenever_it_dies(house: Invoiced) -> None:
+    house.takes_debits()
     acme = await issued(house)
     ours = await begun(house, 3000)
     await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_usBankAccount_success")
@@ -156,15 +158,21 @@ async def test_the_job_says_what_it_gives_back_of_what_was_paid_meanwhile(house:
     assert await job_turn(house) == "nothing was due"
 
 
-async def test_where_no_invoice_would_use_it_somebody_has_to_say_how_it_is_given_back(house: Invoiced) -> None:
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [(pays_in_advance, "way is prepaid by now"), (is_asked_without_stripe, "collection is manual by now")],
+)
+async def test_where_no_invoice_would_use_it_somebody_has_to_say_how_it_is_given_back(
+    house: Invoiced, happens: Callable[[Invoiced, Debtor], None], why: str
+) -> None:
     acme = await issued(house)
     ours = await begun(house, 3000)
-    pays_in_advance(house, acme)
+    happens(house, acme)
     with pytest.raises(NotToBeCredited, match="is not paid"):
         await give(house, 3000, gives="refund")
     await house.stripe.control(f"invoices/{ours.at_stripe}/pay", card="pm_card_visa")
     for _ in range(2):
-        with pytest.raises(InvoicesHeld, match=r"way is prepaid by now.*`--to`"):
+        with pytest.raises(InvoicesHeld, match=rf"{why}.*`--to`"):
             await job_turn(house)
     await give(house, 3000, gives="refund")
     assert await notes_on(house, ours) == [("refused", "less_due"), ("issued", "refund")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from clearinghouse.errors import InvalidRequest, NotFound
 from clearinghouse.ids import show
+from clearinghouse.instants import rfc3339
 from clearinghouse.invoices import get_invoice, list_invoices
 from tests.parts.invoiced import Invoiced
 from tests.settlement.invoices.command import Cli
@@ -47,6 +50,17 @@ async def test_a_run_issues_what_was_chosen_and_again_nothing(house: Invoiced, c
     assert "other" in shown.out
     assert "Nothing is due." in (await cli("run")).out
     assert sorted(each.total for each in await house.at_stripe()) == [2000, 8000]
+
+
+async def test_operators_see_what_follows_if_an_invoice_is_not_paid(house: Invoiced, cli: Cli) -> None:
+    await two_that_owe(house)
+    await cli("run", "--gateway", "acme")
+    ours = (await house.invoices())[0]
+    assert ours.due_at is not None
+    shown = await cli.other("customers", "show", "acme", CLEARINGHOUSE_DUNNING__SIGNING_DAYS="40")
+    for days, what in ((14, "no new sessions"), (40, "nothing signed")):
+        at = rfc3339(ours.due_at + timedelta(days=days))
+        assert re.search(rf"{what}:? +from {at}, unless {ours.number} is paid", shown.out), shown
 
 
 async def test_a_run_that_is_held_up_says_why_and_fails(house: Invoiced, cli: Cli) -> None:

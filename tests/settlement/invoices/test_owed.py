@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearinghouse.ledger.money import EXACT, exact_sum
+from clearinghouse.rates.units import Per
 from settlement.currencies import currency
 from settlement.invoices.owed import Books, Owed, owed_for, owed_in_advance
 from settlement.invoices.usage_lines import LINES_MAX_COUNT, Usage, described, facts_of
 from settlement.rounding import DoesNotAddUp, from_minor
+from settlement.units import UNITS
 
 USD, JPY, KWD = currency("USD"), currency("JPY"), currency("KWD")
 KINDS = (
@@ -124,24 +126,54 @@ def test_an_entry_of_a_kind_that_nobody_knows_is_not_passed_over() -> None:
 
 
 def test_a_line_says_what_was_used_and_what_it_cost_on_average() -> None:
-    line = used("1050", quantity=Decimal("3600.50"), unit="seconds", rate_rule="live")
+    assert described(used("1050"), USD) == (
+        "live-video-to-video, streamdiffusion (app): 12 calls, 60 tickets, EV 0.5 ETH at 2100 USD per ETH on average"
+    )
+    assert {"average_rate": "2100", "average_rate_per": "ETH"}.items() <= facts_of(used("1050")).items()
+    line = used("1050", quantity=Decimal("3600.50"), unit="second", rate_rule="live")
     assert described(line, USD) == (
-        "live-video-to-video, streamdiffusion (app): 3600.5 seconds, 12 calls, 60 tickets, EV 0.5 ETH at 2100 USD per "
-        "ETH on average"
+        "live-video-to-video, streamdiffusion (app): 3600.5 seconds at 0.291626 USD per second on average, 12 calls, "
+        "60 tickets, EV 0.5 ETH"
     )
     assert facts_of(line) == {
         "app": "app", "pipeline": "live-video-to-video", "model": "streamdiffusion", "markup_bps": "500", "calls": "12",
-        "tickets": "60", "ev_wei": "500000000000000000", "charge": "1050", "rate_rule": "live", "unit": "seconds",
-        "quantity": "3600.5",
+        "tickets": "60", "ev_wei": "500000000000000000", "charge": "1050", "rate_rule": "live", "unit": "second",
+        "quantity": "3600.5", "average_rate": "0.291626", "average_rate_per": "second",
     }  # fmt: skip
     assert described(used("1", app="", pipeline="", model="", ev_wei=0), USD).startswith("usage: 12 calls")
 
 
-def test_names_of_any_length_and_of_any_signs_fit() -> None:
-    line = used("1", app="x" * 10_000, pipeline="new\nline", model="é" * 100)
-    assert len(described(line, USD)) < 500
+@pytest.mark.parametrize(
+    ("unit", "quantity", "said"),
+    [
+        ("request", "1", "1 request at 3 USD per request on average, 1 call, 1 ticket, EV 0.5 ETH"),
+        ("request", "12", "12 requests at 0.25 USD per request on average, 1 call, 1 ticket, EV 0.5 ETH"),
+        ("minute", "0.5", "0.5 minutes at 6 USD per minute on average, 1 call, 1 ticket, EV 0.5 ETH"),
+        ("720p-pixel-second", "30000000", "30000000 pixels at 0.0000001 USD per pixel on average, 1 call, 1 ticket, "
+                                          "EV 0.5 ETH"),
+        ("second", "0", "0 seconds, 1 call, 1 ticket, EV 0.5 ETH"),
+    ],
+)  # fmt: skip
+def test_what_is_counted_is_in_words_of_one_or_of_many(unit: str, quantity: str, said: str) -> None:
+    line = used("3", quantity=Decimal(quantity), unit=unit, calls_count=1, tickets_count=1)
+    assert described(line, USD) == f"live-video-to-video, streamdiffusion (app): {said}"
+
+
+def test_every_unit_that_a_rate_may_be_per_has_words() -> None:
+    assert set(UNITS) == set(Per) - {Per.COST}
+
+
+def test_names_of_any_length_of_any_signs_and_amounts_of_any_size_fit() -> None:
+    line = used(
+        Decimal(10**40 - 1).scaleb(-34), app="x" * 10_000, pipeline="new\nline", model="é" * 100, rate_rule="r" * 1000,
+        quantity=Decimal(10**60 - 1).scaleb(-9), unit="720p-pixel-second", ev_wei=10**78 - 1, calls_count=2**63 - 1,
+        tickets_count=2**63 - 1, others_count=2**31,
+    )  # fmt: skip
+    assert len(described(replace(line, others_count=0), USD)) < 500
     assert "\n" not in described(line, USD)
-    assert all(len(value) <= 500 for value in facts_of(line).values())
+    facts = facts_of(line)
+    assert len(facts) <= 40, "Stripe takes 50, and every line has some of ours besides"
+    assert all(len(name) <= 40 and len(value) <= 500 for name, value in facts.items())
 
 
 def test_more_lines_than_stripe_takes_are_put_together_to_the_last_digit() -> None:

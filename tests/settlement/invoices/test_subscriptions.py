@@ -41,6 +41,24 @@ def kinds(invoices: list[Invoice]) -> list[tuple[str, str, int]]:
     return sorted((each.kind, each.state, each.total_minor) for each in invoices)
 
 
+async def test_without_stripe_neither_the_fee_nor_usage_is_asked_for_there_and_a_later_invoice_carries_both(
+    house: Invoiced,
+) -> None:
+    acme = await subscribed(house, collection="manual")
+    house.use(acme, "130.5")
+    house.close(acme, way="subscription")
+    for _ in range(2):
+        await house.run()
+    assert kinds(await house.invoices()) == [("subscription", "carried", 0), ("usage", "carried", 0)]
+    assert (await house.at_stripe(), house.unbilled(acme)) == ([], Decimal("80.499"))
+    house.owner.execute("UPDATE customer SET collection = 'send_invoice'")
+    house.use(acme, "10")
+    house.close(acme)
+    await house.run()
+    assert [each.total for each in await house.at_stripe()] == [9050]
+    house.require_balanced(acme)
+
+
 async def test_the_fee_is_asked_for_in_advance_once_and_usage_beyond_what_is_included_afterwards(
     house: Invoiced,
 ) -> None:
@@ -100,7 +118,7 @@ async def test_a_void_fee_is_reissued_or_carried_and_never_both(house: Invoiced)
     await house.run()
     done = await void(house.walker(), (await house.invoice()).id, reason="wrong address")
     assert house.unbilled(acme) == Decimal("49.999") - 100
-    again = await reissue(house.desk, done, footer="")
+    again = await reissue(house.desk, done, on_every=house.on_every)
     assert (again.revision, again.total_minor, house.unbilled(acme)) == (1, 5000, -100)
     await house.walk()
     await void(house.walker(), again.id, reason="wrong again")
@@ -109,7 +127,7 @@ async def test_a_void_fee_is_reissued_or_carried_and_never_both(house: Invoiced)
     await house.run()
     assert kinds(await house.invoices())[-1] == ("usage", "open", 8000)
     with pytest.raises(NotToBeVoid, match="asks for it already"):
-        await reissue(house.desk, done, footer="")
+        await reissue(house.desk, done, on_every=house.on_every)
     house.require_balanced(acme)
 
 

@@ -11,12 +11,13 @@ from clearinghouse.errors import InvalidRequest, NotFound
 from clearinghouse.ids import uuid7
 from settlement.invoices.seen import seen
 from settlement.invoices.store import Invoice
-from settlement.invoices.void import InvoicePaid, NotToBeVoid, reissue, void
+from settlement.invoices.void import InvoicePaid, NotByStripe, NotToBeVoid, reissue, void
 from settlement.invoices.walk import WalkedElsewhere
 from settlement.payments.operators import write_off
 from settlement.stripe_link.desk import Desk
 from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import DAY_S, Debtor, Invoiced
+from tests.settlement.invoices.owing import is_asked_without_stripe
 
 
 async def owing(house: Invoiced, name: str = "acme", **gateway: Any) -> Debtor:
@@ -42,15 +43,26 @@ async def test_an_open_invoice_is_voided_at_stripe_and_in_the_books(house: Invoi
     assert await house.hear(done) == "nothing to do"
 
 
+async def test_what_is_asked_for_without_stripe_by_now_is_void_and_not_issued_again(house: Invoiced) -> None:
+    acme = await owing(house)
+    await house.run()
+    is_asked_without_stripe(house, acme)
+    done = await void_it(house, await house.invoice())
+    with pytest.raises(NotByStripe, match="acme is asked without Stripe"):
+        await reissue(house.desk, done, on_every=house.on_every)
+    assert [each.status for each in await house.at_stripe()] == ["void"]
+    house.require_balanced(acme)
+
+
 async def test_reissued_it_is_asked_for_with_the_customer_as_it_is_now_and_not_carried_as_well(house: Invoiced) -> None:
     acme = await owing(house)
     await house.run()
     done = await void_it(house, await house.invoice())
     house.owner.execute("UPDATE customer SET po_number = 'PO 7', version = version + 1")
-    again = await reissue(house.desk, done, footer="")
+    again = await reissue(house.desk, done, on_every=house.on_every)
     assert (again.revision, again.exact, again.po_number) == (1, done.exact, "PO 7")
     with pytest.raises(NotToBeVoid, match="asks for it already"):
-        await reissue(house.desk, done, footer="")
+        await reissue(house.desk, done, on_every=house.on_every)
     house.use(acme, "10")
     house.close(acme)
     await house.run()
@@ -69,7 +81,7 @@ async def test_what_a_later_invoice_carries_already_is_not_reissued(house: Invoi
     house.close(acme)
     await house.run()
     with pytest.raises(NotToBeVoid, match="The invoice for the period from 2026-09-01 asks for it already"):
-        await reissue(house.desk, done, footer="")
+        await reissue(house.desk, done, on_every=house.on_every)
     newer, _ = await house.invoices()
     assert newer.exact == Decimal("90.0049")
 
@@ -86,7 +98,7 @@ async def test_what_is_paid_or_asks_for_nothing_is_not_voided(house: Invoiced) -
     with pytest.raises(NotToBeVoid):
         await void_it(house, nothing)
     with pytest.raises(NotToBeVoid, match="is not void"):
-        await reissue(house.desk, paid, footer="")
+        await reissue(house.desk, paid, on_every=house.on_every)
     with pytest.raises(NotFound):
         await void(house.walker(), uuid7(), reason="nobody knows it")
 

@@ -49,6 +49,7 @@ async def test_a_period_becomes_one_invoice_that_is_sent_and_the_books_follow(ho
     usage = [line for line in theirs.lines.data if (line.metadata or {})["kind"] == "usage"]
     facts = [dict(line.metadata.to_dict()) for line in usage]  # type: ignore[union-attr]
     assert {"exact": "20.0094", "ev_wei": "10004700000000000"}.items() <= facts[0].items()
+    assert [(one["average_rate"], one["average_rate_per"]) for one in facts] == [("2000", "ETH")] * 2
     assert house.balance(acme) == Decimal("-23.01")
     house.require_balanced(acme)
     assert (await house.stripe.running.client.v1.events.list_async({"type": "invoice.sent"})).data != []
@@ -80,17 +81,6 @@ async def test_a_declined_card_is_tried_again_on_later_days_and_then_no_more(hou
     assert ours.pay_next_at is None
     assert house.entries(acme, "payment") == []
     house.require_balanced(acme)
-
-
-async def test_another_card_pays_what_the_first_was_declined_for(house: Invoiced) -> None:
-    acme = await owing(house, "50", card="pm_card_chargeCustomerFail")
-    await house.run()
-    await house.card(acme, "pm_card_visa")
-    house.owner.execute("UPDATE invoice SET pay_next_at = now()")
-    await house.run()
-    ours = await house.invoice()
-    assert (ours.state, ours.problem, house.balance(acme)) == ("paid", None, 0)
-    assert [charge.amount for charge in await house.charges()] == [5000]
 
 
 async def test_what_is_paid_is_booked_once_however_often_it_is_heard(house: Invoiced) -> None:

@@ -214,6 +214,38 @@ async def test_an_altered_issuance_is_found_with_the_exact_amount(house: House) 
     assert section(report, "stripe").not_compared == ["no key of Stripe's is set (stripe.api_key_file)"]
 
 
+async def test_a_payout_is_what_was_charged_less_fees_or_it_is_a_difference(house: House) -> None:
+    acme = await house.gateway("acme")
+    await house.topped_up(acme, "40")
+    local, desk = house.stripe.local, house.stripe.local.desk()
+    for moved in desk.changes.each("balance_transaction"):
+        desk.get("balance_transaction", moved["id"])["available_on"] = desk.now_s
+    local.write(desk)
+    await house.stripe.control("clock", advance_s=1)  # it is paid out
+    report = await report_of(house.admin, by_key(house, READS_ALL))
+    assert compared(section(report, "stripe"))["parts of payouts, after fees, of type charge"] == (1, ["38.54 USD"])
+    assert differences(report) == set()
+
+    (payout,) = (await house.v1.payouts.list_async()).data
+    desk = local.desk()
+    desk.get("payout", payout.id)["amount"] += 100
+    local.write(desk)
+    assert differences(await report_of(house.admin, by_key(house, READS_ALL))) == {("payout_parts_differ", "1", "USD")}
+
+    await house.stripe.control(f"payouts/{payout.id}/fail")
+    failed = await report_of(house.admin, by_key(house, READS_ALL))
+    assert differences(failed) == {("payout_failed", "-39.54", "USD")}
+    (one,) = section(failed, "stripe").differences
+    assert (one.subject, one.detail) == (payout.id, "The bank account has been closed.")
+
+    desk = local.desk()
+    desk.get("payout", payout.id).update(status="paid", automatic=False, reconciliation_status="not_applicable")
+    local.write(desk)
+    by_hand = await report_of(house.admin, by_key(house, READS_ALL))
+    assert differences(by_hand) == set()
+    assert "1 payouts: Stripe does not say what they are made of, or not yet" in section(by_hand, "stripe").not_compared
+
+
 async def test_the_command_says_all_of_it_and_how_it_ended(house: House, tmp_path: Path) -> None:
     cli = Cli(house, tmp_path)
     today = ("--from", "2020-01-01", "--to", "2100-01-01")

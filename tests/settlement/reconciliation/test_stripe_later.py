@@ -80,6 +80,7 @@ async def test_invoices_and_notes_that_are_paid_and_voided_a_period_later(house:
 
 
 async def test_a_debit_that_the_bank_answers_a_period_later(house: House) -> None:
+    house.takes_debits()
     debtor = await house.gateway("acme")
     till = by_debit(house)
     await till.pay_page(await till.asked_at_stripe(debtor.id, "checkout", "40"), "pm_usBankAccount_success")

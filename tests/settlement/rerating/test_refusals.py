@@ -27,7 +27,7 @@ from tests.parts.crashing import CrashingDesk, it_may_crash, until
 from tests.parts.invoiced import Debtor, invoiced
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
-from tests.settlement.invoices.owing import pays_in_advance
+from tests.settlement.invoices.owing import is_asked_without_stripe, pays_in_advance
 from tests.settlement.rerating.sold import Sold, per_second
 from tests.settlement.rerating.subscribed import close_subscription, subscribed
 from tests.settlement.rerating.test_rerating import RIGHT, WRONG, asked, of_period, owing, require_corrected
@@ -43,6 +43,7 @@ async def paid_in_part(sold: Sold) -> tuple[Debtor, StoredVersion]:
 
 
 async def being_paid(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    sold.house.takes_debits()
     acme, right = await asked(sold)
     was = await sold.house.invoice()
     await sold.house.stripe.control(f"invoices/{was.at_stripe}/pay", card="pm_usBankAccount_success")
@@ -110,6 +111,12 @@ async def in_advance_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
     return acme, right
 
 
+async def without_stripe_by_now(sold: Sold) -> tuple[Debtor, StoredVersion]:
+    acme, right = await asked(sold, card="pm_card_visa")
+    is_asked_without_stripe(sold.house, acme)
+    return acme, right
+
+
 async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersion]:
     """100.03, 100.03 and credit of 100.02 have a tax of 20.02; 100.04 of the first lines have 20.01."""
     sold.house.stripe.local.house.tax_percent_by_country["DE"] = "20"
@@ -136,6 +143,7 @@ async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersio
         (given_back_in_part, "65.00 USD left", BY_HAND),
         (under_way, "not done yet", LATER),
         (in_advance_by_now, "way is prepaid by now", BY_HAND),
+        (without_stripe_by_now, "collection is manual by now", BY_HAND),
         (taxed_otherwise_by_its_lines, "come to 120.05 USD with tax, where the invoice has 120.06 USD", BY_HAND),
     ],
 )
@@ -157,6 +165,7 @@ async def test_it_is_refused_before_anything_is_done(sold: Sold, case: _Case, wo
 
 async def test_an_invoice_that_is_being_paid_is_taken_back_once_the_bank_has_answered(sold: Sold) -> None:
     """Also where the payment began after the re-rating was planned."""
+    sold.house.takes_debits()
     acme, right = await asked(sold)
     await find_or_plan(sold.house.desk, sold.order(acme, right), only_try=False)
     was = await sold.house.invoice()
@@ -177,6 +186,7 @@ async def test_one_that_goes_on_while_its_invoice_is_being_paid_waits_for_the_ba
     sold: Sold, account: str, by_job: bool
 ) -> None:
     """Its credit note was planned before the payment began."""
+    sold.house.takes_debits()
     acme, right = await asked(sold)
     was = await sold.house.invoice()
     desk = CrashingDesk(sold.house.desk, 0)
@@ -204,6 +214,7 @@ async def test_one_that_goes_on_while_its_invoice_is_being_paid_waits_for_the_ba
 @pytest.mark.parametrize("account", ["pm_usBankAccount_success", "pm_usBankAccount_noAccount"])
 async def test_a_payment_that_begins_as_the_credit_note_is_asked_for_is_waited_for(sold: Sold, account: str) -> None:
     """Stripe's refusal is an old one, once the bank has answered."""
+    sold.house.takes_debits()
     acme, right = await asked(sold)
     was = await sold.house.invoice()
     desk, local = CrashingDesk(sold.house.desk, 0), sold.house.stripe.local
@@ -260,7 +271,7 @@ async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_wel
     gone = await void(sold.house.walker(), first.id, reason="wrong address")
     with pytest.raises(ReratingHeld, match=r"70 .*is owed beside"):
         await sold.rerate(acme, third, period="2026-09")
-    await sold.house.walker().walk((await reissue(sold.house.desk, gone, footer="")).id)
+    await sold.house.walker().walk((await reissue(sold.house.desk, gone, on_every=sold.house.on_every)).id)
     done = await sold.rerate(acme, third, period="2026-09")
     assert (done.state, done.difference) == ("done", -10)
     assert sorted(each.total_minor for each in await sold.house.invoices() if each.state == "open") == [1000, 7000]

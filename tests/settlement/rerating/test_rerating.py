@@ -37,6 +37,7 @@ from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import DAY_S, Debtor
 from tests.settlement.invoices.command import Cli
 from tests.settlement.invoices.job import job_turn
+from tests.settlement.invoices.owing import is_asked_without_stripe
 from tests.settlement.rerating.sold import LONG_AGO, NS, Sold, per_second
 
 WRONG = (("100", "0.50"), (None, "0.40"))  # 150 seconds are 70.00
@@ -112,6 +113,15 @@ async def test_a_credit_note_takes_back_the_wrong_invoice_and_another_asks_in_it
         "its month has come to 150 seconds already; nothing of the correction is asked for again"
     )
     await sold.require_clean()
+
+
+async def test_another_asks_at_stripe_in_place_of_one_there_also_where_the_gateway_is_asked_without_it_by_now(
+    sold: Sold,
+) -> None:
+    acme, right = await asked(sold)
+    is_asked_without_stripe(sold.house, acme)
+    await sold.rerate(acme, right)
+    await require_corrected(sold, acme, is_paid=False)
 
 
 async def test_a_dry_run_says_of_every_line_what_it_was_and_would_be_and_keeps_nothing(

@@ -2,8 +2,8 @@
 
     STRIPE_TEST_KEY=sk_test_… make test TESTS=tests/settlement/stripe_itself
 
-The key must be allowed to write customers, invoices, payments and test clocks. What is made stays in the account's test
-data, under customers of its own.
+The key must be allowed to write customers, invoices, payments, refunds, Checkout sessions and test clocks, and to read
+disputes. What is made stays in the account's test data, under customers of its own.
 """
 
 from __future__ import annotations

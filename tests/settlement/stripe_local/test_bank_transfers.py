@@ -28,9 +28,11 @@ async def customer_of(local: Running) -> str:
     return (await local.client.v1.customers.create_async({"email": "a@example.org"})).id
 
 
-async def transferred(local: Running, customer: str, amount: int, currency: str = "usd") -> None:
+async def transferred(
+    local: Running, customer: str, amount: int, currency: str = "usd", *, reference: str = "R1"
+) -> None:
     funding = local.client.v1.test_helpers.customers
-    await funding.fund_cash_balance_async(customer, {"amount": amount, "currency": currency, "reference": "R1"})
+    await funding.fund_cash_balance_async(customer, {"amount": amount, "currency": currency, "reference": reference})
 
 
 async def cash_of(local: Running, customer: str) -> dict[str, int]:
@@ -107,7 +109,7 @@ async def test_money_in_another_currency_pays_nothing(local: Running) -> None:
     await transferred(local, customer, 1000, "eur")
     assert (await local.client.v1.payment_intents.retrieve_async(intent.id)).status == "requires_action"
     with pytest.raises(stripe.InvalidRequestError) as caught:
-        await transferred(local, customer, 1000, "jpy")
+        await transferred(local, customer, 1000, "chf")
     assert caught.value.code == "stripe_local_unsupported"
 
 
@@ -121,6 +123,67 @@ async def test_an_invoice_is_paid_by_a_transfer(local: Running) -> None:
     assert paid.payments is not None
     assert [one.status for one in paid.payments.data] == ["paid"]
     assert "invoice.paid" in await event_types(local)
+
+
+async def test_a_transfer_pays_what_it_names_or_is_exact_for_then_invoices_then_intents(local: Running) -> None:
+    customer, invoices = await customer_of(local), local.client.v1.invoices
+    intent = await intent_by_transfer(local, customer, 700)
+    first, second, third, fourth = [
+        await open_one(local, customer, amount, **BY_TRANSFER) for amount in (1000, 1500, 300, 400)
+    ]
+
+    async def are_open() -> set[str]:
+        listed = await invoices.list_async({"customer": customer, "status": "open"})
+        return {one.id for one in listed.data}
+
+    await transferred(local, customer, 1600, reference=f"for {second.number}, thank you")
+    assert (await are_open(), await cash_of(local, customer)) == ({first.id, third.id, fourth.id}, {"usd": 100})
+    await transferred(local, customer, 700)
+    assert (await local.client.v1.payment_intents.retrieve_async(intent.id)).status == "succeeded", "one, not two"
+    await transferred(local, customer, 700)
+    assert await are_open() == {first.id}
+    later = await intent_by_transfer(local, customer, 500)
+    await transferred(local, customer, 1300)
+    assert (await are_open(), await cash_of(local, customer)) == (set(), {"usd": 400})
+    assert (await local.client.v1.payment_intents.retrieve_async(later.id)).status == "requires_action"
+
+
+async def test_an_invoice_that_is_overdue_for_a_month_is_paid_when_somebody_says_so(local: Running) -> None:
+    customer, intents = await customer_of(local), local.client.v1.payment_intents
+    invoice = await open_one(local, customer, 1000, **BY_TRANSFER)
+    await local.control("clock", advance_s=61 * 24 * 3600)
+    (intent,) = (await intents.list_async({"customer": customer})).data
+    await transferred(local, customer, 900)
+    with pytest.raises(stripe.InvalidRequestError, match="not enough"):
+        await intents.apply_customer_balance_async(intent.id)
+    await transferred(local, customer, 200)
+    assert (await local.client.v1.invoices.retrieve_async(invoice.id)).status == "open"
+    assert (await intents.apply_customer_balance_async(intent.id)).status == "succeeded"
+    assert (await local.client.v1.invoices.retrieve_async(invoice.id)).status == "paid"
+    assert await cash_of(local, customer) == {"usd": 100}
+    with pytest.raises(stripe.InvalidRequestError, match="succeeded"):
+        await intents.apply_customer_balance_async(intent.id)
+
+
+@pytest.mark.parametrize("currency", ["eur", "gbp", "jpy", "mxn"])
+async def test_there_is_a_bank_for_each_currency_that_stripe_has_one_for(local: Running, currency: str) -> None:
+    customer = await customer_of(local)
+    made = await local.client.v1.payment_intents.create_async(
+        {
+            "amount": 1000,
+            "currency": currency,
+            "customer": customer,
+            "allowed_payment_method_types": ["customer_balance"],
+            "payment_method_data": {"type": "customer_balance"},
+            "confirm": True,
+        }  # type: ignore[arg-type]
+    )
+    assert made.next_action is not None
+    said = made.next_action.display_bank_transfer_instructions
+    assert said is not None
+    assert said.type == f"{ {'gbp': 'gb', 'eur': 'eu', 'jpy': 'jp', 'mxn': 'mx'}[currency] }_bank_transfer"
+    assert said.financial_addresses is not None
+    assert len(said.financial_addresses) == 1
 
 
 async def test_an_invoice_that_awaits_a_transfer_can_still_be_paid_by_card_and_is_paid_once(local: Running) -> None:

@@ -284,6 +284,20 @@ async def test_a_payout_is_the_sum_of_what_became_available_less_the_fees(local:
     assert second.status == "succeeded"
 
 
+async def test_a_payout_that_the_bank_sends_back_is_part_of_the_next_one(local: Running) -> None:
+    await charged(local)
+    await local.control("clock", advance_s=2 * 86_400)
+    (payout,) = (await local.client.v1.payouts.list_async()).data
+    failed = await local.control(f"payouts/{payout.id}/fail")
+    assert (failed["status"], failed["failure_code"]) == ("failed", "account_closed")
+    await local.control("clock", advance_s=60)
+    again, _ = (await local.client.v1.payouts.list_async()).data
+    assert (again.amount, again.status) == (payout.amount, "paid")
+    parts = (await local.client.v1.balance_transactions.list_async({"payout": again.id})).data
+    assert sorted(one.type for one in parts) == ["payout", "payout_failure"]
+    assert "payout.failed" in await event_types(local)
+
+
 async def test_what_is_owed_to_stripe_is_taken_from_what_comes_later(local: Running) -> None:
     lost = await charged(local, "pm_card_createDispute")
     await local.control("clock", advance_s=2 * 86_400)

@@ -1,0 +1,44 @@
+"""When each step of dunning comes: reminders, then no new sessions, then nothing is signed.
+
+GET /v1/billing tells gateways by these, and dunning (settlement/dunning) acts by them: they never say different things.
+Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clearinghouse.config_dunning import DunningSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """In days after an invoice was due; reminders may come before it, with a minus."""
+
+    reminder_days: tuple[int, ...]
+    new_sessions_days: int
+    signing_days: int
+
+    def new_sessions_stop_at(self, due_at: datetime) -> datetime:
+        """Of the longest overdue invoice: from then on no new session is signed for."""
+        return due_at + timedelta(days=self.new_sessions_days)
+
+    def signing_stops_at(self, due_at: datetime) -> datetime:
+        """Of the longest overdue invoice: from then on nothing is signed."""
+        return due_at + timedelta(days=self.signing_days)
+
+    def reminder_day(self, due_at: datetime, now: datetime) -> int | None:
+        """The newest reminder whose time has come, by its day; None before the first."""
+        return max((day for day in self.reminder_days if now >= due_at + timedelta(days=day)), default=None)
+
+    def next_reminder_at(self, due_at: datetime, now: datetime) -> datetime | None:
+        """The first that is still to come; None after the last."""
+        coming = (due_at + timedelta(days=day) for day in self.reminder_days)
+        return min((at for at in coming if at > now), default=None)
+
+
+def policy_of(settings: DunningSettings) -> Policy:
+    return Policy(settings.reminder_days, settings.new_sessions_days, settings.signing_days)
