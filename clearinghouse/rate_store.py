@@ -18,7 +18,7 @@ from clearinghouse.errors import Conflict, InvalidRequest, NotFound
 from clearinghouse.identity import plans
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
-from clearinghouse.rates.book import CardConflict
+from clearinghouse.rates.book import CardConflict, HoldsForThePast
 from clearinghouse.rates.card import CardVersion, Meter, Rate
 from clearinghouse.rates.document import digest, document, read_json
 from clearinghouse.rates.quote import START, Position
@@ -49,6 +49,21 @@ _IN_USE: Final = """
                           AND greatest(later.effective_from, later.applied_at) < now() - interval '1 hour')
 """
 _AMONG: Final = " WHERE (card, version) IN (SELECT * FROM unnest(CAST(:cards AS text[]), CAST(:versions AS integer[])))"
+
+
+class CardDoesNotFit(Conflict):
+    """It contradicts the versions there are."""
+
+    what_next = "Correct the card: a further version has a number of its own, and the currency of those before it."
+
+
+class CardHoldsForThePast(Conflict):
+    """Calls were charged by another version in the time for which it would hold."""
+
+    what_next = (
+        "Let it begin later; or apply it as a correction, which leaves what was charged as it is until a closed period "
+        "is rated anew by it: `clearinghouse rates apply --correction`, over HTTP `?correction=true`."
+    )
 
 
 class Found(NamedTuple):
@@ -138,8 +153,10 @@ def _found(rules: Rules, card: CardVersion, *, now: datetime, is_correction: boo
     is_first = not rules.book.versions(card.card)
     try:
         rules.book.with_version(card, now=now, is_correction=is_correction or is_first)
+    except HoldsForThePast as conflict:
+        raise CardHoldsForThePast(str(conflict)) from None
     except CardConflict as conflict:
-        raise Conflict(str(conflict)) from None
+        raise CardDoesNotFit(str(conflict)) from None
     return None
 
 

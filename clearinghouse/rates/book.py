@@ -17,6 +17,10 @@ class CardConflict(ValueError):
     """A version does not go with those that exist."""
 
 
+class HoldsForThePast(CardConflict):
+    """It would hold for calls that were charged by another version: only a correction may."""
+
+
 class RateBook:
     """Immutable: `with_version` gives another. Raises CardConflict for versions that contradict each other."""
 
@@ -50,7 +54,7 @@ class RateBook:
         and is not meant as a correction, which a period has to be rated anew for (settlement.rerating).
         """
         if new.effective_from < now and not is_correction:
-            raise CardConflict(
+            raise HoldsForThePast(
                 f"version {new.version} of the rate card {new.card} would hold from {new.effective_from.isoformat()}, "
                 "for calls that were charged by another: let it begin later, or publish it as a correction"
             )

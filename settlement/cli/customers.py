@@ -179,7 +179,8 @@ def _print_billing(billing: dict[str, Any]) -> None:
         ("billed", customer_terms.sentence(billing["terms"])),
         ("period", f"{period['first_day']} to {period['last_day']}" if period else "not reckoned yet"),
         ("then", customer_terms.sentence(coming) if coming else "the same"),
-        ("balance", f"{billing['balance']} {currency}, of which and the limit {billing['available']} are available"),
+        ("balance", f"{billing['balance']} {currency}"),
+        ("available", f"{billing['available']} {currency}, with the credit limit"),
         ("hold", f"{billing['hold']} {billing['hold_reason']}"),
     ]
     for invoice in billing["open_invoices"]:

@@ -59,6 +59,21 @@ async def walker(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Walke
         yield Walker(Desk(link, engine), ensure_customer)
 
 
+def require_first_days(period: str) -> None:
+    """That so may begin the first day of a period: 2026, 2026-10, 2026-10-05. Raises InvalidRequest."""
+    import re
+    from datetime import date
+
+    if re.fullmatch(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?", period) is None:
+        raise InvalidRequest(
+            f"a period is named by the beginning of its first day, such as 2026-10, not {period[:64]!r}"
+        )
+    try:
+        date.fromisoformat((period + "-01-01")[:10])
+    except ValueError:
+        raise InvalidRequest(f"{period} is not in the calendar") from None
+
+
 def invoice_id(text: str) -> UUID:
     from clearinghouse.ids import parse
 

@@ -11,17 +11,18 @@ import typer
 from clearinghouse.cli.context import ConfigFile, DataDir, actor, settings_of, with_engine
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from clearinghouse.cli.refusals import explain
-from clearinghouse.errors import InvalidRequest, NotFound
+from clearinghouse.errors import NotFound
 from settlement.cli import invoice_credit, invoice_rerate
-from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, walker
+from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, require_first_days, walker
 from settlement.cli.refusals import explained
 from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from clearinghouse.config import Settings
-    from settlement.invoices.run import Planned, Told, Walked
+    from settlement.invoices.run import Looked, Planned, Told, Walked
     from settlement.invoices.store import Choice, Invoice
     from settlement.invoices.walk import Walker
 
@@ -78,9 +79,11 @@ def run(
         choice = await _choice(engine, period, gateway)
         ours = OnEvery.by(settings)
         if dry_run:
-            return await plan_due(engine, choice, on_every=ours, only_try=True), None
+            with _planning() as looked:
+                return await plan_due(engine, choice, on_every=ours, only_try=True, looked=looked), None
         async with walker(settings, engine) as walking:
-            planned = await plan_due(engine, choice, on_every=ours)
+            with _planning() as looked:
+                planned = await plan_due(engine, choice, on_every=ours, looked=looked)
             return planned, await _walked(settings, walking, choice)
 
     planned, walked = as_worker(settings, work)
@@ -255,27 +258,35 @@ async def _walked(settings: Settings, walker: Walker, choice: Choice) -> Walked:
 
 
 @contextmanager
-def _progress(count: int) -> Iterator[Told]:
-    """A bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
+def _planning() -> Iterator[Looked]:
+    """Until it is known how much there is to plan, the bar says only that somebody is at it."""
+    with _bar() as bar:
+        task = bar.add_task("planning", total=None)
+        yield lambda done, count: bar.update(task, completed=done, total=count)
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+
+@contextmanager
+def _progress(count: int) -> Iterator[Told]:
+    with _bar() as bar:
         task = bar.add_task("invoices", total=count)
         yield lambda invoice: bar.update(task, advance=1, description=f"{invoice.gateway_name}: {invoice.state}")
 
 
+def _bar() -> Progress:
+    """On standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(console=Console(stderr=True), transient=True)
+
+
 async def _choice(engine: AsyncEngine, period: str, gateway: str | None) -> Choice:
     """Raises InvalidRequest, NotFound."""
-    import re
-
     from clearinghouse.identity.gateways import find
     from settlement.invoices.store import Choice
 
-    if re.fullmatch(r"([0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?)?", period) is None:
-        raise InvalidRequest(
-            f"a period is named by the beginning of its first day, such as 2026-10, not {period[:64]!r}"
-        )
+    if period:
+        require_first_days(period)
     if gateway is None:
         return Choice(period)
     async with engine.connect() as connection:

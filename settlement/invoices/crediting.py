@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clearinghouse.errors import NotFound
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.transfers import check_reason
+from settlement.invoices.documents import amount_in
 from settlement.invoices.kept import why_without_invoices
 from settlement.invoices.not_credited import (
     NoteRefused,
@@ -100,7 +101,7 @@ async def preview(desk: Desk, invoice_id: UUID, wanted: Wanted) -> NewNote:
     state = await creditable(desk, invoice)
     amount_minor = state.left_minor if wanted.amount_minor is None else wanted.amount_minor
     if not 0 < amount_minor <= state.left_minor:
-        raise NotToBeCredited(f"{shown_id(invoice)} has {state.left_minor} minor units left that may be credited.")
+        raise NotToBeCredited(f"{shown_id(invoice)} has {amount_in(invoice, state.left_minor)} left to be credited.")
     found = parts(chosen(state.lines, wanted.position), amount_minor)
     new = NewNote(
         uuid7(), invoice.id, gives, amount_minor, amount_minor + sum(part.tax_minor for part in found),
@@ -213,11 +214,12 @@ def _gives(invoice: Invoice, wanted: Wanted) -> Gives:
 def _require_whole(invoice: Invoice, new: NewNote) -> None:
     """Raises NotToBeCredited."""
     gross_minor = invoice.total_minor + invoice.tax_minor
-    asked_minor = gross_minor if invoice.state == "paid" else invoice.remaining_minor
+    asked_minor = gross_minor if invoice.state == "paid" else invoice.remaining_minor or 0
     if not new.amount_minor == invoice.total_minor or not new.total_minor == gross_minor == asked_minor:
         raise NotToBeCredited(
-            f"A credit note on its lines would come to {new.total_minor} minor units with tax, where the invoice has "
-            f"{gross_minor}, and {asked_minor} of them are to be taken back."
+            f"A credit note on its lines would come to {amount_in(invoice, new.total_minor)} with tax, where the "
+            f"invoice has {amount_in(invoice, gross_minor)}, and {amount_in(invoice, asked_minor)} are to be taken "
+            "back."
         )
 
 

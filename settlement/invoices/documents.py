@@ -16,6 +16,11 @@ from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import Invoice
 
 
+def amount_in(invoice: Invoice, minor: int) -> str:
+    """`12.50 USD`: for sentences."""
+    return f"{shown_minor(minor, invoice.decimals)} {invoice.currency}"
+
+
 def shown_minor(minor: int, decimals: int) -> str:
     """`12.50`: every decimal of the currency."""
     return format(EXACT.scaleb(Decimal(minor), -decimals), "f")

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from clearinghouse.ids import show
 from settlement.invoices.arrived import arrive
+from settlement.invoices.documents import amount_in
 from settlement.invoices.entries import Disagrees
 from settlement.invoices.not_credited import BeingPaid, NoteRefused, NotToBeCredited, PaidMeanwhile
 from settlement.invoices.note_lines import Chargeable
@@ -79,8 +80,8 @@ async def require_taken(desk: Desk, invoice: Invoice, new: NewNote) -> None:
         raise NoteRefused(f"Stripe refuses it: {refused}") from refused
     if (found.net_minor, found.total_minor) != (new.amount_minor, new.total_minor):
         raise NoteRefused(
-            f"Stripe makes {found.net_minor} minor units of it, {found.total_minor} with tax, "
-            f"not {new.amount_minor} and {new.total_minor}"
+            f"Stripe makes {amount_in(invoice, found.net_minor)} of it, {amount_in(invoice, found.total_minor)} with "
+            f"tax, not {amount_in(invoice, new.amount_minor)} and {amount_in(invoice, new.total_minor)}"
         )
 
 

@@ -26,8 +26,10 @@ log = structlog.get_logger(__name__)
 
 _UNLESS_SAID: Final = OnEvery()
 
-#: Told of every invoice that was planned or walked as far as it goes.
+#: Told of every invoice that was walked as far as it goes.
 Told = Callable[[Invoice], None]
+#: Told after every gateway how many of the periods that are due were looked at, and how many there are.
+Looked = Callable[[int, int], None]
 
 
 @dataclass
@@ -70,7 +72,7 @@ async def plan_due(
     on_every: OnEvery = _UNLESS_SAID,
     only_try: bool = False,
     within_s: int | None = None,
-    told: Told | None = None,
+    looked: Looked | None = None,
 ) -> Planned:
     """Our rows for all that is due. `only_try`: as it would be, and nothing is kept. `engine` writes.
 
@@ -90,18 +92,14 @@ async def plan_due(
         periods = list(grouped)
         looked_at_count += len(periods)
         async with engine.connect() as connection:
-            await _plan_gateway(connection, periods, planned, on_every=on_every, only_try=only_try, told=told)
+            await _plan_gateway(connection, periods, planned, on_every=on_every, only_try=only_try)
+        if looked is not None:
+            looked(looked_at_count, len(due))
     return planned
 
 
 async def _plan_gateway(
-    connection: AsyncConnection,
-    periods: Sequence[Due],
-    planned: Planned,
-    *,
-    on_every: OnEvery,
-    only_try: bool,
-    told: Told | None,
+    connection: AsyncConnection, periods: Sequence[Due], planned: Planned, *, on_every: OnEvery, only_try: bool
 ) -> None:
     async with connection.begin() as transaction:
         if not await its_turn(connection, periods[0].gateway_id):
@@ -116,8 +114,6 @@ async def _plan_gateway(
             if invoice is None:
                 break
             planned.invoices.append(invoice)
-            if told is not None:
-                told(invoice)
         if only_try:
             await transaction.rollback()
 

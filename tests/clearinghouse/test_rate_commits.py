@@ -334,8 +334,9 @@ async def test_a_version_is_applied_once_and_read_back_as_it_was(admin: AsyncEng
         assert (await rate_store.read_rules(connection)).stored == (stored,)
         with pytest.raises(Conflict, match="has two versions 1"):
             await rate_store.apply(connection, later(TIERED, 1, LONG_AGO, "9"), is_correction=True, actor="test")
-        with pytest.raises(Conflict, match="for calls that were charged by another"):
+        with pytest.raises(Conflict, match="for calls that were charged by another") as backdated:
             await rate_store.apply(connection, later(TIERED, 2, LONG_AGO, "9"), is_correction=False, actor="test")
+        assert "clearinghouse rates apply --correction" in backdated.value.what_next
         for name in ("none", "inherit"):
             with pytest.raises(InvalidRequest, match="no rate card may be called"):
                 await rate_store.apply(connection, replace(TIERED, card=name), is_correction=False, actor="test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -101,4 +102,5 @@ def test_an_operator_sees_of_a_gateway_what_it_sees_itself(cli: Cli) -> None:
     assert billing["period"]["ends_at"] == billing["next_change"]["begins_at"]
     shown = cli("customers", "show", "acme").out
     assert "Nobody has said who pays" in shown
+    assert re.search(r"^balance +-4 EUR\navailable +-?[0-9.]+ EUR, with the credit limit$", shown, re.MULTILINE)
     assert "subscription, monthly:1, UTC, fee 9 with 5 included" in shown

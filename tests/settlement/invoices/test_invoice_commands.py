@@ -107,6 +107,8 @@ async def test_the_period_that_runs_is_shown_as_if_it_ended_now(house: Invoiced,
 async def test_what_cannot_be_meant_is_refused(house: Invoiced, cli: Cli, tmp_path: Path) -> None:
     for arguments, why in (
         (("run", "--period", "October"), "a period is named by the beginning of its first day"),
+        (("run", "--period", "2026-13"), "2026-13 is not in the calendar"),
+        (("list", "--period", "2026-02-30"), "2026-02-30 is not in the calendar"),
         (("run", "--gateway", "nobody"), "nobody"),
         (("show", "in_123"), "not the id of an invoice"),
         (("void", "inv_" + "0" * 32, "--reason", "because"), "no such invoice"),

@@ -271,6 +271,9 @@ async def test_planning_ends_in_time_between_two_gateways_and_the_next_goes_on_f
         for _ in range(2):
             house.use(debtor, "10")
             house.close(debtor)
+    told: list[tuple[int, int]] = []
+    await plan_due(house.engine, Choice(), only_try=True, looked=lambda *looked: told.append(looked))
+    assert told == [(2, 6), (4, 6), (6, 6)], "how far it is, for whoever waits"
     planned = [await plan_due(house.engine, Choice(), within_s=0) for _ in range(4)]
     assert [[each.gateway_name for each in some.invoices] for some in planned] == [
         ["first"] * 2, ["second"] * 2, ["third"] * 2, [],

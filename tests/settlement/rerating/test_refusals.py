@@ -140,11 +140,11 @@ async def taxed_otherwise_by_its_lines(sold: Sold) -> tuple[Debtor, StoredVersio
         (free, "the way free", BY_HAND),
         (granted_beside_a_subscription, "Other credit that ends may have paid", BY_HAND),
         (credited_in_part, "something was credited", BY_HAND),
-        (given_back_in_part, "6500 minor units left", BY_HAND),
+        (given_back_in_part, "65.00 USD left", BY_HAND),
         (under_way, "not done yet", LATER),
         (in_advance_by_now, "way is prepaid by now", BY_HAND),
         (without_stripe_by_now, "collection is manual by now", BY_HAND),
-        (taxed_otherwise_by_its_lines, "come to 12005 minor units with tax, where the invoice has 12006", BY_HAND),
+        (taxed_otherwise_by_its_lines, "come to 120.05 USD with tax, where the invoice has 120.06 USD", BY_HAND),
     ],
 )
 async def test_it_is_refused_before_anything_is_done(sold: Sold, case: _Case, words: str, next_step: str) -> None:
