@@ -117,7 +117,7 @@ def _open_invoice(row: Any, policy: Policy) -> Document:
 
 
 def _dunning(unpaid: Sequence[Any], policy: Policy) -> Document:
-    """By the invoice that is due first, as dunning goes by it: of `unpaid`, which are in that order."""
+    """By the invoice that is due first, of several the lowest number, as dunning goes: `unpaid` is in that order."""
     if not unpaid:
         return {"number": None, "new_sessions_stop_at": None, "signing_stops_at": None}
     return {
@@ -147,5 +147,5 @@ _OPEN: Final = """
                   ORDER BY notice.number) AS reminded_at
       FROM invoice
      WHERE gateway_id = :gateway_id AND state IN ('finalized', 'open', 'uncollectible') AND remaining_minor > 0
-     ORDER BY due_at, id
+     ORDER BY due_at, coalesce(number, replace(id::text, '-', '')) COLLATE "C"
 """

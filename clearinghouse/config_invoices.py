@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from clearinghouse.config_payments import chosen_methods
+from clearinghouse.config_payments import PageMethod, chosen_methods
 from clearinghouse.config_section import Section
 from clearinghouse.config_values import COMMA_LIST, Whole
 
-#: `automatic` leaves it to Stripe's dashboard; the others are Stripe's names, but for its `customer_balance`.
-InvoiceMethod = Literal["automatic", "card", "link", "us_bank_account", "sepa_debit", "bacs_debit", "bank_transfer"]
+#: What Stripe's page may take, and transfers, which Stripe calls `customer_balance`.
+InvoiceMethod = Literal[PageMethod, "bank_transfer"]
 
 
 class InvoiceSettings(Section):

@@ -113,6 +113,8 @@ def _default(info: SettingInfo) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, dict):
         return "`{" + ", ".join(f'{key} = "{item}"' for key, item in value.items()) + "}`"
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(f'"{item}"' if isinstance(item, str) else f"{item}" for item in value) + "]`"
     if isinstance(value, float):
         return f"`{value:g}`"
     return f"`{value}`"

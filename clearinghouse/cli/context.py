@@ -103,7 +103,7 @@ def with_engine_and_conninfo(settings: Settings, work: Callable[[AsyncEngine, st
 
 @contextmanager
 def database_explained() -> Iterator[None]:
-    """What the driver says of a database that cannot be used, as DatabaseUnavailable; also to several tasks at once."""
+    """What the driver says of a database that cannot be used, as DatabaseNotReady; also to several tasks at once."""
     from psycopg import OperationalError
     from sqlalchemy.exc import OperationalError as WrappedOperationalError
 

@@ -143,7 +143,7 @@ CREATE TABLE issuance (
     charge               cost NOT NULL,
     currency             text NOT NULL,
     price                price NOT NULL,         -- `currency` per ETH
-    price_source         text NOT NULL,
+    price_source         text NOT NULL,          -- and what it knows it by, such as the round of each feed
     price_observed_at    timestamptz NOT NULL,
     markup_bps           integer NOT NULL,
     balance_after        monetary NOT NULL,

@@ -3,7 +3,8 @@
 --   planned ──▶ drafted ──▶ itemized ──▶ agreed ──▶ finalized ──▶ open ──▶ paid
 --      │           │            │           │           │           ├──▶ uncollectible ──▶ paid, void
 --      └───────────┴────────────┴───────────┴───────────┴───────────┴──▶ void
---   carried, nothing_due        there is nothing to ask for, or it is asked for without Stripe: such a row is born so, and stays so
+--   carried, nothing_due        there is nothing to ask for, or it is asked for without Stripe: such a row is born so,
+--                               and stays so
 --
 -- The row comes first, and is unique: whatever happens afterwards, and however often, there is one invoice. What is on it
 -- is decided once, with the row, and never changes; states go forward only.

@@ -1,4 +1,4 @@
-"""What commands about invoices share: the worker's role, the way to Stripe, and how an invoice is named."""
+"""What commands about invoices share: the worker's role, the way to Stripe, how invoices and periods are named."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ async def walker(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Walke
         yield Walker(Desk(link, engine), ensure_customer)
 
 
-def require_first_days(period: str) -> None:
-    """That so may begin the first day of a period: 2026, 2026-10, 2026-10-05. Raises InvalidRequest."""
+def require_period(period: str) -> None:
+    """Named by how its first day begins: 2026, 2026-10, 2026-10-05. Raises InvalidRequest for any other."""
     import re
     from datetime import date
 

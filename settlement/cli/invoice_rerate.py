@@ -10,7 +10,7 @@ import typer
 from clearinghouse.cli.context import ConfigFile, DataDir, actor
 from clearinghouse.cli.output import AsJson, print_details, print_json, print_table
 from clearinghouse.errors import InvalidRequest
-from settlement.cli.invoice_desk import as_worker, require_first_days, walker
+from settlement.cli.invoice_desk import as_worker, require_period, walker
 from settlement.cli.stripe_of_dev import settings_with_stripe
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def rerate(
     named = re.fullmatch(r"([a-z0-9][a-z0-9_.-]*)@([1-9][0-9]{0,8})", as_of)
     if named is None:
         raise InvalidRequest(f"--as-of names a version of a rate card, such as standard@2, not {as_of[:64]!r}")
-    require_first_days(period)
+    require_period(period)
     card, version = named[1], int(named[2])
 
     async def work(engine: AsyncEngine) -> tuple[Rerating, list[RatedLine]]:

@@ -13,7 +13,7 @@ from clearinghouse.cli.output import AsJson, print_details, print_json, print_ta
 from clearinghouse.cli.refusals import explain
 from clearinghouse.errors import NotFound
 from settlement.cli import invoice_credit, invoice_rerate
-from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, require_first_days, walker
+from settlement.cli.invoice_desk import InvoiceId, as_worker, invoice_id, require_period, walker
 from settlement.cli.refusals import explained
 from settlement.cli.stripe_of_dev import settings_with_stripe
 
@@ -286,7 +286,7 @@ async def _choice(engine: AsyncEngine, period: str, gateway: str | None) -> Choi
     from settlement.invoices.store import Choice
 
     if period:
-        require_first_days(period)
+        require_period(period)
     if gateway is None:
         return Choice(period)
     async with engine.connect() as connection:

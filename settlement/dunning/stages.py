@@ -36,11 +36,6 @@ class Held(NamedTuple):
     invoice: OpenInvoice | None
 
 
-def reminder_day(invoice: OpenInvoice, now: datetime, policy: Policy) -> int | None:
-    """The newest reminder whose day has come, by its day; None before the first."""
-    return policy.reminder_day(invoice.due_at, now)
-
-
 def hold_for(invoices: Iterable[OpenInvoice], now: datetime, policy: Policy) -> Held:
     """What all open invoices of a gateway together come to."""
     oldest = min(invoices, key=lambda invoice: (invoice.due_at, invoice.number), default=None)

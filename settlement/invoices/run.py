@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Final
 from uuid import UUID
 
 import structlog
@@ -23,8 +22,6 @@ from settlement.rounding import DoesNotAddUp
 from settlement.stripe_link.client import StripeAway
 
 log = structlog.get_logger(__name__)
-
-_UNLESS_SAID: Final = OnEvery()
 
 #: Told of every invoice that was walked as far as it goes.
 Told = Callable[[Invoice], None]
@@ -69,7 +66,7 @@ async def plan_due(
     engine: AsyncEngine,
     choice: Choice,
     *,
-    on_every: OnEvery = _UNLESS_SAID,
+    on_every: OnEvery,
     only_try: bool = False,
     within_s: int | None = None,
     looked: Looked | None = None,

@@ -14,8 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.dunning_steps import Policy
 from clearinghouse.ids import show
-from settlement.dunning.open_invoices import OPEN_STATES, amount_of, number_of
-from settlement.dunning.stages import OpenInvoice, reminder_day
+from settlement.dunning.open_invoices import OPEN_STATES, number_of
 from settlement.notices.due import Invoice
 
 _TOLD_ABOUT: Final = """
@@ -40,18 +39,17 @@ async def invoices_to_tell(connection: AsyncConnection, now: datetime, policy: P
     for row in await connection.execute(text(_TOLD_ABOUT), {"open": list(OPEN_STATES), "now": now}):
         is_open = row.state in OPEN_STATES
         minor = row.remaining_minor if is_open else row.total_minor
-        as_open = OpenInvoice(row.id, number_of(row), amount_of(minor, row), row.due_at, row.hosted_url)
         found[row.gateway_id].append(
             Invoice(
                 show("inv", row.id),
-                as_open.number,
+                number_of(row),
                 str(Decimal(minor).scaleb(-row.decimals)),
                 row.currency,
                 row.due_at,
                 row.hosted_url,
                 is_open=is_open,
                 is_paid=row.state == "paid",
-                reminder_day=reminder_day(as_open, now, policy),
+                reminder_day=policy.reminder_day(row.due_at, now),
             )
         )
     return found

@@ -18,7 +18,7 @@ from settlement.stripe_link.client import StripeRefused
 from settlement.stripe_link.desk import Desk, Park
 
 #: From then on Stripe leaves an invoice alone: docs.stripe.com/payments/customer-balance/reconciliation.
-OVERDUE_MAX: Final = timedelta(days=30)
+_OVERDUE_MAX: Final = timedelta(days=30)
 #: One that is charged by itself is open for a moment, and no person has to look at that.
 _BEING_CHARGED: Final = timedelta(hours=1)
 _WAITS: Final = "what is left in the cash balance waits for open invoices"
@@ -43,7 +43,7 @@ async def pay_open_invoices(desk: Desk, customer_id: str, left_minor: int, curre
         if intent is None or CASH_BALANCE not in (intent.allowed_payment_method_types or ()):
             if now - _finalized_at(invoice) > _BEING_CHARGED:
                 stuck.append(invoice.number or invoice.id)
-        elif invoice.due_date is not None and now - datetime.fromtimestamp(invoice.due_date, UTC) > OVERDUE_MAX:
+        elif invoice.due_date is not None and now - datetime.fromtimestamp(invoice.due_date, UTC) > _OVERDUE_MAX:
             await _apply(desk, invoice, intent)
             return f"{invoice.number} is paid from the cash balance"  # and what is left, with the event of that
     if stuck:

@@ -16,7 +16,7 @@ from clearinghouse.errors import Conflict
 from clearinghouse.ledger.money import show_amount
 from settlement.customers.details import MANUAL
 from settlement.customers.store import find_customer
-from settlement.invoices.entries import amount_of
+from settlement.invoices.documents import amount_in
 from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import IN_THE_MAKING, Invoice, asking_for_balance
 from settlement.rounding import from_minor, to_minor
@@ -128,8 +128,7 @@ def _named(invoice: Invoice) -> str:
 def _state_words(invoice: Invoice) -> str:
     """What became of it, with amounts as they are in the books: without tax, which Stripe adds."""
     paid, credited, asked = (
-        f"{amount_of(invoice, minor)} {invoice.currency}"
-        for minor in (invoice.booked_minor, invoice.credited_minor, invoice.total_minor)
+        amount_in(invoice, minor) for minor in (invoice.booked_minor, invoice.credited_minor, invoice.total_minor)
     )
     if invoice.state in IN_THE_MAKING:
         return f"is {invoice.state}, and will ask for {asked}"

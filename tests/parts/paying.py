@@ -35,6 +35,7 @@ from settlement.payments.asking import Asking
 from settlement.payments.clerk import take_on
 from settlement.stripe_link.desk import Desk, Park
 from settlement.stripe_link.handlers import HANDLERS, SWEEPABLES
+from tests.parts.invoiced import Invoiced
 from tests.parts.stripe import LinkedStripe, linked_stripe
 
 RETURN_URL = "https://console.clearinghouse.example/billing"
@@ -196,6 +197,12 @@ class Till:
 
 def states(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [row["state"] for row in rows]
+
+
+def till_of(house: Invoiced, **settings: Any) -> Till:
+    """Where gateways pay that invoices are issued to, too. `settings` are of PaymentSettings."""
+    asking = Asking(house.desk, ensure_customer, PaymentSettings(return_url=RETURN_URL, **settings))
+    return Till(house.conninfo, house.stripe, house.admin, house.desk, asking)
 
 
 @asynccontextmanager

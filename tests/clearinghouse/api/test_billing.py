@@ -13,6 +13,7 @@ from clearinghouse.billing import DEFAULT_TERMS
 from clearinghouse.config_alerts import NoticeSettings
 from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.database.connect import WORK_ROLE, async_engine, in_role
+from clearinghouse.ids import uuid7
 from clearinghouse.instants import rfc3339
 from settlement.customers.terms import DEFAULT_TERMS as TERMS
 from settlement.customers.terms import terms_row
@@ -20,6 +21,7 @@ from settlement.dunning.holds import Dunning
 from settlement.notices.evaluate import NoticeEvaluation
 from settlement.schedule import Tick
 from tests.parts.client import call
+from tests.parts.invoiced import Owner
 from tests.parts.service import Service, running
 from tests.parts.stack import TestGateway
 
@@ -55,6 +57,20 @@ async def test_a_gateway_that_nobody_agreed_on_anything_with_is_prepaid(service:
     }  # fmt: skip
 
 
+def owes(
+    owner: Owner, gateway: TestGateway, number: str, *, begins_at: datetime, due_at: datetime, state: str = "open"
+) -> None:
+    """10 USD of an invoice. What is inserted later has a later id."""
+    owner.execute(
+        """INSERT INTO invoice (id, gateway_id, kind, begins_at, ends_at, first_day, next_day, currency, decimals,
+               exact, total_minor, state, stripe_invoice_id, stripe_customer_id, finalized_at, due_at, number,
+               remaining_minor, hosted_url)
+           VALUES (%s, %s, 'usage', %s, now(), '2026-11-12', '2026-11-19', 'USD', 2, 12.345, 1235, %s, 'in_' || %s,
+                   'cus_1', now(), %s, %s, 1000, 'https://pay.example/CH')""",
+        [uuid7(), gateway.id, begins_at, state, number, due_at, number],
+    )
+
+
 async def test_all_of_it_is_told_also_to_a_gateway_that_is_held_back(service: Service, database: str) -> None:
     gateway = await service.house.new_gateway(tickets=0)
     begun, ends = datetime.now(UTC) - timedelta(days=3), datetime.now(UTC) + timedelta(days=4)
@@ -74,17 +90,8 @@ async def test_all_of_it_is_told_also_to_a_gateway_that_is_held_back(service: Se
             "INSERT INTO current_period VALUES (%s, %s, %s, '2026-11-19', '2026-11-26')", [gateway.id, begun, ends]
         )
         owner.execute("SELECT set_billing_hold(%s, 'signing', 'invoice CH-7 is overdue')", [gateway.id])
-        owner.cursor().executemany(
-            """INSERT INTO invoice (id, gateway_id, kind, begins_at, ends_at, first_day, next_day, currency, decimals,
-                   exact, total_minor, state, stripe_invoice_id, stripe_customer_id, finalized_at, due_at, number,
-                   remaining_minor, hosted_url)
-               VALUES (gen_random_uuid(), %s, 'usage', %s, %s, '2026-11-12', '2026-11-19', 'USD', 2, 12.345, 1235,
-                       %s, 'in_' || %s, 'cus_1', now(), %s, %s, 1000, 'https://pay.example/CH')""",
-            [
-                [gateway.id, begun - timedelta(days=7), begun, "open", "1", begun, "CH-7"],
-                [gateway.id, begun - timedelta(days=14), begun, "finalized", "2", ends, "CH-8"],  # and not sent yet
-            ],
-        )
+        owes(owner, gateway, "CH-7", begins_at=begun - timedelta(days=7), due_at=begun)
+        owes(owner, gateway, "CH-8", begins_at=begun - timedelta(days=14), due_at=ends, state="finalized")  # not sent
     told = await billing(service, gateway)
     assert told["terms"] == {
         "way": "automatic", "begins_at": rfc3339(begun), "cadence": "weekly:thu", "time_zone": "Asia/Tokyo",
@@ -116,21 +123,15 @@ async def _through_dunning(service: Service, database: str, settings: DunningSet
     work = async_engine(in_role(database, WORK_ROLE), pool_size=2)
     notices, dunning = NoticeEvaluation(NoticeSettings(), settings), Dunning(settings)
     with psycopg.connect(database, autocommit=True) as owner:
-        owner.execute(
-            """INSERT INTO invoice (id, gateway_id, kind, begins_at, ends_at, first_day, next_day, currency, decimals,
-                   exact, total_minor, state, stripe_invoice_id, stripe_customer_id, finalized_at, due_at, number,
-                   remaining_minor)
-               VALUES (gen_random_uuid(), %s, 'usage', now() - interval '1 day', now(), '2026-11-12', '2026-11-19',
-                       'USD', 2, 12.345, 1235, 'open', 'in_1', 'cus_1', now(), %s, 'CH-7', 1000)""",
-            [gateway.id, due_at],
-        )
+        for number in ("CH-8", "CH-7"):  # due at once, as a fee and usage may be: the number decides
+            owes(owner, gateway, number, begins_at=due_at - timedelta(days=int(number[-1])), due_at=due_at)
         for day in (-10, -3, 1):  # the first tells of the invoice itself
             await notices.tick(Tick(work, due_at + timedelta(days=day)))
         told = await billing(service, gateway)
-        (invoice,) = told["open_invoices"]
+        invoice, _ = told["open_invoices"]
         assert invoice["reminded_at"] == [rfc3339(due_at + timedelta(days=day)) for day in (-3, 1)]
         assert invoice["next_reminder_at"] == rfc3339(due_at + timedelta(days=5))
-        assert told["dunning"]["number"] == "CH-7"
+        assert (invoice["number"], told["dunning"]["number"]) == ("CH-7", "CH-7")
         holds = []
         for step in ("new_sessions_stop_at", "signing_stops_at"):
             at = datetime.fromisoformat(told["dunning"][step])
@@ -138,6 +139,7 @@ async def _through_dunning(service: Service, database: str, settings: DunningSet
                 await dunning.tick(Tick(work, now))
                 holds.append((await billing(service, gateway))["hold"])
         assert holds == ["none", "new_sessions", "new_sessions", "signing"]
+        assert (await billing(service, gateway))["hold_reason"].startswith("Invoice CH-7 of ")
         owner.execute("UPDATE invoice SET state = 'paid', remaining_minor = 0, ended_at = now()")
     await work.dispose()
     told = await billing(service, gateway)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.dunning_steps import Policy
 from settlement.customers.holds import Hold
-from settlement.dunning.stages import OpenInvoice, hold_for, reminder_day
+from settlement.dunning.stages import OpenInvoice, hold_for
 
 DUE = datetime(2026, 11, 15, tzinfo=UTC)
 POLICY = Policy(reminder_days=(-3, 1, 7), new_sessions_days=14, signing_days=30)
@@ -43,11 +43,11 @@ def test_the_longest_overdue_invoice_decides_and_its_payment_leaves_what_the_nex
 
 @pytest.mark.parametrize(("after_days", "expected"), [(-4, None), (-3, -3), (0, -3), (1, 1), (6, 1), (7, 7), (400, 7)])
 def test_of_the_reminders_whose_day_has_come_the_newest_counts(after_days: int, expected: int | None) -> None:
-    assert reminder_day(invoice(), DUE + timedelta(days=after_days), POLICY) == expected
+    assert POLICY.reminder_day(DUE, DUE + timedelta(days=after_days)) == expected
 
 
 def test_without_days_nobody_is_reminded() -> None:
-    assert reminder_day(invoice(), DUE + timedelta(days=99), Policy((), 14, 30)) is None
+    assert Policy((), 14, 30).reminder_day(DUE, DUE + timedelta(days=99)) is None
 
 
 @given(ages=st.lists(st.integers(-40, 80), max_size=6), earlier=st.integers(0, 100), later=st.integers(0, 100))

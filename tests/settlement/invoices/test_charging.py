@@ -7,13 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from clearinghouse.config_payments import PaymentSettings
-from settlement.customers.stripe_copy import ensure_customer
 from settlement.invoices.store import Invoice
-from settlement.payments.asking import Asking
 from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import Debtor, Invoiced
-from tests.parts.paying import RETURN_URL, Till
+from tests.parts.paying import till_of
 from tests.settlement.invoices.job import job_turn
 
 DECLINED = "pm_card_chargeCustomerFail"
@@ -30,8 +27,7 @@ async def owing(house: Invoiced, *, card: str | None = None, name: str = "acme")
 
 async def saved_at_the_page(house: Invoiced, debtor: Debtor, card: str = "pm_card_visa") -> None:
     """By `clearinghouse payments save-card`, at Stripe's page, and heard of by its event."""
-    asking = Asking(house.desk, ensure_customer, PaymentSettings(return_url=RETURN_URL))
-    await Till(house.conninfo, house.stripe, house.admin, house.desk, asking).save_card(debtor.id, card)
+    await till_of(house).save_card(debtor.id, card)
 
 
 async def the_invoice(house: Invoiced, debtor: Debtor) -> Invoice:

@@ -13,14 +13,12 @@ import pytest
 from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.config_invoices import InvoiceMethod, InvoiceSettings
 from clearinghouse.config_payments import PaymentSettings
-from settlement.customers.stripe_copy import ensure_customer
 from settlement.dunning.holds import Dunning
 from settlement.invoices.on_every import OnEvery
-from settlement.payments.asking import Asking
 from settlement.schedule import Tick
 from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import DAY_S, Debtor, Invoiced
-from tests.parts.paying import Till
+from tests.parts.paying import Till, till_of
 
 MOVEMENT = "customer_cash_balance_transaction"
 _APPLIES = "PaymentIntentService.apply_customer_balance_async"
@@ -29,8 +27,7 @@ _APPLIES = "PaymentIntentService.apply_customer_balance_async"
 @pytest.fixture
 def till(house: Invoiced) -> Till:
     """What acts upon Stripe's events, and takes payments on."""
-    asking = Asking(house.desk, ensure_customer, PaymentSettings())
-    return Till(house.conninfo, house.stripe, house.admin, house.desk, asking)
+    return till_of(house)
 
 
 async def issued(house: Invoiced, charge: str = "5.44", *, name: str = "acme", **gateway: Any) -> Debtor:

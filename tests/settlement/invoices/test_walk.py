@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -258,10 +259,10 @@ async def test_a_gateway_that_is_rated_anew_keeps_no_other_waiting_and_is_planne
         house.close(debtor)
     async with house.engine.begin() as elsewhere:
         await one_at_a_time(elsewhere, debtors[0].id)
-        planned = await asyncio.wait_for(plan_due(house.engine, Choice()), timeout=5)
+        planned = await asyncio.wait_for(house.plan(), timeout=5)
     assert ([each.gateway_name for each in planned.invoices], planned.busy) == (["second"], ["first"])
     assert said_of(planned, Walked()) == "1 planned, 1 gateways planned for elsewhere"
-    again = await plan_due(house.engine, Choice())
+    again = await house.plan()
     assert ([each.gateway_name for each in again.invoices], again.busy) == (["first"], [])
 
 
@@ -272,9 +273,10 @@ async def test_planning_ends_in_time_between_two_gateways_and_the_next_goes_on_f
             house.use(debtor, "10")
             house.close(debtor)
     told: list[tuple[int, int]] = []
-    await plan_due(house.engine, Choice(), only_try=True, looked=lambda *looked: told.append(looked))
+    due = partial(plan_due, house.engine, Choice(), on_every=house.on_every)
+    await due(only_try=True, looked=lambda *looked: told.append(looked))
     assert told == [(2, 6), (4, 6), (6, 6)], "how far it is, for whoever waits"
-    planned = [await plan_due(house.engine, Choice(), within_s=0) for _ in range(4)]
+    planned = [await due(within_s=0) for _ in range(4)]
     assert [[each.gateway_name for each in some.invoices] for some in planned] == [
         ["first"] * 2, ["second"] * 2, ["third"] * 2, [],
     ]  # fmt: skip

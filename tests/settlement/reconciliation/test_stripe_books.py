@@ -13,15 +13,12 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from clearinghouse.config_payments import PaymentSettings
-from settlement.customers.stripe_copy import ensure_customer
-from settlement.payments.asking import Asking
 from settlement.payments.operators import refund
 from settlement.reconciliation.documents import all_shown
 from settlement.stripe_link.handlers import HANDLERS
 from settlement.stripe_local.keys import ApiKeys, Right
 from tests.parts.invoiced import Debtor, Invoiced, invoiced
-from tests.parts.paying import RETURN_URL, Till
+from tests.parts.paying import Till, till_of
 from tests.parts.stripe import LinkedStripe
 from tests.settlement.invoices.command import Cli
 from tests.settlement.reconciliation.parts import compared, differences, report_of, section
@@ -52,8 +49,7 @@ class House(Invoiced):
 
     @property
     def till(self) -> Till:
-        asking = Asking(self.desk, ensure_customer, PaymentSettings(return_url=RETURN_URL))
-        return Till(self.conninfo, self.stripe, self.admin, self.desk, asking)
+        return till_of(self)
 
     @property
     def v1(self) -> Any:

@@ -10,14 +10,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clearinghouse.config import Settings
-from clearinghouse.config_payments import PaymentSettings
 from clearinghouse.ledger.transfers import book
-from settlement.customers.stripe_copy import ensure_customer
-from settlement.payments.asking import Asking
 from settlement.reconciliation.report import Period, Report
 from settlement.reconciliation.run import reconciled
 from settlement.stripe_local.refunds import fail
-from tests.parts.paying import RETURN_URL, Till
+from tests.parts.paying import Till, till_of
 from tests.settlement.reconciliation.parts import DAY, compared, differences, report_of, section
 from tests.settlement.reconciliation.test_stripe_books import House, house
 
@@ -38,9 +35,7 @@ async def later_report(house: House, by: timedelta = LATER) -> Report:
 
 
 def by_debit(house: House) -> Till:
-    settings = PaymentSettings(return_url=RETURN_URL, checkout_methods=("card", "us_bank_account"))
-    asking = Asking(house.desk, ensure_customer, settings)
-    return Till(house.conninfo, house.stripe, house.admin, house.desk, asking)
+    return till_of(house, checkout_methods=("card", "us_bank_account"))
 
 
 async def charged(house: House, customer_id: str, minor: int, card: str = "pm_card_visa") -> str:
