@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from chain.alarm import Alarm
+
 HEAD_MAX_BYTES: Final = 64 * 1024
 
 
@@ -89,6 +91,7 @@ class HttpClient:
         #: The one used last is at the right and is used next, so that surplus ones grow old at the left.
         self._idle: deque[_Connection] = deque()
         self._connections: set[_Connection] = set()
+        self._alarm = Alarm()
         self._is_closed = False
 
     async def exchange(self, request: bytes, *, timeout_s: float) -> HttpAnswer:
@@ -112,6 +115,7 @@ class HttpClient:
         self._idle.clear()
         for connection in list(self._connections):
             connection.fail(ClosedError())
+        self._alarm.close()
         await asyncio.sleep(0)  # transports close in the loop's next turn
 
     def _kept(self) -> _Connection | None:
@@ -140,7 +144,7 @@ class HttpClient:
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._connections, self._body_max_bytes),
+                    lambda: _Connection(self._connections, self._alarm, self._body_max_bytes),
                     self._host,
                     self._port,
                     ssl=self._tls,
@@ -159,10 +163,11 @@ class HttpClient:
 class _Connection(asyncio.Protocol):
     """One connection. httptools calls the `on_` methods while it is fed."""
 
-    def __init__(self, connections: set[_Connection], body_max_bytes: int) -> None:
+    def __init__(self, connections: set[_Connection], alarm: Alarm, body_max_bytes: int) -> None:
         self.idle_since_s: float = 0
         self.is_usable = True
         self._connections = connections
+        self._alarm = alarm
         self._body_max_bytes = body_max_bytes
         self._parser = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -179,16 +184,19 @@ class _Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes, give_up_at_s: float) -> HttpAnswer:
         assert self._transport is not None, "connected"
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[HttpAnswer] = loop.create_future()
+        waiting: asyncio.Future[HttpAnswer] = asyncio.get_running_loop().create_future()
         self._waiting = waiting
-        timer = loop.call_at(give_up_at_s, self.fail, TimeIsUpError())
+        late = self._is_late
+        self._alarm.set(give_up_at_s, late)
         try:
             self._transport.write(request)
             return await waiting
         finally:
-            timer.cancel()
+            self._alarm.unset(late)
             self._waiting = None
+
+    def _is_late(self) -> None:
+        self.fail(TimeIsUpError())
 
     def fail(self, error: ExchangeError) -> None:
         """Whoever waits gets the error, and the connection is gone."""

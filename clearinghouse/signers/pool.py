@@ -211,8 +211,10 @@ class SignerPool:
     async def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> SignerAnswer:
         """POST /generate-live-payment. Raises SignersUnavailable when no member gave a complete answer in time."""
 
-        async def ask(signer: GoLivepeerSigner, timeout_s: float) -> SignerAnswer:
-            return await signer.generate_payment(request.canonical, auth_id=auth_id, timeout_s=timeout_s)
+        canonical = request.canonical
+
+        def ask(signer: GoLivepeerSigner, timeout_s: float) -> Awaitable[SignerAnswer]:
+            return signer.generate_payment(canonical, auth_id=auth_id, timeout_s=timeout_s)
 
         return await self._ask_one_after_another(Route.PAYMENT, ask, self._payment_budget)
 
@@ -225,8 +227,8 @@ class SignerPool:
     async def discover_orchestrators(self, query: str) -> SignerAnswer:
         """GET /discover-orchestrators?query. Raises SignersUnavailable."""
 
-        async def ask(signer: GoLivepeerSigner, timeout_s: float) -> SignerAnswer:
-            return await signer.discover_orchestrators(query, timeout_s=timeout_s)
+        def ask(signer: GoLivepeerSigner, timeout_s: float) -> Awaitable[SignerAnswer]:
+            return signer.discover_orchestrators(query, timeout_s=timeout_s)
 
         return await self._ask_one_after_another(Route.DISCOVERY, ask, self._discovery_budget)
 
@@ -271,13 +273,15 @@ class SignerPool:
             return []
         usable = [m for m in self._members if m.health.is_healthy]
         usable = usable or [m for m in self._members if m.health.is_last_resort]
-        return [member for member in usable if member not in asked]
+        return [member for member in usable if member not in asked] if asked else usable
 
     def _least_busy(self, candidates: list[_Member]) -> _Member:
         """Fewest in flight; among equals they take turns."""
-        fewest = min(member.in_flight for member in candidates)
-        idle = [member for member in candidates if member.in_flight == fewest]
         self._next_turn += 1
+        if len(candidates) == 1:
+            return candidates[0]
+        fewest = min([member.in_flight for member in candidates])
+        idle = [member for member in candidates if member.in_flight == fewest]
         return idle[self._next_turn % len(idle)]
 
     async def _attempt(self, member: _Member, route: Route, ask: _Ask, timeout_s: float) -> SignerAnswer | None:

@@ -15,6 +15,7 @@ from chain.http_client import (
     ExchangeError,
     HttpClient,
     NotHttpError,
+    TimeIsUpError,
     TooLargeError,
     TruncatedError,
 )
@@ -170,6 +171,34 @@ async def test_calls_at_once_have_a_connection_each_and_later_calls_share_them()
         for _ in range(3):
             await asyncio.gather(*(client.exchange(REQUEST, timeout_s=2) for _ in range(8)))
         assert server.connections <= 8
+
+
+async def test_a_silent_server_is_waited_for_as_long_as_each_call_says() -> None:
+    """Also where one that may wait longer began before."""
+    async with client_of(Server(b"")) as client:
+
+        async def waited_s(timeout_s: float) -> float:
+            begun_s = asyncio.get_running_loop().time()
+            with pytest.raises(TimeIsUpError):
+                await client.exchange(REQUEST, timeout_s=timeout_s)
+            return asyncio.get_running_loop().time() - begun_s
+
+        patient = asyncio.create_task(waited_s(60))
+        timeouts_s = (0.2, 0.1, 0.15, 0.1)
+        for timeout_s, waited in zip(timeouts_s, await asyncio.gather(*map(waited_s, timeouts_s)), strict=True):
+            assert timeout_s <= waited < 10
+        assert 0.1 <= await waited_s(0.1) < 10
+        assert not patient.done()
+        patient.cancel()
+
+
+async def test_a_call_that_was_answered_in_time_leaves_its_connection_alone_when_its_time_is_up() -> None:
+    server = Server(ANSWER)
+    async with client_of(server) as client:
+        await client.exchange(REQUEST, timeout_s=0.1)
+        await asyncio.sleep(0.15)
+        assert (await client.exchange(REQUEST, timeout_s=10)).body == b"ok"
+    assert server.connections == 1
 
 
 async def test_a_closed_client_refuses_and_may_be_closed_again() -> None:
