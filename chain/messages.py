@@ -90,10 +90,6 @@ class OrchestratorInfo:
     #: `encoded` in base64: each call by the offer says it again.
     text: str
 
-    def __hash__(self) -> int:
-        """By the bytes alone, whose hash Python keeps: equal offers have equal bytes, and a message has no hash."""
-        return hash(self.encoded)
-
 
 class Payment(NamedTuple):
     """A batch of signed tickets: all alike but for nonce and signature, which pair up by position."""

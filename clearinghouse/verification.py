@@ -18,6 +18,7 @@ from chain.messages import (
     Payment,
     TicketParams,
     decode_base64,
+    decode_orchestrator_info,
     decode_payment_bytes,
 )
 from chain.payment_state import PaymentState, StateError, decode_state, decode_state_text, state_hash
@@ -129,15 +130,16 @@ def _read_payment(data: bytes, request: PaymentRequest, sender: bytes, first_non
     """The payment, and whether it is known to be on the terms that were asked for."""
     info = request.info
     if _names_round(ticket_params(request)) and len(info.encoded) <= REMEMBERED_OFFER_BYTES_MAX:
-        payment = _expected(info, sender).read(data, first_nonce)
+        payment = _expected(info.encoded, sender).read(data, first_nonce)
         if payment is not None:
             return payment, True
     return decode_payment_bytes(data), False
 
 
-@lru_cache(REMEMBERED_OFFERS_MAX_COUNT)  # about 2 kB each
-def _expected(info: OrchestratorInfo, sender: bytes) -> ExpectedPayment:
+@lru_cache(REMEMBERED_OFFERS_MAX_COUNT)  # 2 to 4 kB each: by the bytes, as a decoded offer may have many times that
+def _expected(encoded_info: bytes, sender: bytes) -> ExpectedPayment:
     """What is known by its bytes from then on is compared here once."""
+    info = decode_orchestrator_info(encoded_info)
     asked = offered_params(info)
     expected = expected_payment(
         info,

@@ -39,6 +39,7 @@ from chain.messages import (
     PaymentFrame,
     Price,
     TicketParams,
+    decode_orchestrator_info,
     encode_base64,
     encode_payment,
     encode_seg_creds,
@@ -137,8 +138,8 @@ class NativeSigner:
         self._new_state_id = new_state_id
         self._orchestrator_info_answer = _orchestrator_info_answer(key)
         self._issued = IssuedStates()
-        # About 1 kB each.
-        self._remembered_forms = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(partial(offer_forms, key.address))
+        # About 1 kB each: by the offer's bytes, as a decoded one may have many times that.
+        self._remembered_forms = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(partial(_encoded_offer_forms, key.address))
         # The same manifest is signed again every few seconds, and the signature is deterministic.
         self._segment_signature = lru_cache(SEGMENT_SIGNATURES_MAX)(
             lambda manifest_id: key.bsign(flatten_segment(manifest_id))
@@ -235,7 +236,7 @@ class NativeSigner:
         """Remembered by offer, round and hash: the round is the escrow's where the offer names none."""
         if len(info.encoded) > REMEMBERED_OFFER_BYTES_MAX:
             return offer_forms(self.address, info, creation_round, block_hash)
-        return self._remembered_forms(info, creation_round, block_hash)
+        return self._remembered_forms(info.encoded, creation_round, block_hash)
 
     def _read_escrow(self) -> EscrowReading:
         """Fail closed, and in a way that lets the caller ask another signer: nothing was released."""
@@ -462,6 +463,10 @@ def offer_forms(sender: bytes, info: OrchestratorInfo, creation_round: int, bloc
     )
     frame = payment_frame(info, sender=sender, creation_round=creation_round, creation_round_block_hash=block_hash)
     return OfferForms(batch_preimage(ticket), frame)
+
+
+def _encoded_offer_forms(sender: bytes, encoded: bytes, creation_round: int, block_hash: bytes) -> OfferForms:
+    return offer_forms(sender, decode_orchestrator_info(encoded), creation_round, block_hash)
 
 
 def not_signed(refusal: Refusal) -> SignerAnswer:
