@@ -15,6 +15,9 @@ from settlement.payments.record import PAYMENT_KEY, Payment
 from settlement.stripe_link.client import StripeRefused
 from settlement.stripe_link.desk import Desk, Park
 
+#: Stripe's codes for what it does not know, and for what was detached and may not be used again.
+_IS_GONE: Final = frozenset({"resource_missing", "payment_method_unexpected_state"})
+
 
 class SavedCard(NamedTuple):
     """`refused`: why it is not charged automatically any more; None where nothing is wrong with it."""
@@ -125,9 +128,9 @@ async def forgotten_if_gone(desk: Desk, method_id: str) -> bool:
 
 
 async def _is_saved_at_stripe(desk: Desk, method_id: str) -> bool:
-    """One that is nobody's any more may not even be shown."""
+    """One that is nobody's any more may not even be shown. Another refusal says nothing of the card: it is kept."""
     try:
         method = await desk.link.call(desk.link.client.v1.payment_methods.retrieve_async, method_id)
-    except StripeRefused:
-        return False
+    except StripeRefused as refused:
+        return refused.code not in _IS_GONE
     return id_of(method.customer) is not None
