@@ -20,7 +20,8 @@ _IS_GONE: Final = frozenset({"resource_missing", "payment_method_unexpected_stat
 
 
 class SavedCard(NamedTuple):
-    """`refused`: why it is not charged automatically any more; None where nothing is wrong with it."""
+    """`refused`: why automatic top-ups do not charge it any more; None where nothing is wrong with it. Invoices try it
+    all the same: each has a few attempts of its own."""
 
     payment_method_id: str
     brand: str
@@ -73,7 +74,7 @@ _SAVE: Final = """
 
 
 async def note_refused(connection: AsyncConnection, gateway_id: UUID, method_id: str, why: str) -> None:
-    """It is not charged automatically until another one is saved."""
+    """Automatic top-ups do not charge it until another one is saved."""
     query = text("UPDATE saved_card SET refused = :why WHERE gateway_id = :gateway AND payment_method_id = :method")
     await connection.execute(query, {"gateway": gateway_id, "method": method_id, "why": why})
 
