@@ -7,7 +7,7 @@ Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,20 +24,25 @@ class Policy:
 
     def new_sessions_stop_at(self, due_at: datetime) -> datetime:
         """Of the longest overdue invoice: from then on no new session is signed for."""
-        return due_at + timedelta(days=self.new_sessions_days)
+        return _days_after(due_at, self.new_sessions_days)
 
     def signing_stops_at(self, due_at: datetime) -> datetime:
         """Of the longest overdue invoice: from then on nothing is signed."""
-        return due_at + timedelta(days=self.signing_days)
+        return _days_after(due_at, self.signing_days)
 
     def reminder_day(self, due_at: datetime, now: datetime) -> int | None:
         """The newest reminder whose time has come, by its day; None before the first."""
-        return max((day for day in self.reminder_days if now >= due_at + timedelta(days=day)), default=None)
+        return max((day for day in self.reminder_days if now >= _days_after(due_at, day)), default=None)
 
     def next_reminder_at(self, due_at: datetime, now: datetime) -> datetime | None:
         """The first that is still to come; None after the last."""
-        coming = (due_at + timedelta(days=day) for day in self.reminder_days)
+        coming = (_days_after(due_at, day) for day in self.reminder_days)
         return min((at for at in coming if at > now), default=None)
+
+
+def _days_after(due_at: datetime, days: int) -> datetime:
+    """In days of 24 hours: over the end of summer time a day of the database session's zone has 25."""
+    return due_at.astimezone(UTC) + timedelta(days=days)
 
 
 def policy_of(settings: DunningSettings) -> Policy:

@@ -119,7 +119,7 @@ CREATE TABLE saved_card (
     exp_month          integer NOT NULL,
     exp_year           integer NOT NULL,
     saved_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
-    refused            text,                        -- why it is not charged automatically any more
+    refused            text,                        -- why automatic top-ups do not charge it any more
     made_at            timestamptz NOT NULL DEFAULT '-infinity'  -- when its holder entered it, by Stripe's clock
 );
 

@@ -2,7 +2,7 @@
 
 DATA_DIR/stripe-local.jsonl   the journal of that Stripe, locked for as long as it lives
 DATA_DIR/stripe-local.url     where it listens, mode 0600; gone when it ends. One that a kill left there counts for
-                              nothing: nobody holds the lock
+                              nothing: nobody holds the lock, and whoever takes it removes that file first
 
 It is for the embedded database alone: in one data directory are the books and the Stripe that belong together. Books
 elsewhere may be anybody's, and are never shown a Stripe that was not configured for them.
@@ -59,6 +59,7 @@ def journal_locked(data_dir: Path) -> Iterator[Path]:
             stack.enter_context(exclusive_lock(journal, timeout_s=_LOCK_TIMEOUT_S))
         except TimeoutError as error:
             raise BadConfiguration(f"{journal} is in use: does another `clearinghouse dev` run here?") from error
+        (data_dir / _URL).unlink(missing_ok=True)  # what a kill left: with the lock held it would be believed
         yield journal
 
 

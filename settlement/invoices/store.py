@@ -202,11 +202,15 @@ async def claim(connection: AsyncConnection, invoice_id: UUID, lease: timedelta)
 
 
 async def changed(connection: AsyncConnection, invoice: Invoice, **values: Any) -> Invoice | None:
-    """As it is then. None where it is not in the state any more that we have seen: somebody else went on."""
+    """As it is then. None where it is not in the state any more that we have seen, or was charged since: somebody else
+    went on."""
     names = ", ".join(f"{name} = :new_{name}" for name in values)
-    query = f"UPDATE invoice SET {names} WHERE id = :id AND state = :state"  # noqa: S608 - our words
+    query = f"""UPDATE invoice SET {names} WHERE id = :id AND state = :state AND pay_attempts_count = :attempts_count
+                   AND stripe_method_id IS NOT DISTINCT FROM CAST(:method_id AS text)"""  # noqa: S608 - our words
+    was = {"id": invoice.id, "state": invoice.state, "method_id": invoice.stripe_method_id,
+           "attempts_count": invoice.pay_attempts_count}  # fmt: skip
     given = {f"new_{name}": value for name, value in values.items()}
-    if (await connection.execute(text(query), {**given, "id": invoice.id, "state": invoice.state})).rowcount == 0:
+    if (await connection.execute(text(query), {**given, **was})).rowcount == 0:
         return None
     return await find(connection, invoice.id)
 

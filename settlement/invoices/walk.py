@@ -184,9 +184,9 @@ class Walker:
             )
         except StripeRefused as refused:
             # Nobody has paid, or somebody else had: what Stripe says of the invoice tells.
-            after = await self._arrived(invoice, await self._retrieved(invoice))
+            after = await self._charged(invoice, await self._retrieved(invoice))
             return after if after.state != "open" else await self._declined(after, refused, now)
-        after = await self._arrived(invoice, seen(done, now))
+        after = await self._charged(invoice, seen(done, now))
         if after.state != "open":
             return after
         return await self._changed(after, pay_next_at=now + PAY_AGAIN_AFTER[0])  # it is under way: Stripe will tell
@@ -252,6 +252,14 @@ class Walker:
     async def _arrived(self, invoice: Invoice, found: Seen) -> Invoice:
         after = await arrive(self.desk, found)
         assert after is not None, f"{invoice.at_stripe} is in our row"
+        return after
+
+    async def _charged(self, invoice: Invoice, found: Seen) -> Invoice:
+        """Raises WalkedElsewhere where another attempt was noted since: this answer is of the one before."""
+        after = await self._arrived(invoice, found)
+        ours = (invoice.stripe_method_id, invoice.pay_attempts_count)
+        if after.state == "open" and (after.stripe_method_id, after.pay_attempts_count) != ours:
+            raise WalkedElsewhere
         return after
 
     async def _changed(self, invoice: Invoice, **values: Any) -> Invoice:

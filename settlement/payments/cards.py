@@ -15,9 +15,13 @@ from settlement.payments.record import PAYMENT_KEY, Payment
 from settlement.stripe_link.client import StripeRefused
 from settlement.stripe_link.desk import Desk, Park
 
+#: Stripe's codes for what it does not know, and for what was detached and may not be used again.
+_IS_GONE: Final = frozenset({"resource_missing", "payment_method_unexpected_state"})
+
 
 class SavedCard(NamedTuple):
-    """`refused`: why it is not charged automatically any more; None where nothing is wrong with it."""
+    """`refused`: why automatic top-ups do not charge it any more; None where nothing is wrong with it. Invoices try it
+    all the same: each has a few attempts of its own."""
 
     payment_method_id: str
     brand: str
@@ -70,7 +74,7 @@ _SAVE: Final = """
 
 
 async def note_refused(connection: AsyncConnection, gateway_id: UUID, method_id: str, why: str) -> None:
-    """It is not charged automatically until another one is saved."""
+    """Automatic top-ups do not charge it until another one is saved."""
     query = text("UPDATE saved_card SET refused = :why WHERE gateway_id = :gateway AND payment_method_id = :method")
     await connection.execute(query, {"gateway": gateway_id, "method": method_id, "why": why})
 
@@ -125,9 +129,9 @@ async def forgotten_if_gone(desk: Desk, method_id: str) -> bool:
 
 
 async def _is_saved_at_stripe(desk: Desk, method_id: str) -> bool:
-    """One that is nobody's any more may not even be shown."""
+    """One that is nobody's any more may not even be shown. Another refusal says nothing of the card: it is kept."""
     try:
         method = await desk.link.call(desk.link.client.v1.payment_methods.retrieve_async, method_id)
-    except StripeRefused:
-        return False
+    except StripeRefused as refused:
+        return refused.code not in _IS_GONE
     return id_of(method.customer) is not None

@@ -1,7 +1,8 @@
 """Open invoices, and the cash balance of who is to pay them.
 
 Stripe pays them from it by itself, in its own order, as soon as it is enough for one. It leaves to us what has been
-overdue for a month, and to a person what takes no transfers: how an invoice is paid was settled when it was issued.
+overdue for a month or was given up as uncollectible, and to a person what takes no transfers: how an invoice is paid
+was settled when it was issued.
 """
 
 from __future__ import annotations
@@ -21,17 +22,24 @@ from settlement.stripe_link.desk import Desk, Park
 _OVERDUE_MAX: Final = timedelta(days=30)
 #: One that is charged by itself is open for a moment, and no person has to look at that.
 _BEING_CHARGED: Final = timedelta(hours=1)
+#: What was given up as uncollectible is owed as before, and holds its gateway until it is paid.
+_STILL_ASKING: Final = ("open", "uncollectible")
 _WAITS: Final = "what is left in the cash balance waits for open invoices"
 
 
 async def pay_open_invoices(desk: Desk, customer_id: str, left_minor: int, currency: str) -> str | None:
-    """None where no invoice is open: then what is left waits for nothing. Else one line of what became of it.
+    """None where no invoice asks for anything: then what is left waits for nothing. Else one line of what became of it.
 
     Parks as long as there is enough for one that cannot be paid from it.
     """
     link = desk.link
-    asked = {"customer": customer_id, "status": "open"}
-    waiting = [one async for one in link.each(link.client.v1.invoices.list_async, params=asked)]
+    waiting = [
+        one
+        for status in _STILL_ASKING
+        async for one in link.each(
+            link.client.v1.invoices.list_async, params={"customer": customer_id, "status": status}
+        )
+    ]
     if not waiting:
         return None
     payable = [one for one in waiting if one.currency.upper() == currency and one.amount_remaining <= left_minor]
@@ -41,9 +49,9 @@ async def pay_open_invoices(desk: Desk, customer_id: str, left_minor: int, curre
     for invoice in sorted(payable, key=lambda one: (one.amount_remaining != left_minor, _finalized_at(one))):
         intent = await _intent_of(desk, invoice)
         if intent is None or CASH_BALANCE not in (intent.allowed_payment_method_types or ()):
-            if now - _finalized_at(invoice) > _BEING_CHARGED:
+            if now - _finalized_at(invoice) > _BEING_CHARGED and await _still_asks(desk, invoice):
                 stuck.append(invoice.number or invoice.id)
-        elif invoice.due_date is not None and now - datetime.fromtimestamp(invoice.due_date, UTC) > _OVERDUE_MAX:
+        elif _is_left_to_us(invoice, now):
             await _apply(desk, invoice, intent)
             return f"{invoice.number} is paid from the cash balance"  # and what is left, with the event of that
     if stuck:
@@ -58,6 +66,18 @@ async def _is_done_by_hand(desk: Desk, customer_id: str) -> bool:
     """Somebody has told Stripe that people apply what comes."""
     cash = await fetch(desk, desk.link.client.v1.customers.cash_balance.retrieve_async, customer_id)
     return cash.settings.reconciliation_mode == "manual"
+
+
+async def _still_asks(desk: Desk, invoice: stripe.Invoice) -> bool:
+    """Now: one that was paid since it was listed has no intent any more, and needs nobody."""
+    return (await fetch(desk, desk.link.client.v1.invoices.retrieve_async, str(invoice.id))).status in _STILL_ASKING
+
+
+def _is_left_to_us(invoice: stripe.Invoice, now: datetime) -> bool:
+    """Stripe pays only what is open, and not long overdue."""
+    if invoice.status == "uncollectible":
+        return True
+    return invoice.due_date is not None and now - datetime.fromtimestamp(invoice.due_date, UTC) > _OVERDUE_MAX
 
 
 async def _intent_of(desk: Desk, invoice: stripe.Invoice) -> stripe.PaymentIntent | None:

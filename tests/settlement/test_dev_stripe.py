@@ -12,7 +12,7 @@ from clearinghouse.config import Settings
 from clearinghouse.demo import with_local_stripe
 from settlement.cli import app
 from settlement.cli.dev_stripe import stripe_beside_dev
-from settlement.cli.stripe_of_dev import settings_with_stripe
+from settlement.cli.stripe_of_dev import journal_locked, settings_with_stripe
 from settlement.stripe_link.client import stripe_link
 from settlement.stripe_local.keys import DEFAULT_KEY, DEFAULT_WEBHOOK_SECRET
 from tests.parts.command_line import called
@@ -76,6 +76,8 @@ async def test_commands_on_its_books_find_it_while_it_lives_and_nothing_else_is_
     assert not told.exists()
     told.write_text(left, encoding="utf-8")  # as after a kill
     assert settings_with_stripe(tmp_path).stripe.api_key is None
+    with journal_locked(tmp_path):  # the next one begins, and does not listen yet
+        assert settings_with_stripe(tmp_path).stripe.api_key is None
     assert capsys.readouterr().err.count("TEST MODE: asking") == 0
 
 

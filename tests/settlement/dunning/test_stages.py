@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,15 @@ def test_each_step_begins_on_its_day_and_not_an_instant_earlier(day: int, before
     begins_at = DUE + timedelta(days=day)
     assert hold_for([invoice()], begins_at - INSTANT, POLICY).hold is before
     assert hold_for([invoice()], begins_at, POLICY).hold is hold
+
+
+def test_a_day_has_24_hours_in_whatever_zone_the_database_speaks() -> None:
+    due_at = datetime(2026, 10, 20, 12, tzinfo=UTC)
+    shown = due_at.astimezone(ZoneInfo("Europe/Berlin"))  # whose summer time ends on the 25th
+    assert POLICY.new_sessions_stop_at(shown) == POLICY.new_sessions_stop_at(due_at)
+    assert POLICY.signing_stops_at(shown) == POLICY.signing_stops_at(due_at)
+    assert POLICY.next_reminder_at(shown, due_at + timedelta(days=2)) == due_at + timedelta(days=7)
+    assert POLICY.reminder_day(shown, due_at + timedelta(days=7)) == 7
 
 
 def test_the_longest_overdue_invoice_decides_and_its_payment_leaves_what_the_next_one_comes_to() -> None:

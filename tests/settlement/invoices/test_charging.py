@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from settlement.invoices.store import Invoice
+from settlement.stripe_link.client import StripeLink
 from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import Debtor, Invoiced
 from tests.parts.paying import till_of
@@ -79,6 +82,36 @@ async def test_another_card_is_tried_as_often_as_the_first(house: Invoiced) -> N
     await house.run()
     again = await house.invoice()
     assert (again.pay_attempts_count, again.pay_next_at is not None) == (1, True)
+
+
+async def test_a_decline_that_is_heard_of_late_counts_for_no_other_card(house: Invoiced) -> None:
+    acme = await owing(house, card=DECLINED)
+    is_asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(StripeLink):
+        """Whoever charges by it hears of the answer after everybody else."""
+
+        def __init__(self, link: StripeLink) -> None:
+            self.__dict__.update(link.__dict__)
+
+        async def call(self, function: Any, *args: Any, **asked: Any) -> Any:
+            try:
+                return await super().call(function, *args, **asked)
+            finally:
+                if function.__name__ == "pay_async":
+                    is_asked.set()
+                    await goes_on.wait()
+
+    await house.plan()
+    late = asyncio.create_task(house.walk(replace(house.desk, link=Slow(house.desk.link))))
+    await is_asked.wait()
+    await house.card(acme, DECLINED)
+    await house.walk()
+    before = await house.invoice()
+    goes_on.set()
+    await late
+    after = await house.invoice()
+    assert (before.pay_attempts_count, after.pay_attempts_count, after.pay_next_at) == (1, 1, before.pay_next_at)
 
 
 async def test_a_card_that_was_taken_away_at_stripe_is_not_saved_here_any_more(house: Invoiced) -> None:

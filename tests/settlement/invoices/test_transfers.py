@@ -16,6 +16,7 @@ from clearinghouse.config_payments import PaymentSettings
 from settlement.dunning.holds import Dunning
 from settlement.invoices.on_every import OnEvery
 from settlement.schedule import Tick
+from settlement.stripe_link.client import StripeLink
 from tests.parts.crashing import CrashingDesk, it_may_crash
 from tests.parts.invoiced import DAY_S, Debtor, Invoiced
 from tests.parts.paying import Till, till_of
@@ -80,6 +81,22 @@ async def test_a_transfer_pays_the_open_invoice_lifts_what_was_held_and_the_rest
     assert (till.hold(acme.id), till.parked) == ("none", [])
     await till.sweep()
     assert len(house.entries(acme, "payment")) == 2
+
+
+async def test_a_transfer_pays_what_was_given_up_as_uncollectible_and_lifts_what_was_held(
+    house: Invoiced, till: Till
+) -> None:
+    acme = await issued(house)
+    dunning, month_later = Dunning(DunningSettings()), await house.desk.now() + timedelta(days=45)
+    await dunning.tick(Tick(house.engine, month_later))
+    await till.sdk.v1.invoices.mark_uncollectible_async((await house.invoice()).at_stripe)
+    await heard(till)
+    assert ((await house.invoice()).state, till.hold(acme.id)) == ("uncollectible", "signing")
+    await till.transferred(acme.id, 600)
+    await heard(till)
+    await dunning.tick(Tick(house.engine, month_later))
+    assert ((await house.invoice()).state, till.hold(acme.id), till.parked) == ("paid", "none", [])
+    assert house.entries(acme, "payment") == [Decimal("5.44"), Decimal("0.56")]
 
 
 async def test_too_little_waits_for_the_rest_and_pays_nothing_in_part(house: Invoiced, till: Till) -> None:
@@ -162,6 +179,31 @@ async def test_money_for_an_invoice_that_takes_no_transfer_is_for_a_person_to_ap
     await till.work()
     await heard(till)
     assert house.entries(acme, "payment") == [Decimal("5.44"), Decimal(6)]
+
+
+async def test_what_is_paid_while_it_is_looked_at_is_nothing_for_a_person(house: Invoiced, till: Till) -> None:
+    acme = await issued(house)
+    ours, api = await house.invoice(), house.desk.link.client.v1
+    later(house, ours.at_stripe, 45 * DAY_S)
+    await heard(till)
+
+    class Paying(StripeLink):
+        """Somebody else pays, after the open invoices were listed."""
+
+        def __init__(self, link: StripeLink) -> None:
+            self.__dict__.update(link.__dict__)
+
+        async def call(self, function: Any, *args: Any, **asked: Any) -> Any:
+            if function.__qualname__ == "InvoicePaymentService.list_async":
+                (one,) = (await api.invoice_payments.list_async({"invoice": ours.at_stripe})).data
+                await api.payment_intents.apply_customer_balance_async(str(one.payment.payment_intent))
+            return await super().call(function, *args, **asked)
+
+    await till.transferred(acme.id, 600)
+    (moved,) = [event for event in await till.news() if event.type == f"{MOVEMENT}.created"]
+    await replace(till, desk=replace(house.desk, link=Paying(house.desk.link))).handled(moved)
+    await heard(till)
+    assert (till.parked, house.entries(acme, "payment")) == ([], [Decimal("5.44"), Decimal("0.56")])
 
 
 async def test_what_people_apply_by_hand_is_left_to_them(house: Invoiced, till: Till) -> None:

@@ -61,3 +61,13 @@ async def test_a_card_is_charged_once_at_a_time(till: Till) -> None:
     await till.work()
     await till.asked_at_stripe(gateway, "card", "50")
     assert till.balance(gateway) == 90
+
+
+async def test_a_card_that_stripe_does_not_show_for_another_reason_is_still_saved(till: Till) -> None:
+    gateway = await till.new_gateway()
+    await till.save_card(gateway)
+    (card,) = till.rows("SELECT payment_method_id FROM saved_card")
+    await till.stripe.fault("status", method="GET", path="/v1/payment_methods/*", times=2, status=400)
+    await till.handle("payment_method", card["payment_method_id"])
+    assert till.rows("SELECT payment_method_id FROM saved_card") == [card]
+    assert [said.split(":")[0] for said in till.parked] == [f"Stripe does not show {card['payment_method_id']}"]
