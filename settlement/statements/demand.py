@@ -75,16 +75,17 @@ class StripeWillAsk(Conflict):
 
 
 async def demanded(
-    connection: AsyncConnection, gateway_id: UUID, statement: Statement, *, pay_to: tuple[str, ...], has_stripe: bool
+    connection: AsyncConnection, gateway_id: UUID, statement: Statement, *, pay_to: tuple[str, ...]
 ) -> Statement:
-    """The same statement, asking for what is owed at its end, in the customer's net days. `has_stripe`: an account at
-    Stripe is known to the caller; where Stripe knows the customer, there is one whoever asks.
+    """The same statement, asking for what is owed at its end, in the customer's net days.
+
+    Whether Stripe is in use is not asked: whoever runs this need not have the key that a worker has.
 
     NothingOwed, AskedByStripe, PaidAtStripe, StripeWillAsk, and NoCustomer where nobody has said who pays.
     """
     customer, end = await find_customer(connection, gateway_id), statement.period.end
     await _require_not_asked(connection, gateway_id, end)
-    if (has_stripe or customer.stripe_customer_id is not None) and not await _is_manual(connection, customer, end):
+    if not await _is_manual(connection, customer, end):
         await _require_no_invoices(connection, customer, end)
     owed_minor = to_minor(statement.closing.copy_negate(), statement.currency)
     if owed_minor <= 0:
