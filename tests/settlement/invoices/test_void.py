@@ -201,3 +201,22 @@ async def test_wherever_the_making_stopped_it_is_voided_and_nothing_is_left_at_s
         if len(desk.fuse.steps) < dies_at:
             break
     assert len(desk.fuse.steps) > 12
+
+
+async def test_a_wire_after_the_end_is_credit_for_the_next_or_the_invoice_is_void(house: Invoiced) -> None:
+    acme = await owing(house)
+    is_asked_without_stripe(house, acme)
+    await house.run()
+    house.owner.execute("UPDATE customer SET collection = 'send_invoice'")
+    house.use(acme, "5")
+    house.close(acme)
+    await house.enter(acme, "payment", "80")
+    await house.run()
+    newest, _ = await house.invoices()
+    assert newest.total_minor == 8500, "as it was at the period's end"
+    await void_it(house, newest)
+    house.use(acme, "7")
+    house.close(acme)
+    await house.run()
+    assert [each.total for each in await house.at_stripe(status="open")] == [1200]
+    house.require_balanced(acme)
