@@ -174,8 +174,7 @@ def _demanded(settings: Settings, gateway: str, statement: Statement, pay_to: tu
 
     async def work(connection: AsyncConnection) -> Statement:
         found = await gateways.find(connection, gateway)
-        has_stripe = settings.stripe.api_key is not None
-        return await demanded(connection, found.id, statement, pay_to=pay_to, has_stripe=has_stripe)
+        return await demanded(connection, found.id, statement, pay_to=pay_to)
 
     return in_transaction(settings, work)
 

@@ -98,7 +98,7 @@ def owed_for(books: Books, currency: Currency) -> Owed:
 
 def not_by_stripe(owed: Owed) -> Owed:
     """What is asked for without Stripe: the books keep what is owed, and an invoice of Stripe that comes later, if one
-    does, asks for what is left of it."""
+    does, asks for what is left of it at the end of that one's period."""
     return replace(owed, state="carried", total_minor=0, lines=()) if owed.state == "planned" else owed
 
 

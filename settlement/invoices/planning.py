@@ -136,10 +136,13 @@ async def manner_of(
     connection: AsyncConnection, due: Due, owed: Owed, on_every: OnEvery, *, asked_at: datetime | None = None
 ) -> Manner:
     """As it is agreed on with the gateway now; what could be asked for from `asked_at` on, and was asked for without
-    Stripe until later, stays so. Raises NoPayer where something is asked for, and nobody is known."""
+    Stripe until later, stays so. Raises NoPayer where something is asked for, and nobody is known.
+
+    Until the transaction ends nobody agrees on another: what is being planned for Stripe is seen by whoever asks
+    without it, or is not for Stripe."""
     query = """SELECT CASE WHEN manual_until >= CAST(:asked_at AS timestamptz) THEN 'manual' ELSE collection END
                           AS collection, net_days, is_taxed, po_number
-                 FROM customer WHERE gateway_id = :gateway_id"""
+                 FROM customer WHERE gateway_id = :gateway_id FOR SHARE"""
     values = {"gateway_id": due.gateway_id, "asked_at": asked_at}
     row = (await connection.execute(text(query), values)).mappings().one_or_none()
     if row is not None:

@@ -13,7 +13,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.errors import Conflict, NotFound
-from settlement.customers.store import is_manual
 from settlement.invoices.arrived import arrive, take_back
 from settlement.invoices.entries import Disagrees
 from settlement.invoices.on_every import OnEvery
@@ -27,6 +26,11 @@ from settlement.stripe_link.desk import Desk
 
 _NOTHING_ASKED: Final = ("carried", "nothing_due")
 _GONE: Final = "resource_missing"
+#: As planning holds it against a period. Nobody agrees on another manner until the transaction ends.
+_WITHOUT_STRIPE: Final = text(
+    """SELECT CASE WHEN collection = 'manual' THEN 'is' WHEN manual_until >= :asked_at THEN 'was' END
+         FROM customer WHERE gateway_id = :gateway_id FOR SHARE"""
+)
 
 
 class InvoicePaid(Conflict):
@@ -42,7 +46,7 @@ class NotToBeVoid(Conflict):
 
 
 class NotByStripe(Conflict):
-    """The gateway is asked for what it owes without Stripe."""
+    """The gateway is asked for what it owes without Stripe, or was, and the next invoice carries what is left of it."""
 
     what_next = "Ask for it without Stripe: `clearinghouse statements pdf --due`."
 
@@ -78,10 +82,7 @@ async def reissue(desk: Desk, invoice: Invoice, *, on_every: OnEvery) -> Invoice
     async with desk.transaction() as connection:
         await one_at_a_time(connection, invoice.gateway_id)
         await _require_not_asked(connection, invoice)
-        if await is_manual(connection, invoice.gateway_id):
-            raise NotByStripe(
-                f"{shown_id(invoice)} is void, and is not issued again: {invoice.gateway_name} is asked without Stripe."
-            )
+        await _require_by_stripe(connection, invoice)
         return await plan_revision(connection, invoice, on_every=on_every)
 
 
@@ -122,6 +123,18 @@ async def _void_here(desk: Desk, invoice: Invoice, reason: str) -> Invoice:
         if current.finalized_at is not None or current.stripe_invoice_id != invoice.stripe_invoice_id:
             raise NotToBeVoid(f"{shown_id(invoice)} was issued at this moment.")
         return await take_back(connection, current, why=reason, ended_at=now)
+
+
+async def _require_by_stripe(connection: AsyncConnection, invoice: Invoice) -> None:
+    """Raises NotByStripe where the period could be asked for without Stripe since: then it was, and may be paid."""
+    asked_at = invoice.ends_at if invoice.kind == "usage" else invoice.begins_at
+    values = {"gateway_id": invoice.gateway_id, "asked_at": asked_at}
+    is_or_was = (await connection.execute(_WITHOUT_STRIPE, values)).scalar_one_or_none()
+    if is_or_was is not None:
+        raise NotByStripe(
+            f"{shown_id(invoice)} is void, and is not issued again: {invoice.gateway_name} {is_or_was} asked without "
+            "Stripe."
+        )
 
 
 async def _require_not_asked(connection: AsyncConnection, invoice: Invoice) -> None:

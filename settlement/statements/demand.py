@@ -40,6 +40,12 @@ _INVOICED: Final = text(
                                WHERE later.gateway_id = held.gateway_id AND later.begins_at > held.begins_at
                                  AND later.begins_at < :end))"""
 )
+#: The period that `end` is in, or ends with: planning holds all of it against `manual_until`, and not a part of it.
+_WAS_MANUAL: Final = text(
+    """SELECT EXISTS (SELECT FROM billing_period
+                       WHERE gateway_id = :gateway_id AND begins_at < :end AND ends_at >= :end
+                         AND ends_at <= CAST(:manual_until AS timestamptz))"""
+)
 
 
 class NothingOwed(Conflict):
@@ -69,16 +75,17 @@ class StripeWillAsk(Conflict):
 
 
 async def demanded(
-    connection: AsyncConnection, gateway_id: UUID, statement: Statement, *, pay_to: tuple[str, ...], has_stripe: bool
+    connection: AsyncConnection, gateway_id: UUID, statement: Statement, *, pay_to: tuple[str, ...]
 ) -> Statement:
-    """The same statement, asking for what is owed at its end, in the customer's net days. `has_stripe`: an account at
-    Stripe is known to the caller; where Stripe knows the customer, there is one whoever asks.
+    """The same statement, asking for what is owed at its end, in the customer's net days.
+
+    Whether Stripe is in use is not asked: whoever runs this need not have the key that a worker has.
 
     NothingOwed, AskedByStripe, PaidAtStripe, StripeWillAsk, and NoCustomer where nobody has said who pays.
     """
     customer, end = await find_customer(connection, gateway_id), statement.period.end
     await _require_not_asked(connection, gateway_id, end)
-    if (has_stripe or customer.stripe_customer_id is not None) and not _is_manual(customer, end):
+    if not await _is_manual(connection, customer, end):
         await _require_no_invoices(connection, customer, end)
     owed_minor = to_minor(statement.closing.copy_negate(), statement.currency)
     if owed_minor <= 0:
@@ -97,9 +104,13 @@ async def demanded(
     )
 
 
-def _is_manual(customer: Customer, end: datetime) -> bool:
-    """What was owed at `end` is not for Stripe to ask for."""
-    return customer.collection == MANUAL or (customer.manual_until is not None and end <= customer.manual_until)
+async def _is_manual(connection: AsyncConnection, customer: Customer, end: datetime) -> bool:
+    """What was owed at `end` is not for Stripe to ask for: now, or since the period was over, and closed, by then."""
+    if customer.collection == MANUAL:
+        return True
+    values = {"gateway_id": customer.gateway_id, "end": end, "manual_until": customer.manual_until}
+    was_manual: bool = (await connection.execute(_WAS_MANUAL, values)).scalar_one()
+    return was_manual
 
 
 async def _require_no_invoices(connection: AsyncConnection, customer: Customer, end: datetime) -> None:

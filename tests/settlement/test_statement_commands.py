@@ -199,6 +199,23 @@ def test_an_invoice_that_does_not_say_where_it_is_paid_is_not_made(cli: Cli, own
     assert not file.exists()
 
 
+def test_who_has_invoices_is_asked_without_stripe_only_where_that_is_agreed_on(
+    cli: Cli, owner: Owner, tmp_path: Path
+) -> None:
+    """No key of Stripe's is here, and its customer is none yet: a worker may have the one, and makes the other."""
+    span, file = owing(owner), str(tmp_path / "invoice.pdf")
+    cli = Cli(cli.environment | {"CLEARINGHOUSE_STATEMENTS__PAY_TO": "IBAN GB33 BUKB 2020 1555 5555 55"})
+    with owner.transaction():
+        owner.execute("SET LOCAL session_replication_role = replica")  # as if it had been agreed on before
+        owner.execute(
+            "INSERT INTO billing_terms (gateway_id, begins_at, way) SELECT id, created_at, 'postpaid' FROM gateway"
+        )
+    said = cli.refused("statements", "pdf", "acme", *span, "--due", "-o", file)
+    assert "--collection manual" in said
+    assert cli("customers", "set", "acme", "--collection", "manual").exit_code == 0
+    assert cli("statements", "pdf", "acme", *span, "--due", "-o", file).exit_code == 0
+
+
 def test_nobody_is_asked_twice_nor_for_nothing(cli: Cli, owner: Owner, tmp_path: Path) -> None:
     span, file = owing(owner), str(tmp_path / "invoice.pdf")
     cli = Cli(cli.environment | {"CLEARINGHOUSE_STATEMENTS__PAY_TO": "IBAN GB33 BUKB 2020 1555 5555 55"})

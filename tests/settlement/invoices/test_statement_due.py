@@ -7,9 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from clearinghouse.instants import rfc3339
+from settlement.invoices.planning import all_due, plan
 from settlement.invoices.requests import shown_id
+from settlement.invoices.store import Choice
 from tests.parts.command_line import Answer
 from tests.parts.invoiced import Debtor, Invoiced
 from tests.settlement.invoices.command import Cli
@@ -115,3 +118,43 @@ async def test_what_a_later_invoice_of_stripe_carries_is_not_asked_for_again(
     refused = (await due(0)).err
     assert "for 2026-09-01 to 2026-09-30 of Stripe is open, and asks for 20.30 USD" in refused
     assert "It asks for what was owed before, too." in refused
+
+
+async def test_what_is_being_planned_for_stripe_keeps_a_change_to_manual_waiting_and_is_not_asked_for_twice(
+    house: Invoiced, cli: Cli, tmp_path: Path
+) -> None:
+    acme, due = await house.gateway("acme"), asking(house, cli, tmp_path)
+    await closed(house, acme, "80")
+    async with house.engine.begin() as planning:
+        (period,) = await all_due(planning, Choice())
+        assert await plan(planning, period, on_every=house.on_every) is not None
+        with pytest.raises(LockNotAvailable):  # which whoever changes it waits for
+            house.owner.execute("SELECT FROM customer FOR NO KEY UPDATE NOWAIT")
+    assert (await cli.other("customers", "set", "acme", "--collection", "manual")).exit_code == 0
+    assert "of Stripe is planned" in (await due(0)).err
+
+
+async def test_part_of_a_period_that_stripe_will_ask_for_as_a_whole_is_not_asked_for_without_it(
+    house: Invoiced, cli: Cli, tmp_path: Path
+) -> None:
+    acme = await house.gateway("acme")
+    agreed = ("--way", "postpaid", "--credit-limit", "1000", "--from", "start")
+    assert (await cli.other("customers", "terms", "acme", *agreed)).exit_code == 0
+    assert (await cli.other("customers", "set", "acme", "--collection", "manual")).exit_code == 0
+    begin = house.value("SELECT created_at FROM gateway")
+    house.use(acme, "70")
+    within = house.value("SELECT clock_timestamp()")
+    house.owner.execute("SELECT seal_books(%s, %s, true)", [[acme.id], [within]])
+    span = ("--from", rfc3339(begin), "--to", rfc3339(within))
+
+    async def due() -> Answer:
+        return await cli.other(
+            "statements", "pdf", "acme", *span, "--due", "-o", str(tmp_path / "due.pdf"),
+            CLEARINGHOUSE_STATEMENTS__PAY_TO="IBAN GB33 BUKB 2020 1555 5555 55",
+        )  # fmt: skip
+
+    assert (await due()).exit_code == 0
+    assert (await cli.other("customers", "set", "acme", "--collection", "send_invoice")).exit_code == 0
+    assert "invoices of Stripe ask acme for what it owes" in (await due()).err
+    house.close(acme)
+    assert "invoices of Stripe ask acme for what it owes" in (await due()).err

@@ -54,6 +54,22 @@ async def test_what_is_asked_for_without_stripe_by_now_is_void_and_not_issued_ag
     house.require_balanced(acme)
 
 
+async def test_what_was_asked_for_without_stripe_meanwhile_is_not_issued_again_but_carried(house: Invoiced) -> None:
+    acme = await owing(house)
+    await house.run()
+    done = await void_it(house, await house.invoice())
+    is_asked_without_stripe(house, acme)
+    await house.enter(acme, "payment", "80")
+    house.owner.execute("UPDATE customer SET collection = 'send_invoice'")
+    with pytest.raises(NotByStripe, match="acme was asked without Stripe"):
+        await reissue(house.desk, done, on_every=house.on_every)
+    house.use(acme, "5")
+    house.close(acme)
+    await house.run()
+    assert [each.total for each in await house.at_stripe(status="open")] == [500]
+    house.require_balanced(acme)
+
+
 async def test_reissued_it_is_asked_for_with_the_customer_as_it_is_now_and_not_carried_as_well(house: Invoiced) -> None:
     acme = await owing(house)
     await house.run()
@@ -185,3 +201,22 @@ async def test_wherever_the_making_stopped_it_is_voided_and_nothing_is_left_at_s
         if len(desk.fuse.steps) < dies_at:
             break
     assert len(desk.fuse.steps) > 12
+
+
+async def test_a_wire_after_the_end_is_credit_for_the_next_or_the_invoice_is_void(house: Invoiced) -> None:
+    acme = await owing(house)
+    is_asked_without_stripe(house, acme)
+    await house.run()
+    house.owner.execute("UPDATE customer SET collection = 'send_invoice'")
+    house.use(acme, "5")
+    house.close(acme)
+    await house.enter(acme, "payment", "80")
+    await house.run()
+    newest, _ = await house.invoices()
+    assert newest.total_minor == 8500, "as it was at the period's end"
+    await void_it(house, newest)
+    house.use(acme, "7")
+    house.close(acme)
+    await house.run()
+    assert [each.total for each in await house.at_stripe(status="open")] == [1200]
+    house.require_balanced(acme)
