@@ -50,8 +50,11 @@ async def read_history(conninfo: str) -> History:
     ]
     async with AsyncExitStack() as stack:
         chains = [await stack.enter_async_context(recorded_chain(BLOCKS, logs)) for _ in range(2)]
+        begun_unix_s = int(time.time())
+        for chain in chains:
+            chain.unix_s = lambda: begun_unix_s  # or they disagree where a second ends between their answers
         endpoints = [RpcEndpoint(chain.url, name=f"rpc-{at}") for at, chain in enumerate(chains, 1)]
-        quorum = Quorum(endpoints, chain_id=DEV_CHAIN_ID, count=2, timeout_s=10, head_age_max_s=60)
+        quorum = Quorum(endpoints, chain_id=DEV_CHAIN_ID, count=2, timeout_s=10, head_age_max_s=2 * TIME_MAX_S)
         stack.push_async_callback(quorum.close)
         reader = LogReader(quorum, DEV, width_max_count=10_000)
         indexer = Indexer(
