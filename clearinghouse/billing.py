@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from clearinghouse.dunning_steps import Policy
+from clearinghouse.dunning_steps import OPEN_STATES, Policy
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.accounts import standing
@@ -37,7 +37,8 @@ async def billing_document(connection: AsyncConnection, gateway_id: UUID, policy
     """What GET /v1/billing answers. `policy`: of dunning, as the worker has it. NotFound without such a gateway."""
     now = await standing(connection, gateway_id)
     terms = (await connection.execute(text(_TERMS), {"gateway_id": gateway_id})).mappings().all()
-    unpaid = (await connection.execute(text(_OPEN), {"gateway_id": gateway_id})).all()
+    owed = {"gateway_id": gateway_id, "states": list(OPEN_STATES)}
+    unpaid = (await connection.execute(text(_UNPAID), owed)).all()
     begun, to_come = [each for each in terms if each["has_begun"]], [each for each in terms if not each["has_begun"]]
     return {
         "gateway_id": show("gw", gateway_id),
@@ -138,7 +139,7 @@ def _instant(instant: datetime | None) -> str | None:
 _TERMS: Final = """
     SELECT *, begins_at <= now() AS has_begun FROM billing_terms WHERE gateway_id = :gateway_id ORDER BY begins_at
 """
-_OPEN: Final = """
+_UNPAID: Final = """
     SELECT coalesce(number, replace(id::text, '-', '')) AS number, currency, remaining_minor, decimals, due_at,
            hosted_url, now() AS now,
            ARRAY(SELECT notice.created_at FROM notice
@@ -146,6 +147,6 @@ _OPEN: Final = """
                     AND notice.data ->> 'invoice_id' = 'inv_' || replace(invoice.id::text, '-', '')
                   ORDER BY notice.number) AS reminded_at
       FROM invoice
-     WHERE gateway_id = :gateway_id AND state IN ('finalized', 'open', 'uncollectible') AND remaining_minor > 0
+     WHERE gateway_id = :gateway_id AND state = ANY (:states) AND remaining_minor > 0
      ORDER BY due_at, coalesce(number, replace(id::text, '-', '')) COLLATE "C"
 """

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from clearinghouse.config_payments import PageMethod, chosen_methods
+from clearinghouse.config_payments import PageMethod, checked_methods
 from clearinghouse.config_section import Section
 from clearinghouse.config_values import COMMA_LIST, Whole
 
@@ -25,7 +25,7 @@ class InvoiceSettings(Section):
     footer: Annotated[str, Field(max_length=5000)] = Field(
         default="", description="What stands at the bottom of every invoice, such as the issuer's registration."
     )
-    payment_methods: Annotated[tuple[InvoiceMethod, ...], COMMA_LIST, AfterValidator(chosen_methods)] = Field(
+    payment_methods: Annotated[tuple[InvoiceMethod, ...], COMMA_LIST, AfterValidator(checked_methods)] = Field(
         default=("card", "bank_transfer"),
         description="By what an invoice that is sent can be paid, each where it fits the currency (bank_transfer where "
         "payments.transfer_currencies has it); or automatic alone: what Stripe's dashboard has switched on. What is "

@@ -22,7 +22,7 @@ def _return_url(text: str) -> str:
     return text
 
 
-def chosen_methods(methods: tuple[_Method, ...]) -> tuple[_Method, ...]:
+def checked_methods(methods: tuple[_Method, ...]) -> tuple[_Method, ...]:
     """Raises ValueError where they cannot be meant."""
     if not methods:
         raise ValueError("at least one is needed, or automatic")
@@ -46,7 +46,7 @@ class PaymentSettings(Section):
     product_name: Annotated[str, Field(min_length=1, max_length=100)] = Field(
         default="Livepeer clearinghouse credit", description="What is bought, on Stripe's pages and receipts."
     )
-    checkout_methods: Annotated[tuple[PageMethod, ...], COMMA_LIST, AfterValidator(chosen_methods)] = Field(
+    checkout_methods: Annotated[tuple[PageMethod, ...], COMMA_LIST, AfterValidator(checked_methods)] = Field(
         default=("card",),
         description="What Stripe's page takes, each where it fits the account's currency (us_bank_account USD, "
         "sepa_debit EUR, bacs_debit GBP); or automatic alone: what Stripe's dashboard has switched on.",

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from clearinghouse.config_dunning import DunningSettings
+
+
+#: In which an invoice is still to be paid. Who has not been sent one that is finalized finds it in GET /v1/billing, and
+#: can pay it. What was given up as uncollectible is owed as before.
+OPEN_STATES: Final = ("finalized", "open", "uncollectible")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import String, TextClause, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from clearinghouse.dunning_steps import Policy
+from clearinghouse.dunning_steps import OPEN_STATES, Policy
 from clearinghouse.payments import METHODS
-from settlement.dunning.open_invoices import OPEN_STATES
 from settlement.invoices.store import NOT_FINAL
 from settlement.payments.operators import RECEIPT_METHODS
 

@@ -49,7 +49,7 @@ def rerate(
 
     async def work(engine: AsyncEngine) -> tuple[Rerating, list[RatedLine]]:
         from clearinghouse.identity.gateways import find
-        from settlement.invoices.on_every import OnEvery
+        from settlement.invoices.defaults import InvoiceDefaults
         from settlement.rerating.finish import finish
         from settlement.rerating.plan import Order, find_or_plan
 
@@ -59,7 +59,7 @@ def rerate(
         async with walker(settings, engine) as walking:
             found, lines = await find_or_plan(walking.desk, order, only_try=dry_run)
             if not dry_run:
-                found = await finish(walking, found.id, on_every=OnEvery.by(settings))
+                found = await finish(walking, found.id, defaults=InvoiceDefaults.by(settings))
             return found, lines
 
     found, lines = as_worker(settings, work)

@@ -73,17 +73,17 @@ def run(
     settings = settings_with_stripe(data_dir, config=config)
 
     async def work(engine: AsyncEngine) -> tuple[Planned, Walked | None]:
-        from settlement.invoices.on_every import OnEvery
+        from settlement.invoices.defaults import InvoiceDefaults
         from settlement.invoices.run import plan_due
 
         choice = await _choice(engine, period, gateway)
-        ours = OnEvery.by(settings)
+        ours = InvoiceDefaults.by(settings)
         if dry_run:
             with _planning() as looked:
-                return await plan_due(engine, choice, on_every=ours, only_try=True, looked=looked), None
+                return await plan_due(engine, choice, defaults=ours, only_try=True, looked=looked), None
         async with walker(settings, engine) as walking:
             with _planning() as looked:
-                planned = await plan_due(engine, choice, on_every=ours, looked=looked)
+                planned = await plan_due(engine, choice, defaults=ours, looked=looked)
             return planned, await _walked(settings, walking, choice)
 
     planned, walked = as_worker(settings, work)
@@ -231,14 +231,14 @@ def void(
     settings, wanted = settings_with_stripe(data_dir, config=config), invoice_id(id_)
 
     async def work(engine: AsyncEngine) -> list[Invoice]:
-        from settlement.invoices.on_every import OnEvery
+        from settlement.invoices.defaults import InvoiceDefaults
         from settlement.invoices.void import reissue as issue_again
         from settlement.invoices.void import void as take_back
 
         async with walker(settings, engine) as walking:
             done = [await take_back(walking, wanted, reason=f"{actor()}: {reason}")]
             if reissue:
-                again = await issue_again(walking.desk, done[0], on_every=OnEvery.by(settings))
+                again = await issue_again(walking.desk, done[0], defaults=InvoiceDefaults.by(settings))
                 done.append(await walking.walk(again.id) or again)
             return done
 

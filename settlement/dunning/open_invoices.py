@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from clearinghouse.dunning_steps import OPEN_STATES
 from settlement.dunning.stages import OpenInvoice
-
-#: Who has not been sent one that is finalized finds it in GET /v1/billing, and can pay it. What was given up as
-#: uncollectible is owed as before.
-OPEN_STATES: Final = ("finalized", "open", "uncollectible")
 
 
 async def open_invoices(connection: AsyncConnection) -> dict[UUID, list[OpenInvoice]]:

@@ -16,9 +16,9 @@ from clearinghouse.errors import Refusal
 from clearinghouse.hot_metrics import NAMESPACE
 from clearinghouse.ids import show
 from settlement.invoices.crediting import finish
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.not_credited import BeingPaid
 from settlement.invoices.note_store import CreditNote, notes_under_way
-from settlement.invoices.on_every import OnEvery
 from settlement.invoices.run import Planned, Walked, held_words, plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, held
 from settlement.invoices.walk import CustomerOf, Walker
@@ -81,17 +81,17 @@ def invoice_jobs(settings: Settings, registry: CollectorRegistry, *, customer_of
 
 async def turn(tick: Tick, walker: Walker, settings: Settings, metrics: InvoiceMetrics) -> str:
     """One turn. Raises InvoicesHeld, and JobFailed where Stripe does not answer: the next turn goes on."""
-    engine, planned = walker.desk.engine, Planned()
+    engine, planned, defaults = walker.desk.engine, Planned(), InvoiceDefaults.by(settings)
     clock = asyncio.get_running_loop().time
     until_s = clock() + _WALK_UNTIL_S
     if settings.invoices.automatic:
-        planned = await plan_due(engine, Choice(), on_every=OnEvery.by(settings), within_s=_PLAN_FOR_S)
+        planned = await plan_due(engine, Choice(), defaults=defaults, within_s=_PLAN_FOR_S)
     waiting = await waiting_invoices(engine, Choice(), tick.now, not_since=tick.now - _HELD_FOR)
     left_s = max(0, int(until_s - clock()))
     walked = await walk_all(walker, waiting, in_flight_count=settings.invoices.in_flight_count, within_s=left_s)
     metrics.saw(planned, walked)
     said = said_of(planned, walked)
-    begun = await _finish_all(walker, OnEvery.by(settings), until_s) if walked.away is None else Begun([], 0, [])
+    begun = await _finish_all(walker, defaults, until_s) if walked.away is None else Begun([], 0, [])
     if begun.waiting_count:
         said += f", {begun.waiting_count} begun and waiting"
     if begun.gave_back:
@@ -115,7 +115,7 @@ class Begun(NamedTuple):
     gave_back: list[str]
 
 
-async def _finish_all(walker: Walker, on_every: OnEvery, until_s: float) -> Begun:
+async def _finish_all(walker: Walker, defaults: InvoiceDefaults, until_s: float) -> Begun:
     """Those that somebody began and did not live to finish: one that cannot go on keeps no other. After `until_s` by
     the loop's clock no further one is begun, until the next turn."""
     async with walker.desk.engine.connect() as connection:
@@ -128,7 +128,7 @@ async def _finish_all(walker: Walker, on_every: OnEvery, until_s: float) -> Begu
             for each in notes
             if (each.invoice_id, each.reason) not in theirs
         ),
-        *((each.name, partial(finish_rerating, walker, each.id, on_every=on_every)) for each in reratings),
+        *((each.name, partial(finish_rerating, walker, each.id, defaults=defaults)) for each in reratings),
     ]
     words, waiting_count = list[str](), 0
     for name, go_on in waiting:

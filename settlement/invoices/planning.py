@@ -22,7 +22,7 @@ from clearinghouse.errors import Refusal
 from clearinghouse.ledger.money import show_amount
 from settlement.currencies import account_currency, currency
 from settlement.customers.details import MANUAL, Collection
-from settlement.invoices.on_every import OnEvery
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.owed import Books, Line, Owed, not_by_stripe, owed_for, owed_in_advance
 from settlement.invoices.store import CHOSEN, Choice, Invoice, Kind, find
 from settlement.invoices.usage_lines import Usage
@@ -71,23 +71,23 @@ async def all_due(connection: AsyncConnection, choice: Choice) -> list[Due]:
     return sorted(due, key=lambda each: (each.gateway_name, each.begins_at, each.kind))
 
 
-async def plan(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
+async def plan(connection: AsyncConnection, due: Due, *, defaults: InvoiceDefaults) -> Invoice | None:
     """Our row for it. None where it has one by now, or must wait for an earlier one. Raises as `plan_usage` does.
 
     The caller's transaction has the gateway's turn: `its_turn`.
     """
     planner = plan_usage if due.kind == "usage" else plan_fee
-    return await planner(connection, due, on_every=on_every)
+    return await planner(connection, due, defaults=defaults)
 
 
-async def plan_fee(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
+async def plan_fee(connection: AsyncConnection, due: Due, *, defaults: InvoiceDefaults) -> Invoice | None:
     """Our row for a subscription's period, which the fee in the books then belongs to. None where it has one."""
     if await _next_revision(connection, due):
         return None
-    return await _insert_fee(connection, due, on_every, asked_at=due.begins_at)
+    return await _insert_fee(connection, due, defaults, asked_at=due.begins_at)
 
 
-async def plan_usage(connection: AsyncConnection, due: Due, *, on_every: OnEvery) -> Invoice | None:
+async def plan_usage(connection: AsyncConnection, due: Due, *, defaults: InvoiceDefaults) -> Invoice | None:
     """Our row for a period. None where it has one by now, or an earlier one has none: in its order, each once.
 
     Raises NoPayer, InvalidRequest for a currency that nobody is billed in, and DoesNotAddUp.
@@ -96,12 +96,12 @@ async def plan_usage(connection: AsyncConnection, due: Due, *, on_every: OnEvery
     if (await connection.execute(text(_IS_NEXT), values)).scalar_one() is not True:
         return None
     owed = owed_for(await _books(connection, due), account_currency(due.currency))
-    manner = await manner_of(connection, due, owed, on_every, asked_at=due.ends_at)
+    manner = await manner_of(connection, due, owed, defaults, asked_at=due.ends_at)
     return await insert(connection, due, _asked_so(due, owed, manner), manner)
 
 
 async def plan_revision(
-    connection: AsyncConnection, replaced: Invoice, *, on_every: OnEvery, memo: str = ""
+    connection: AsyncConnection, replaced: Invoice, *, defaults: InvoiceDefaults, memo: str = ""
 ) -> Invoice:
     """The row that takes the place of a void one, or of one that was credited in whole because its period was rated
     anew; from the books as they are now, which no other invoice may carry.
@@ -113,11 +113,11 @@ async def plan_revision(
         replaced.first_day, replaced.next_day, replaced.currency,
     )  # fmt: skip
     if due.kind == "subscription":
-        return await _insert_fee(connection, due, on_every)
+        return await _insert_fee(connection, due, defaults)
     owed = owed_for(await _books(connection, due), currency(due.currency))
-    manner = await manner_of(connection, due, owed, on_every)
+    manner = await manner_of(connection, due, owed, defaults)
     if manner.collection == MANUAL:
-        settings = on_every.payment_settings(replaced.collection, due.currency)
+        settings = defaults.payment_settings(replaced.collection, due.currency)
         manner = replace(manner, collection=replaced.collection, payment_settings=settings)
     return await insert(connection, due, owed, replace(manner, memo=memo))
 
@@ -133,7 +133,7 @@ async def owed_beside(connection: AsyncConnection, gateway_id: UUID, begins_at: 
 
 
 async def manner_of(
-    connection: AsyncConnection, due: Due, owed: Owed, on_every: OnEvery, *, asked_at: datetime | None = None
+    connection: AsyncConnection, due: Due, owed: Owed, defaults: InvoiceDefaults, *, asked_at: datetime | None = None
 ) -> Manner:
     """As it is agreed on with the gateway now; what could be asked for from `asked_at` on, and was asked for without
     Stripe until later, stays so. Raises NoPayer where something is asked for, and nobody is known.
@@ -146,8 +146,8 @@ async def manner_of(
     values = {"gateway_id": due.gateway_id, "asked_at": asked_at}
     row = (await connection.execute(text(query), values)).mappings().one_or_none()
     if row is not None:
-        settings = on_every.payment_settings(row["collection"], due.currency)
-        return Manner(**row, footer=on_every.footer, payment_settings=settings)
+        settings = defaults.payment_settings(row["collection"], due.currency)
+        return Manner(**row, footer=defaults.footer, payment_settings=settings)
     if owed.state == "planned":
         raise NoPayer(f"{due.gateway_name} owes for the period from {due.first_day}, and has no customer")
     return Manner()
@@ -163,12 +163,12 @@ def _asked_so(due: Due, owed: Owed, manner: Manner) -> Owed:
 
 
 async def _insert_fee(
-    connection: AsyncConnection, due: Due, on_every: OnEvery, *, asked_at: datetime | None = None
+    connection: AsyncConnection, due: Due, defaults: InvoiceDefaults, *, asked_at: datetime | None = None
 ) -> Invoice:
     values = {"gateway_id": due.gateway_id, "begins_at": due.begins_at}
     fee, included, fee_id = (await connection.execute(text(_FEE), values)).one()
     owed = owed_in_advance(fee, included or None, account_currency(due.currency))
-    manner = await manner_of(connection, due, owed, on_every, asked_at=asked_at)
+    manner = await manner_of(connection, due, owed, defaults, asked_at=asked_at)
     made = await insert(connection, due, _asked_so(due, owed, manner), manner)
     own = text("INSERT INTO invoice_entry (transfer_id, invoice_id) VALUES (:fee_id, :invoice_id)")
     await connection.execute(own, {"fee_id": fee_id, "invoice_id": made.id})

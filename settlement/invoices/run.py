@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clearinghouse.errors import Refusal
-from settlement.invoices.on_every import OnEvery
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.planning import Due, all_due, its_turn, plan
 from settlement.invoices.requests import shown_id
 from settlement.invoices.store import Choice, Invoice, to_walk
@@ -66,7 +66,7 @@ async def plan_due(
     engine: AsyncEngine,
     choice: Choice,
     *,
-    on_every: OnEvery,
+    defaults: InvoiceDefaults,
     only_try: bool = False,
     within_s: int | None = None,
     looked: Looked | None = None,
@@ -89,14 +89,14 @@ async def plan_due(
         periods = list(grouped)
         looked_at_count += len(periods)
         async with engine.connect() as connection:
-            await _plan_gateway(connection, periods, planned, on_every=on_every, only_try=only_try)
+            await _plan_gateway(connection, periods, planned, defaults=defaults, only_try=only_try)
         if looked is not None:
             looked(looked_at_count, len(due))
     return planned
 
 
 async def _plan_gateway(
-    connection: AsyncConnection, periods: Sequence[Due], planned: Planned, *, on_every: OnEvery, only_try: bool
+    connection: AsyncConnection, periods: Sequence[Due], planned: Planned, *, defaults: InvoiceDefaults, only_try: bool
 ) -> None:
     async with connection.begin() as transaction:
         if not await its_turn(connection, periods[0].gateway_id):
@@ -104,7 +104,7 @@ async def _plan_gateway(
             return
         for due in periods:
             try:
-                invoice = await plan(connection, due, on_every=on_every)
+                invoice = await plan(connection, due, defaults=defaults)
             except (Refusal, DoesNotAddUp) as reason:
                 planned.problems.append(f"{due.gateway_name}, {due.first_day}: {reason}")
                 break

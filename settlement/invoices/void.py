@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clearinghouse.errors import Conflict, NotFound
 from settlement.invoices.arrived import arrive, take_back
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.entries import Disagrees
-from settlement.invoices.on_every import OnEvery
 from settlement.invoices.planning import one_at_a_time, plan_revision
 from settlement.invoices.requests import key, shown_id
 from settlement.invoices.seen import Seen, seen
@@ -76,14 +76,14 @@ async def void(walker: Walker, invoice_id: UUID, *, reason: str) -> Invoice:
     return await _void_here(desk, invoice, reason)
 
 
-async def reissue(desk: Desk, invoice: Invoice, *, on_every: OnEvery) -> Invoice:
+async def reissue(desk: Desk, invoice: Invoice, *, defaults: InvoiceDefaults) -> Invoice:
     """The same period once more, after its invoice is void. Raises NotToBeVoid where it is asked for already, and
     NotByStripe."""
     async with desk.transaction() as connection:
         await one_at_a_time(connection, invoice.gateway_id)
         await _require_not_asked(connection, invoice)
         await _require_by_stripe(connection, invoice)
-        return await plan_revision(connection, invoice, on_every=on_every)
+        return await plan_revision(connection, invoice, defaults=defaults)
 
 
 async def _found_again(walker: Walker, invoice: Invoice) -> Invoice:

@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from clearinghouse.dunning_steps import Policy
+from clearinghouse.dunning_steps import OPEN_STATES, Policy
 from clearinghouse.ids import show
-from settlement.dunning.open_invoices import OPEN_STATES, number_of
+from settlement.dunning.open_invoices import number_of
 from settlement.notices.due import Invoice
 
 _TOLD_ABOUT: Final = """

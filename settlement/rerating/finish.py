@@ -24,10 +24,10 @@ from clearinghouse.ids import show
 from clearinghouse.ledger.money import EXACT
 from clearinghouse.ledger.transfers import book
 from settlement.invoices.crediting import Wanted, credit
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.entries import amount_of, book_own
 from settlement.invoices.not_credited import BeingPaid, NoteRefused, NoteUnderWay, NotToBeCredited, PaidMeanwhile
 from settlement.invoices.note_store import find_note_of
-from settlement.invoices.on_every import OnEvery
 from settlement.invoices.planning import one_at_a_time, owed_beside, plan_revision
 from settlement.invoices.requests import period_words, shown_id
 from settlement.invoices.store import Invoice, changed, find, locked_by_id
@@ -41,7 +41,7 @@ _JUST_BEFORE: Final = timedelta(microseconds=1)
 _MEMO_CHARS_MAX: Final = 1000
 
 
-async def finish(walker: Walker, rerating_id: UUID, *, on_every: OnEvery) -> Rerating:
+async def finish(walker: Walker, rerating_id: UUID, *, defaults: InvoiceDefaults) -> Rerating:
     """As it is then; its new invoice as far as that goes now.
 
     Raises NotToBeRerated where nothing was done; ReratingBusy, ReratingHeld and StripeAway, after which the same again
@@ -55,7 +55,7 @@ async def finish(walker: Walker, rerating_id: UUID, *, on_every: OnEvery) -> Rer
             await _credited(desk, found, found.invoice_id)
         async with desk.transaction() as connection:
             await one_at_a_time(connection, found.gateway_id)
-            await _settled(connection, await lock_rerating(connection, found.id), on_every=on_every)
+            await _settled(connection, await lock_rerating(connection, found.id), defaults=defaults)
         async with desk.engine.connect() as connection:
             found = await find_rerating(connection, rerating_id)
     if found.state == "refused":  # somebody else was told so first
@@ -111,7 +111,7 @@ async def _credited(desk: Desk, found: Rerating, invoice_id: UUID) -> None:
             raise ReratingHeld(words) from reason
 
 
-async def _settled(connection: AsyncConnection, found: Rerating, *, on_every: OnEvery) -> None:
+async def _settled(connection: AsyncConnection, found: Rerating, *, defaults: InvoiceDefaults) -> None:
     """Raises ReratingHeld where the invoice is not credited in whole (people may change notes at Stripe), and where the
     new one would ask for what a later one carries."""
     if found.state != "planned":
@@ -141,7 +141,7 @@ async def _settled(connection: AsyncConnection, found: Rerating, *, on_every: On
         await connection.execute(own, {"id": each, "at": found.ends_at - _JUST_BEFORE})
     await done_rerating(connection, found.id, entry_id, included_id)
     memo = f"Usage, {period_words(invoice)}. In place of {invoice.number}, see credit note {note.number}: {found.words}"
-    await plan_revision(connection, invoice, on_every=on_every, memo=memo[:_MEMO_CHARS_MAX])
+    await plan_revision(connection, invoice, defaults=defaults, memo=memo[:_MEMO_CHARS_MAX])
 
 
 async def _give_way(connection: AsyncConnection, invoice: Invoice) -> None:

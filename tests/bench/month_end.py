@@ -35,7 +35,7 @@ from clearinghouse.database.migrate import migrate
 from clearinghouse.ledger.verify import verify
 from settlement.closing.close import close_due
 from settlement.customers.stripe_copy import ensure_customer
-from settlement.invoices.on_every import OnEvery
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.requests import shown_id
 from settlement.invoices.run import plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, Invoice
@@ -142,7 +142,7 @@ async def closed(conninfo: str) -> None:
 
 async def planned(engine: AsyncEngine, count: int) -> None:
     began_s = time.perf_counter()
-    made = await plan_due(engine, Choice(), on_every=OnEvery())
+    made = await plan_due(engine, Choice(), defaults=InvoiceDefaults())
     if made.problems or made.count("planned") != count:
         raise BenchFailed(f"{made.count('planned')} of {count} are planned: {made.problems[:3]}")
     print(f"{count} invoices planned in {time.perf_counter() - began_s:.1f} s", flush=True)

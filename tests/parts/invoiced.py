@@ -27,8 +27,8 @@ from clearinghouse.identity import gateways, keys
 from clearinghouse.ids import uuid7
 from clearinghouse.ledger.transfers import EntryKind, book, grant
 from settlement.customers.stripe_copy import ensure_customer
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.handler import heard_of_invoice
-from settlement.invoices.on_every import OnEvery
 from settlement.invoices.run import Planned, Walked, plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice, Invoice, newest
 from settlement.invoices.walk import Walker
@@ -53,7 +53,7 @@ class Debtor:
 @dataclass
 class Invoiced:
     """`owner` is past all rights; `engine` is in the worker's role. Every closed period is called as the next month.
-    `on_every` is as the settings are unless a test has it otherwise."""
+    `defaults` is as the settings are unless a test has it otherwise."""
 
     conninfo: str
     owner: Owner
@@ -61,7 +61,7 @@ class Invoiced:
     engine: AsyncEngine
     stripe: LinkedStripe
     months: dict[UUID, int] = field(default_factory=dict)
-    on_every: OnEvery = field(default_factory=OnEvery)
+    defaults: InvoiceDefaults = field(default_factory=InvoiceDefaults)
 
     # --- who owes, and why ----------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Invoiced:
 
     def takes_debits(self) -> None:
         """Invoices are paid by what Stripe has switched on, bank debits among it, from now on."""
-        self.on_every = OnEvery(InvoiceSettings(payment_methods=("automatic",)))
+        self.defaults = InvoiceDefaults(InvoiceSettings(payment_methods=("automatic",)))
 
     # --- what is done about it ----------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Invoiced:
         return Walker(desk or self.desk, ensure_customer, lease=timedelta(0))
 
     async def plan(self, choice: Choice | None = None) -> Planned:
-        return await plan_due(self.engine, choice or Choice(), on_every=self.on_every)
+        return await plan_due(self.engine, choice or Choice(), defaults=self.defaults)
 
     async def walk(self, desk: Desk | None = None, *, in_flight_count: int = 4) -> Walked:
         """Everything that waits, now, also what has had a problem."""

@@ -32,7 +32,7 @@ from clearinghouse.config_payments import PaymentSettings
 from clearinghouse.database.connect import WORK_ROLE, async_engine, in_role
 from clearinghouse.log import configure_logging
 from settlement.customers.stripe_copy import ensure_customer
-from settlement.invoices.on_every import OnEvery
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.invoices.run import plan_due, waiting_invoices, walk_all
 from settlement.invoices.store import Choice
 from settlement.invoices.walk import Walker
@@ -87,7 +87,7 @@ def commits_are_steps(engine: AsyncEngine, fuse: Fuse) -> None:
 async def invoices(desk: Desk, base_url: str, gateway_id: UUID | None) -> None:
     """What `clearinghouse invoices run` does."""
     choice = Choice(gateway_id=gateway_id)
-    planned = await plan_due(desk.engine, choice, on_every=OnEvery())
+    planned = await plan_due(desk.engine, choice, defaults=InvoiceDefaults())
     assert planned.problems == []
     waiting = await waiting_invoices(desk.engine, choice, await desk.now(), not_since=None)
     walked = await walk_all(Walker(desk, ensure_customer), waiting, in_flight_count=1)
@@ -125,7 +125,7 @@ async def everything(conninfo: str, base_url: str, writes_per_s: int) -> None:
 
     async def runs(desk: Desk) -> None:
         while True:
-            await plan_due(desk.engine, Choice(), on_every=OnEvery())
+            await plan_due(desk.engine, Choice(), defaults=InvoiceDefaults())
             waiting = await waiting_invoices(desk.engine, Choice(), await desk.now(), not_since=None)
             await walk_all(Walker(desk, ensure_customer, lease=timedelta(seconds=3)), waiting, in_flight_count=3)
             await asyncio.sleep(0.1)

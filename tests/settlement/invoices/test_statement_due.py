@@ -127,7 +127,7 @@ async def test_what_is_being_planned_for_stripe_keeps_a_change_to_manual_waiting
     await closed(house, acme, "80")
     async with house.engine.begin() as planning:
         (period,) = await all_due(planning, Choice())
-        assert await plan(planning, period, on_every=house.on_every) is not None
+        assert await plan(planning, period, defaults=house.defaults) is not None
         with pytest.raises(LockNotAvailable):  # which whoever changes it waits for
             house.owner.execute("SELECT FROM customer FOR NO KEY UPDATE NOWAIT")
     assert (await cli.other("customers", "set", "acme", "--collection", "manual")).exit_code == 0

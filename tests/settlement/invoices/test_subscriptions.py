@@ -118,7 +118,7 @@ async def test_a_void_fee_is_reissued_or_carried_and_never_both(house: Invoiced)
     await house.run()
     done = await void(house.walker(), (await house.invoice()).id, reason="wrong address")
     assert house.unbilled(acme) == Decimal("49.999") - 100
-    again = await reissue(house.desk, done, on_every=house.on_every)
+    again = await reissue(house.desk, done, defaults=house.defaults)
     assert (again.revision, again.total_minor, house.unbilled(acme)) == (1, 5000, -100)
     await house.walk()
     await void(house.walker(), again.id, reason="wrong again")
@@ -127,7 +127,7 @@ async def test_a_void_fee_is_reissued_or_carried_and_never_both(house: Invoiced)
     await house.run()
     assert kinds(await house.invoices())[-1] == ("usage", "open", 8000)
     with pytest.raises(NotToBeVoid, match="asks for it already"):
-        await reissue(house.desk, done, on_every=house.on_every)
+        await reissue(house.desk, done, defaults=house.defaults)
     house.require_balanced(acme)
 
 

@@ -14,7 +14,7 @@ from clearinghouse.config_dunning import DunningSettings
 from clearinghouse.config_invoices import InvoiceMethod, InvoiceSettings
 from clearinghouse.config_payments import PaymentSettings
 from settlement.dunning.holds import Dunning
-from settlement.invoices.on_every import OnEvery
+from settlement.invoices.defaults import InvoiceDefaults
 from settlement.schedule import Tick
 from settlement.stripe_link.client import StripeLink
 from tests.parts.crashing import CrashingDesk, it_may_crash
@@ -239,11 +239,11 @@ EURO: Mapping[str, Any] = {
 def test_an_invoice_takes_what_is_set_where_it_fits_the_currency(
     methods: tuple[InvoiceMethod, ...], currency: str, named: dict[str, Any] | None
 ) -> None:
-    ours = OnEvery(InvoiceSettings(payment_methods=methods))
+    ours = InvoiceDefaults(InvoiceSettings(payment_methods=methods))
     assert ours.payment_settings("send_invoice", currency) == named
     assert ours.payment_settings("charge_automatically", currency) is None
 
 
 def test_an_account_that_takes_no_transfers_in_a_currency_asks_for_none() -> None:
-    ours = OnEvery(payments=PaymentSettings(transfer_currencies=("EUR",)))
+    ours = InvoiceDefaults(payments=PaymentSettings(transfer_currencies=("EUR",)))
     assert ours.payment_settings("send_invoice", "USD") == {"payment_method_types": ["card"]}

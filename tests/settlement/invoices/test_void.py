@@ -49,7 +49,7 @@ async def test_what_is_asked_for_without_stripe_by_now_is_void_and_not_issued_ag
     is_asked_without_stripe(house, acme)
     done = await void_it(house, await house.invoice())
     with pytest.raises(NotByStripe, match="acme is asked without Stripe"):
-        await reissue(house.desk, done, on_every=house.on_every)
+        await reissue(house.desk, done, defaults=house.defaults)
     assert [each.status for each in await house.at_stripe()] == ["void"]
     house.require_balanced(acme)
 
@@ -62,7 +62,7 @@ async def test_what_was_asked_for_without_stripe_meanwhile_is_not_issued_again_b
     await house.enter(acme, "payment", "80")
     house.owner.execute("UPDATE customer SET collection = 'send_invoice'")
     with pytest.raises(NotByStripe, match="acme was asked without Stripe"):
-        await reissue(house.desk, done, on_every=house.on_every)
+        await reissue(house.desk, done, defaults=house.defaults)
     house.use(acme, "5")
     house.close(acme)
     await house.run()
@@ -75,10 +75,10 @@ async def test_reissued_it_is_asked_for_with_the_customer_as_it_is_now_and_not_c
     await house.run()
     done = await void_it(house, await house.invoice())
     house.owner.execute("UPDATE customer SET po_number = 'PO 7', version = version + 1")
-    again = await reissue(house.desk, done, on_every=house.on_every)
+    again = await reissue(house.desk, done, defaults=house.defaults)
     assert (again.revision, again.exact, again.po_number) == (1, done.exact, "PO 7")
     with pytest.raises(NotToBeVoid, match="asks for it already"):
-        await reissue(house.desk, done, on_every=house.on_every)
+        await reissue(house.desk, done, defaults=house.defaults)
     house.use(acme, "10")
     house.close(acme)
     await house.run()
@@ -97,7 +97,7 @@ async def test_what_a_later_invoice_carries_already_is_not_reissued(house: Invoi
     house.close(acme)
     await house.run()
     with pytest.raises(NotToBeVoid, match="The invoice for the period from 2026-09-01 asks for it already"):
-        await reissue(house.desk, done, on_every=house.on_every)
+        await reissue(house.desk, done, defaults=house.defaults)
     newer, _ = await house.invoices()
     assert newer.exact == Decimal("90.0049")
 
@@ -114,7 +114,7 @@ async def test_what_is_paid_or_asks_for_nothing_is_not_voided(house: Invoiced) -
     with pytest.raises(NotToBeVoid):
         await void_it(house, nothing)
     with pytest.raises(NotToBeVoid, match="is not void"):
-        await reissue(house.desk, paid, on_every=house.on_every)
+        await reissue(house.desk, paid, defaults=house.defaults)
     with pytest.raises(NotFound):
         await void(house.walker(), uuid7(), reason="nobody knows it")
 

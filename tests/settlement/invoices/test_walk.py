@@ -273,7 +273,7 @@ async def test_planning_ends_in_time_between_two_gateways_and_the_next_goes_on_f
             house.use(debtor, "10")
             house.close(debtor)
     told: list[tuple[int, int]] = []
-    due = partial(plan_due, house.engine, Choice(), on_every=house.on_every)
+    due = partial(plan_due, house.engine, Choice(), defaults=house.defaults)
     await due(only_try=True, looked=lambda *looked: told.append(looked))
     assert told == [(2, 6), (4, 6), (6, 6)], "how far it is, for whoever waits"
     planned = [await due(within_s=0) for _ in range(4)]

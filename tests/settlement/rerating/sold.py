@@ -81,7 +81,7 @@ class Sold:
         """Once; the same again goes on where it was interrupted. Raises what `find_or_plan` and `finish` do."""
         walker = self.house.walker(desk)
         found, _ = await find_or_plan(walker.desk, self.order(debtor, stored, **more), only_try=False)
-        return await finish(walker, found.id, on_every=self.house.on_every)
+        return await finish(walker, found.id, defaults=self.house.defaults)
 
     async def tried(self, debtor: Debtor, stored: StoredVersion) -> tuple[Rerating, list[RatedLine]]:
         return await find_or_plan(self.house.desk, self.order(debtor, stored), only_try=True)

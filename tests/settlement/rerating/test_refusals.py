@@ -271,7 +271,7 @@ async def test_what_a_later_invoice_carries_is_not_asked_for_by_a_new_one_as_wel
     gone = await void(sold.house.walker(), first.id, reason="wrong address")
     with pytest.raises(ReratingHeld, match=r"70 .*is owed beside"):
         await sold.rerate(acme, third, period="2026-09")
-    await sold.house.walker().walk((await reissue(sold.house.desk, gone, on_every=sold.house.on_every)).id)
+    await sold.house.walker().walk((await reissue(sold.house.desk, gone, defaults=sold.house.defaults)).id)
     done = await sold.rerate(acme, third, period="2026-09")
     assert (done.state, done.difference) == ("done", -10)
     assert sorted(each.total_minor for each in await sold.house.invoices() if each.state == "open") == [1000, 7000]
