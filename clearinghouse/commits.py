@@ -113,8 +113,8 @@ assert len(_TYPES) == len(Issuance._fields)
 _COMMIT: LiteralString = (
     "SELECT o_ord, o_code, o_balance, o_credit_limit, o_created_at, o_issuance_id, o_answer, o_charge "
     + "FROM commit_issuances("
-    + ", ".join([f"%s::{kind}[]" for kind in _TYPES])
-    + ", %s::boolean, %s::boolean)"
+    + ", ".join([f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, start=1)])
+    + f", ${len(_TYPES) + 1}::boolean, ${len(_TYPES) + 2}::boolean)"
 )
 
 
