@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from clearinghouse.database.arrays import optional_array_literal
+from clearinghouse.database.arrays import array_parameter
 from clearinghouse.database.batching import RECONNECT_PAUSE_S, HotConnection, NaturalBatcher, is_of_the_statement
 from clearinghouse.errors import DatabaseUnavailable
 from clearinghouse.metrics import Metrics
@@ -218,7 +218,7 @@ class GroupCommit:
                 self._metrics.commit_retried()
 
     async def _call(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
-        columns = list(map(optional_array_literal, _TYPES, zip(*batch, strict=True)))
+        columns = list(map(array_parameter, _TYPES, zip(*batch, strict=True)))
         connection = self._waiting_connection if waits else self._connection
         rows = await connection.fetch(_COMMIT, [*columns, *self._flags[waits]])
         outcomes: list[Outcome | None] = [None] * len(batch)

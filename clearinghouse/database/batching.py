@@ -11,7 +11,7 @@ from typing import Any, Generic, LiteralString, TypeVar
 import psycopg
 
 from clearinghouse.database.connect import hot_conninfo
-from clearinghouse.database.statements import Statements
+from clearinghouse.database.statements import Parameter, Statements
 from clearinghouse.errors import DatabaseUnavailable
 
 Item = TypeVar("Item")
@@ -30,7 +30,7 @@ class HotConnection:
         self._statements: Statements | None = None
         self._connecting = asyncio.Lock()
 
-    async def fetch(self, query: LiteralString, parameters: Sequence[str | None]) -> list[tuple[Any, ...]]:
+    async def fetch(self, query: LiteralString, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction. DatabaseUnavailable: its outcome is unknown."""
         statements = self._connected() or await self._connect()
         try:
@@ -42,7 +42,7 @@ class HotConnection:
             statements.close()
             raise DatabaseUnavailable("The database connection was lost.", retry_after_s=1) from error
 
-    async def read(self, query: LiteralString, parameters: Sequence[str | None]) -> list[tuple[Any, ...]]:
+    async def read(self, query: LiteralString, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
         """As `fetch`, for a statement that changes nothing: where its connection turns out to be dead since long ago,
         it is sent again over a new one, so that no caller learns of a server that was away in between."""
         was_connected, began_s = self._connected() is not None, monotonic()
