@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from clearinghouse.database.arrays import array_literal, array_parameter
+from clearinghouse.database.arrays import array_literal, array_parameter, value_parameter
 from tests.parts.books import Connection, Packed
 
 NOW = datetime(2026, 4, 7, 20, 0, 0, 5, tzinfo=UTC)
@@ -51,6 +51,16 @@ def test_a_column_is_one_parameter_that_the_server_reads_as_the_same(
     assert read[0] == read[1] == list(column)
 
 
+@pytest.mark.parametrize(("kind", "column", "literal"), LITERALS)
+def test_a_value_by_itself_is_read_as_in_its_array(
+    owner: Connection, kind: str, column: tuple[Any, ...], literal: str
+) -> None:
+    given = [value_parameter(kind, value) for value in column]
+    parameters = [Packed(value) if isinstance(value, bytes) else value for value in given]
+    values = ", ".join([f"%s::{kind}"] * len(column))
+    assert owner.execute(f"SELECT ARRAY[{values}]".encode(), parameters).fetchone() == (list(column),)
+
+
 def test_a_column_of_nothing_is_no_array() -> None:
     assert array_parameter("text", (None, None)) is None
     assert array_parameter("bytea", (None,)) is None
@@ -60,3 +70,5 @@ def test_a_column_of_nothing_is_no_array() -> None:
 def test_a_kind_that_is_not_known_is_no_column() -> None:
     with pytest.raises(KeyError):
         array_literal("json", [])
+    with pytest.raises(KeyError):
+        value_parameter("json", None)
