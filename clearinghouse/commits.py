@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import LiteralString, NamedTuple
 from uuid import UUID
 
@@ -150,9 +151,11 @@ class GroupCommit:
         self._connection, self._waiting_connection = HotConnection(conninfo), HotConnection(conninfo)
         self._deadline_s = deadline_s
         self._metrics = metrics
-        self._batcher = NaturalBatcher(self._at_once, rows_max_count=batch_rows_max_count, exclusive=_touches)
+        self._batcher = NaturalBatcher(
+            partial(self._execute, waits=False), rows_max_count=batch_rows_max_count, exclusive=_touches
+        )
         self._waiting = NaturalBatcher(
-            self._in_turn,
+            partial(self._execute, waits=True),
             rows_max_count=batch_rows_max_count,
             exclusive=_touches,
             group=_gateway_of,
@@ -186,16 +189,10 @@ class GroupCommit:
         await self._connection.close()
         await self._waiting_connection.close()
 
-    async def _at_once(self, batch: list[Issuance]) -> Sequence[Outcome | Exception]:
-        return await self._execute(batch, waits=False)
-
-    async def _in_turn(self, batch: list[Issuance]) -> Sequence[Outcome | Exception]:
-        return await self._execute(batch, waits=True)
-
     async def _execute(self, batch: list[Issuance], *, waits: bool) -> Sequence[Outcome | Exception]:
         started = time.perf_counter()
         try:
-            outcomes: Sequence[Outcome | Exception] = await self._until_known(lambda: self._call(batch, waits=waits))
+            outcomes: Sequence[Outcome | Exception] = await self._until_known(batch, waits=waits)
         except psycopg.Error as error:
             if isinstance(error, psycopg.OperationalError) and not is_of_the_statement(error):  # everybody's trouble
                 log.exception("commit_failed", rows=len(batch), sqlstate=error.sqlstate)
@@ -209,14 +206,14 @@ class GroupCommit:
         self._metrics.commit(rows=len(batch), elapsed_s=time.perf_counter() - started)
         return outcomes
 
-    async def _until_known(self, call: Callable[[], Awaitable[list[Outcome]]]) -> list[Outcome]:
+    async def _until_known(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
         """Repeats a commit whose outcome is unknown, until it is known or the callers' time is up."""
         give_up_at = time.monotonic() + self._deadline_s
         attempts = 0
         while True:
             attempts += 1
             try:
-                return await call()
+                return await self._call(batch, waits=waits)
             except DatabaseUnavailable:
                 if time.monotonic() + RECONNECT_PAUSE_S > give_up_at:
                     raise
