@@ -61,10 +61,9 @@ class HotConnection:
             if (others := self._connected()) is not None:
                 return others
             try:
-                connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-            except psycopg.OperationalError as error:
+                self._statements = await Statements.connected(self._conninfo)
+            except (psycopg.OperationalError, OSError) as error:
                 raise DatabaseUnavailable("The database cannot be reached.", retry_after_s=1) from error
-            self._statements = Statements(connection)
             return self._statements
 
     async def close(self) -> None:

@@ -23,13 +23,27 @@ Parameter = str | bytes | None
 
 
 class Statements:
-    """Takes over a connection that has autocommit, and carries out one statement after the other. `close` at the end.
+    """A connection that carries out one statement after the other, each in its own transaction. `close` at the end.
 
-    A connection that is lost is closed, whether or not a statement is under way.
+    One that is lost is closed, whether or not a statement is under way.
     """
 
+    @classmethod
+    async def connected(cls, conninfo: str) -> Statements:
+        """Raises psycopg.OperationalError, and OSError where this process may not open more files."""
+        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+        try:
+            return cls(connection)
+        except OSError:
+            await connection.close()
+            raise
+
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._pgconn, self._encoding = connection.pgconn, connection.info.encoding
+        """`connection`, which has autocommit, is nobody else's from now on."""
+        self._pgconn = connection.pgconn
+        self._pgconn.nonblocking = 1
+        encoding = connection.info.encoding
+        self._encoding = "utf-8" if encoding == "ascii" else encoding  # a server of SQL_ASCII takes what it is given
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._loader = Transformer(connection)

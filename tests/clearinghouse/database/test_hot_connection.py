@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -241,3 +243,17 @@ async def test_whoever_gives_up_a_statement_under_way_gives_up_its_connection_an
         await connection.close()
         with pytest.raises(DatabaseUnavailable):
             await sleeping
+
+
+async def test_a_process_that_may_open_no_more_files_has_no_database_for_as_long(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with connected(database) as connection:
+        with monkeypatch.context() as full:
+            full.setattr(os, "dup", refuse)
+            with pytest.raises(DatabaseUnavailable):
+                await pid_of(connection)
+        assert await pid_of(connection)
