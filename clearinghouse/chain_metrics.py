@@ -27,7 +27,9 @@ class ChainMetrics:
             return Gauge(name, text, namespace=NAMESPACE, registry=registry)
 
         self._rpc_requests = counter("rpc_requests", "Requests to one endpoint of the chain.", ["endpoint", "outcome"])
-        self._rpc_seconds = HotHistograms("rpc_request_seconds", "Time of one request.", "endpoint", LATENCY_BUCKETS_S)
+        self._rpc_seconds = HotHistograms(
+            "rpc_request_seconds", "Time of one request.", ["endpoint"], LATENCY_BUCKETS_S
+        )
         registry.register(self._rpc_seconds)
         self._rpc_waited = counter(
             "rpc_budget_wait_seconds", "Seconds waited for chain.rpc_requests_per_s.", ["endpoint"]

@@ -38,24 +38,24 @@ class HotHistogram:
 
 
 class HotHistograms(Collector):
-    """One histogram for each value of a label."""
+    """One histogram for each combination of label values; without labels there is one."""
 
-    def __init__(self, name: str, text: str, label: str, bounds: tuple[float, ...]) -> None:
-        self._name, self._text, self._label, self._bounds = f"{NAMESPACE}_{name}", text, label, bounds
-        self._children: dict[str, HotHistogram] = {}
+    def __init__(self, name: str, text: str, labels: Sequence[str], bounds: tuple[float, ...]) -> None:
+        self._name, self._text, self._labels, self._bounds = f"{NAMESPACE}_{name}", text, labels, bounds
+        self._children: dict[tuple[str, ...], HotHistogram] = {}
 
-    def child(self, label_value: str) -> HotHistogram:
-        child = self._children.get(label_value)
+    def child(self, *label_values: str) -> HotHistogram:
+        child = self._children.get(label_values)
         if child is None:
-            child = self._children[label_value] = HotHistogram(self._bounds)
+            child = self._children[label_values] = HotHistogram(self._bounds)
         return child
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         names = [*map(floatToGoString, self._bounds), "+Inf"]
-        for label_value, child in self._children.items():
+        for label_values, child in self._children.items():
             buckets = list(zip(names, accumulate(child.counts), strict=True))
-            family.add_metric([label_value], buckets, child.total)
+            family.add_metric(label_values, buckets, child.total)
         yield family
 
 

@@ -203,7 +203,7 @@ _KEYS: LiteralString = """
            gateway.price_live_max::numeric, gateway.price_lv2v_max::numeric, gateway.price_fixed_max::numeric,
            gateway.price_untyped_max::numeric, gateway.own_ceilings, gateway.ceilings_version,
            gateway.rate_card, gateway.below_cost
-      FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
+      FROM unnest($1::text[]) WITH ORDINALITY AS wanted (public_id, ord)
      CROSS JOIN LATERAL (SELECT * FROM api_key WHERE public_id = wanted.public_id OFFSET 0) AS api_key
      CROSS JOIN LATERAL (SELECT * FROM gateway WHERE id = api_key.gateway_id OFFSET 0) AS gateway
      CROSS JOIN LATERAL (SELECT * FROM account WHERE id = api_key.gateway_id OFFSET 0) AS account
@@ -212,7 +212,7 @@ _KEYS: LiteralString = """
 _WEBHOOK_SECRETS: LiteralString = """
     SELECT wanted.ord, secret.secret_hmac, secret.expires_at, least(secret.revoked_at, signer.revoked_at),
            signer.id, signer.name, signer.sender, signer.face_value_max_wei::numeric
-      FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (public_id, ord)
+      FROM unnest($1::text[]) WITH ORDINALITY AS wanted (public_id, ord)
      CROSS JOIN LATERAL (SELECT * FROM webhook_secret WHERE public_id = wanted.public_id OFFSET 0) AS secret
      CROSS JOIN LATERAL (SELECT * FROM webhook_signer WHERE id = secret.signer_id OFFSET 0) AS signer
 """
@@ -228,7 +228,7 @@ _SESSIONS: LiteralString = (
     + ", rand.session_id, rand.gateway_id, rand.last_nonce, "
     + ", ".join([f"newest.{field}" for field in _SESSION_FIELDS])
     + """
-      FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (session_id, hash, ord)
+      FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS wanted (session_id, hash, ord)
       LEFT JOIN LATERAL (SELECT * FROM session WHERE id = wanted.session_id OFFSET 0) AS session ON true
       LEFT JOIN LATERAL (SELECT * FROM recipient_rand AS rand WHERE rand.hash = wanted.hash AND rand.last_nonce > 0
                          OFFSET 0) AS rand ON true
@@ -238,7 +238,7 @@ _SESSIONS: LiteralString = (
 
 _ANSWERS: LiteralString = """
     SELECT wanted.ord, request_hash, issuance_id, answer
-      FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS wanted (gateway_id, key, ord)
+      FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (gateway_id, key, ord)
      CROSS JOIN LATERAL (SELECT * FROM keyed_answer AS keyed
                           WHERE keyed.gateway_id = wanted.gateway_id AND keyed.key = wanted.key OFFSET 0) AS keyed
 """
@@ -246,7 +246,7 @@ _ANSWERS: LiteralString = """
 _RECEIPTS: LiteralString = """
     SELECT wanted.ord, issued.id, session_id, num_tickets, ev_wei::numeric, fee_wei, charge::numeric, currency, price,
            markup_bps, balance_after::numeric, created_at
-      FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS wanted (gateway_id, id, ord)
+      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS wanted (gateway_id, id, ord)
      CROSS JOIN LATERAL (SELECT * FROM issuance
                           WHERE issuance.gateway_id = wanted.gateway_id AND issuance.id = wanted.id OFFSET 0) AS issued
 """
@@ -261,7 +261,7 @@ _USAGES: LiteralString = """
            key.spend_month_max::numeric, key.spent_month, key.ev_open_max_wei::numeric, key.ev_open_wei,
            key.sessions_open_max::bigint, key.sessions_open,
            gateway.sessions_open_per_orchestrator_max::bigint, opened.sessions
-      FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) WITH ORDINALITY AS wanted (gateway_id, key_id, orchestrator, ord)
+      FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) WITH ORDINALITY AS wanted (gateway_id, key_id, orchestrator, ord)
      CROSS JOIN LATERAL (SELECT * FROM gateway_usage WHERE gateway_id = wanted.gateway_id OFFSET 0) AS gateway
       LEFT JOIN LATERAL (SELECT * FROM key_usage AS key
                           WHERE key.gateway_id = wanted.gateway_id AND key.key_id = wanted.key_id

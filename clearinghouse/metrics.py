@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
 
 from clearinghouse.approved_states import Kind
 from clearinghouse.chain_metrics import ChainMetrics
@@ -104,9 +104,6 @@ class Metrics:
         def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
             return Counter(name, text, labels, namespace=NAMESPACE, registry=registry)
 
-        def histogram(name: str, text: str, labels: Iterable[str] = (), *, buckets: Iterable[float]) -> Histogram:
-            return Histogram(name, text, labels, namespace=NAMESPACE, registry=registry, buckets=tuple(buckets))
-
         def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
             return Gauge(name, text, labels, namespace=NAMESPACE, registry=registry)
 
@@ -114,6 +111,13 @@ class Metrics:
             counters = HotCounters(name, text, labels)
             registry.register(counters)
             return counters
+
+        def hot_histograms(
+            name: str, text: str, labels: Sequence[str] = (), *, bounds: tuple[float, ...] = LATENCY_BUCKETS_S
+        ) -> HotHistograms:
+            histograms = HotHistograms(name, text, labels, bounds)
+            registry.register(histograms)
+            return histograms
 
         answers = hot_counters("answers", "Calls answered with success.", ["route"])
         self._answers = {route: answers.child(route) for route in (*Route, OTHER)}
@@ -124,8 +128,7 @@ class Metrics:
         self._rules: dict[int | str | None, HotCounter] = {
             str(rule): rules.child(str(rule)) for rule in (*Rule, *Limit, *RATES)
         }
-        latency = HotHistograms("stage_seconds", "Time a stage of signing took.", "stage", LATENCY_BUCKETS_S)
-        registry.register(latency)
+        latency = hot_histograms("stage_seconds", "Time a stage of signing took.", ["stage"])
         self._stages = {stage.value: latency.child(stage.value) for stage in Stage}
         #: Signing calls being worked on.
         self.in_flight_count = 0
@@ -135,8 +138,8 @@ class Metrics:
         approvals = hot_counters("webhook_approvals", "Payments approved at the webhook, by what they were.", ["kind"])
         self._approvals = {kind: approvals.child(kind) for kind in Kind}
 
-        self._commit_rows = histogram("commit_rows", "Calls in one commit.", buckets=BATCH_BUCKETS_ROWS)
-        self._commit_seconds = histogram("commit_seconds", "Time of one commit.", buckets=LATENCY_BUCKETS_S)
+        self._commit_rows = hot_histograms("commit_rows", "Calls in one commit.", bounds=BATCH_BUCKETS_ROWS).child()
+        self._commit_seconds = hot_histograms("commit_seconds", "Time of one commit.").child()
         self._commit_retries = counter("commit_retries", "Commits sent again: outcome unknown, or rolled back.")
 
         signer_answers = hot_counters("signer_answers", "Complete answers of the signer.", ["status"])
@@ -145,10 +148,7 @@ class Metrics:
         self._signer_attempts = hot_counters(
             "signer_attempts", "Attempts at one member of the signer pool.", ["member", "outcome"]
         )
-        self._signer_attempt_seconds = HotHistograms(
-            "signer_attempt_seconds", "Time of one attempt.", "member", LATENCY_BUCKETS_S
-        )
-        registry.register(self._signer_attempt_seconds)
+        self._signer_attempt_seconds = hot_histograms("signer_attempt_seconds", "Time of one attempt.", ["member"])
         self._signer_standing = gauge(
             "signer_member_standing", "1 for what a member of the pool is believed to be.", ["member", "standing"]
         )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from time import monotonic
@@ -14,92 +11,70 @@ from typing import Any, Generic, LiteralString, TypeVar
 import psycopg
 
 from clearinghouse.database.connect import hot_conninfo
+from clearinghouse.database.statements import Parameter, Statements
 from clearinghouse.errors import DatabaseUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RECONNECT_PAUSE_S = 0.05
-#: Longer than the server's own statement_timeout (connect.hot_conninfo): a server that still answers has said so.
-SILENCE_MAX_S = 4
 #: A connection that has died while nobody used it fails at once; one that fails later was lost with the statement.
 _FOUND_DEAD_WITHIN_S = 0.5
 
 
 class HotConnection:
-    """One psycopg connection that is made when first needed and made anew after it was lost."""
+    """One connection that is made when first needed and made anew after it was lost."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = hot_conninfo(conninfo)
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._statements: Statements | None = None
         self._connecting = asyncio.Lock()
 
-    async def fetch(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def fetch(self, query: LiteralString, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction. DatabaseUnavailable: its outcome is unknown."""
-        connection = await self._connected()
-        # A server that went silent would be waited for for ever: keepalives do not act while data is unacknowledged.
-        silence = asyncio.get_running_loop().call_later(SILENCE_MAX_S, _hang_up, connection)
+        statements = self._connected() or await self._connect()
         try:
-            cursor = await connection.execute(query, parameters, binary=True)
-            return await cursor.fetchall()
+            return await statements.run(query, parameters)
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
             # Read-only: a server that is no longer the primary. A new connection may find the one that is.
-            if (isinstance(error, _RETRYABLE) or is_of_the_statement(error)) and not connection.closed:
+            if (isinstance(error, _RETRYABLE) or is_of_the_statement(error)) and not statements.is_closed:
                 raise
-            await self._discard(connection)
+            statements.close()
             raise DatabaseUnavailable("The database connection was lost.", retry_after_s=1) from error
-        except asyncio.CancelledError:
-            await self._discard(connection)  # the statement may still be running: it cannot be used again
-            raise
-        finally:
-            silence.cancel()
 
-    async def read(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def read(self, query: LiteralString, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
         """As `fetch`, for a statement that changes nothing: where its connection turns out to be dead since long ago,
         it is sent again over a new one, so that no caller learns of a server that was away in between."""
-        connection, began_s = self._connection, monotonic()
+        was_connected, began_s = self._connected() is not None, monotonic()
         try:
             return await self.fetch(query, parameters)
         except DatabaseUnavailable:
-            if connection is None or monotonic() - began_s > _FOUND_DEAD_WITHIN_S:
+            if not was_connected or monotonic() - began_s > _FOUND_DEAD_WITHIN_S:
                 raise
         return await self.fetch(query, parameters)
 
-    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    def _connected(self) -> Statements | None:
+        return None if self._statements is None or self._statements.is_closed else self._statements
+
+    async def _connect(self) -> Statements:
         async with self._connecting:
-            if self._connection is None or self._connection.closed:
-                try:
-                    self._connection = await psycopg.AsyncConnection.connect(
-                        self._conninfo, autocommit=True, prepare_threshold=0
-                    )
-                except psycopg.OperationalError as error:
-                    raise DatabaseUnavailable("The database cannot be reached.", retry_after_s=1) from error
-            return self._connection
+            if (others := self._connected()) is not None:
+                return others
+            try:
+                self._statements = await Statements.connected(self._conninfo)
+            except (psycopg.OperationalError, OSError) as error:
+                raise DatabaseUnavailable("The database cannot be reached.", retry_after_s=1) from error
+            return self._statements
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._discard(self._connection)
-
-    async def _discard(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-        """Closes this one alone: several calls may learn of its end, the last of them when there is already another."""
-        if self._connection is connection:
-            self._connection = None
-        await connection.close()
+        if self._statements is not None:
+            self._statements.close()
 
 
 def is_of_the_statement(error: psycopg.Error) -> bool:
     """Whether a value was too large for the server (class 54, such as a key that fits into no index), which psycopg
     counts among the server's troubles: the statement was rolled back, and again it would fail again."""
     return (error.sqlstate or "").startswith("54")
-
-
-def _hang_up(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-    """Ends the connection below libpq, which then reports it as lost."""
-    with (
-        contextlib.suppress(OSError, psycopg.OperationalError),  # it was gone already
-        socket.socket(fileno=os.dup(connection.fileno())) as duplicate,
-    ):
-        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 #: Rolled back as a whole: the same call may succeed when repeated.

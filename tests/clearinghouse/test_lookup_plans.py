@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from itertools import count
 from typing import Any
 
 import psycopg
@@ -38,11 +37,8 @@ async def test_a_plan_made_over_tiny_tables_reads_no_table_whole(
             key = await keys.create(connection, gateway.id, pepper=b"p" * 32)
     assert commit(owner, usage(gateway.id, key.key.id, idempotency_key="once"))[0] is None
     owner.execute("ANALYZE")
-    parameters = count(1)
-    numbered = "".join(part + f"${next(parameters)}" for part in QUERIES[name].split("%s")[:-1])
     with psycopg.connect(hot_conninfo(database)) as hot:
-        explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered}{QUERIES[name].split('%s')[-1]}"
-        row = hot.execute(explain.encode()).fetchone()
+        row = hot.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {QUERIES[name]}".encode()).fetchone()
     assert row is not None
     scans = [node for node in nodes(row[0][0]["Plan"]) if "Relation Name" in node]
     assert scans

@@ -11,11 +11,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 from chain.rates import EthPrice
 from chain.tickets import WIN_PROB_CERTAIN
 from clearinghouse.commits import Issuance
-from clearinghouse.database.arrays import optional_array_literal
+from clearinghouse.database.arrays import array_parameter
 from clearinghouse.ids import uuid7
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -129,9 +131,24 @@ def commit_together(
     return [(code, balance) for code, balance in connection.execute(query.encode(), [*columns, is_covered])]
 
 
-def as_the_service_sends(calls: Sequence[Usage]) -> list[str | None]:
-    """The parameters of commit_issuances, but for its flags: each a column as text."""
-    return list(map(optional_array_literal, TYPES, zip(*map(_values, calls), strict=True)))
+class Packed(bytes):
+    """A parameter in PostgreSQL's binary format, of the type that the statement gives it."""
+
+
+class _PackedDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Packed) -> Packed:
+        return obj
+
+
+psycopg.adapters.register_dumper(Packed, _PackedDumper)
+
+
+def as_the_service_sends(calls: Sequence[Usage]) -> list[str | Packed | None]:
+    """The parameters of commit_issuances, but for its flags: each a column."""
+    columns = map(array_parameter, TYPES, zip(*map(_values, calls), strict=True))
+    return [Packed(column) if isinstance(column, bytes) else column for column in columns]
 
 
 def as_issuance(call: Usage) -> Issuance:
