@@ -18,7 +18,7 @@ from uuid import UUID
 
 from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
 from chain.messages import MessageError, capability_names
-from chain.payment_state import PaymentState, StateError, decode_state, state_hash
+from chain.payment_state import PaymentState, StateError, read_state
 from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
@@ -393,10 +393,10 @@ def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
     if request.state is None:
         return None
     try:
-        state = decode_state(request.state.state)
+        read = read_state(request.state.state)
     except StateError as error:
         raise InvalidRequest(f"invalid state: {error}") from error
-    return _Base(state, state_hash(request.state.state), session_of(state, caller.gateway_id))
+    return _Base(read.state, read.hash, session_of(read.state, caller.gateway_id))
 
 
 def _require_labels(asked: Asked) -> None:

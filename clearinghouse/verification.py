@@ -21,7 +21,7 @@ from chain.messages import (
     decode_orchestrator_info,
     decode_payment_bytes,
 )
-from chain.payment_state import PaymentState, StateError, decode_state, decode_state_text, state_hash
+from chain.payment_state import PaymentState, StateError, decode_state_text, read_state
 from chain.signatures import SignatureError, recover_eth_signer
 from chain.tickets import Ticket, batch_ev_wei, ticket_hash
 from clearinghouse.derivation import (
@@ -82,7 +82,7 @@ def verify_answer(
         document = shallow_json.loads(body)
         payment, is_as_asked = _read_payment(decode_base64(document["payment"]), request, sender, first_nonce)
         state_bytes = decode_state_text(document["state"]["State"])
-        state = decode_state(state_bytes)
+        state, state_hash = read_state(state_bytes)
         state_sig = decode_base64(document["state"]["Sig"])
     except StateError as error:
         raise SignerAnswerInvalid(f"The signer's state cannot be read: {error}.") from error
@@ -118,7 +118,7 @@ def verify_answer(
     return SignedPayment(
         payment=payment,
         state=state,
-        state_hash=state_hash(state_bytes),
+        state_hash=state_hash,
         num_tickets=count,
         ev_wei=ev_wei,
         fee_wei=fee.wei,
