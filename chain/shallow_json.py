@@ -48,4 +48,7 @@ def loads(data: bytes | str) -> Any:
     """json.loads for UTF-8. Raises ValueError, of which TooDeep is one, and never RecursionError."""
     text = data if isinstance(data, str) else data.decode()
     require_shallow(text)
-    return json.loads(text)
+    return _DECODER.decode(text)
+
+
+_DECODER: Final = json.JSONDecoder()

@@ -34,7 +34,7 @@ from clearinghouse.rates.usage import Usage, Work, usage_of_call
 from clearinghouse.rating import Priced
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.session_cache import SessionCache
-from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
+from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
@@ -164,7 +164,7 @@ class Signing:
 
         # One call at a time for the same ticket parameters: identical ones find the answer of the first, and a signer
         # never works on one PM session twice at once (spec 10-A16).
-        recipient_rand_hash = ticket_params(request).recipient_rand_hash
+        recipient_rand_hash = request.params.recipient_rand_hash
         await self._turns.take(recipient_rand_hash)
         try:
             decision = await self._decide(asked, caller, request_hash, base)
@@ -223,7 +223,7 @@ class Signing:
             ev_wei=due.ev_wei,
             usage=due.usage,
             sender=self._signer.address,
-            face_value_wei=ticket_params(request).face_value_wei,
+            face_value_wei=request.params.face_value_wei,
             orchestrator=request.info.address,
             is_new_session=base is None,
         )
@@ -267,8 +267,8 @@ class Signing:
 
     def _judge(self, request: PaymentRequest, base: _Base | None) -> Callable[[Caller], None]:
         """Whether a caller may pay these prices, on the terms it has at that moment."""
-        prices = [request.info.price, base.state.initial_price if base is not None else None]
-        return partial(self._gates.require_price, request.type, [price for price in prices if price is not None])
+        prices = (request.price,) if base is None else (request.price, base.state.initial_price)
+        return partial(self._gates.require_price, request.type, prices)
 
     async def _sign(
         self,
@@ -287,7 +287,7 @@ class Signing:
             caller.gateway_id,
             session_id,
             sequence=base.state.sequence_number + 1 if base is not None else 0,
-            recipient_rand_hash=ticket_params(request).recipient_rand_hash,
+            recipient_rand_hash=request.params.recipient_rand_hash,
         )
         answer = await self._signer.generate_payment(request, auth_id=identity)
         asking.answered(answer)
@@ -336,9 +336,7 @@ class Signing:
                 newest=found.newest,
             )
 
-        lookup = SessionLookup(
-            base.session_id if base is not None else None, ticket_params(asked.request).recipient_rand_hash
-        )
+        lookup = SessionLookup(base.session_id if base is not None else None, asked.request.params.recipient_rand_hash)
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
                 return judge(remembered)
@@ -357,8 +355,7 @@ class Signing:
 
     def _due(self, request: PaymentRequest, base: _Base | None, labels: _Labels) -> _Due:
         """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
-        params, price = ticket_params(request), request.info.price
-        assert price is not None, "requests without a price are refused when decoded"
+        params, price = request.params, request.price
         balance = (base.state.balance if base is not None else None) or Fraction(0)
         last_ns = base.state.last_update_unix_ns if base is not None else None
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0

@@ -143,8 +143,11 @@ def base64_of(
     document: dict[str, Any], key: str, inside: str = "", *, decode: Callable[[str], bytes] = decode_base64
 ) -> bytes:
     """Bytes in standard base64; b"" where none are given. `decode` may remember, and raises MessageError."""
+    text = text_of(document, key, inside)
+    if not text:
+        return b""
     try:
-        return decode(text_of(document, key, inside))
+        return decode(text)
     except MessageError as error:
         raise InvalidRequest(f"{error} in {inside}{key}") from error
 
