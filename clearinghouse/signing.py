@@ -16,13 +16,14 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
+from chain.fees import JobTypeError, billable_units, tickets_needed
 from chain.messages import MessageError, capability_names
 from chain.payment_state import PaymentState, StateError, read_state
 from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
+from clearinghouse.derivation import Fee
 from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
@@ -46,6 +47,7 @@ END_USER_MAX_CHARS = 255
 LABEL_MAX_CHARS = 256
 #: Of the answers in a running session, one in so many has its signatures recovered.
 SIGNATURE_SAMPLE = 16
+_NO_BALANCE = Fraction(0)
 
 
 class Asked(NamedTuple):
@@ -355,20 +357,19 @@ class Signing:
 
     def _due(self, request: PaymentRequest, base: _Base | None, labels: _Labels) -> _Due:
         """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
-        params, price = request.params, request.price
-        balance = (base.state.balance if base is not None else None) or Fraction(0)
-        last_ns = base.state.last_update_unix_ns if base is not None else None
+        params, price, balance, last_ns = request.params, request.price, None, None
+        if base is not None:
+            price, balance, last_ns = base.state.initial_price, base.state.balance, base.state.last_update_unix_ns
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
-        initial_price = base.state.initial_price if base is not None else price
-        if initial_price.price_per_unit <= 0 or initial_price.pixels_per_unit <= 0:
+        if price.price_per_unit <= 0 or price.pixels_per_unit <= 0:
             return _Due(0, 0, NOTHING)  # no signer wrote this state, and the signer says so
         try:
             units = billable_units(request.type, elapsed_ns, request.in_pixels)
         except JobTypeError:
             return _Due(0, 0, NOTHING)  # the signer refuses it, in its own words
-        fee = fee_wei(units, initial_price)
+        fee = Fee(units * price.price_per_unit, price.pixels_per_unit)
         ev = ticket_ev(params.face_value_wei, params.win_prob)
-        count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
+        count = tickets_needed(balance=balance or _NO_BALANCE, fee=fee, ev=ev) if units > 0 else 0
         usage = _usage(request, Work(max(units, 0), elapsed_ns), labels, is_first=base is None)
         return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count), usage)
 
