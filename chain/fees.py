@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Protocol
 
 from chain.go_duration import PIXELS_PER_SECOND, pixels, started_seconds
 from chain.messages import Price
@@ -63,6 +63,16 @@ def billable_units(job_type: str, elapsed_ns: int, in_pixels: int) -> int:
     raise JobTypeError("invalid job type")
 
 
+class Ratio(Protocol):
+    """A fraction, reduced or not; its denominator is positive."""
+
+    @property
+    def numerator(self) -> int: ...
+
+    @property
+    def denominator(self) -> int: ...
+
+
 def fee_wei(units: int, initial_price: Price) -> Fraction:
     """The fee, exactly: at the price the session began with, whatever the orchestrator asks now.
 
@@ -71,7 +81,7 @@ def fee_wei(units: int, initial_price: Price) -> Fraction:
     return Fraction(units * initial_price.price_per_unit, initial_price.pixels_per_unit)
 
 
-def tickets_needed(*, balance: Fraction, fee: Fraction, ev: Fraction) -> int:
+def tickets_needed(*, balance: Ratio, fee: Ratio, ev: Ratio) -> int:
     """Tickets that bring `balance` up to the larger of fee and one ticket's expected value; all in wei.
 
     0 means that nothing is due: enough is there, or a ticket is worth nothing. The number is not bounded (a 64-bit one

@@ -159,6 +159,22 @@ def _second_text(unix_s: int) -> str:
     return f"{utc.tm_year:04d}-{utc.tm_mon:02d}-{utc.tm_mday:02d}T{utc.tm_hour:02d}:{utc.tm_min:02d}:{utc.tm_sec:02d}"
 
 
+class ReadState(NamedTuple):
+    """What a state says, and the SHA-256 of its bytes: what its session's next state is known to follow."""
+
+    state: PaymentState
+    hash: bytes
+
+
+def read_state(data: bytes) -> ReadState:
+    """`decode_state` and the hash, remembered. Raises StateError."""
+    return _read_and_remember(data) if len(data) <= REMEMBERED_STATE_BYTES_MAX else _read(data)
+
+
+def _read(data: bytes) -> ReadState:
+    return ReadState(decode_state(data), hashlib.sha256(data).digest())
+
+
 def decode_state(data: bytes) -> PaymentState:
     """Reads a state whose signature was verified. Absent or null members have Go's zero values.
 
@@ -168,10 +184,6 @@ def decode_state(data: bytes) -> PaymentState:
     """
     if len(data) > STATE_BYTES_MAX:
         raise StateError(f"a state has at most {STATE_BYTES_MAX} bytes, got {len(data)}")
-    return _decode_and_remember(data) if len(data) <= REMEMBERED_STATE_BYTES_MAX else _decode(data)
-
-
-def _decode(data: bytes) -> PaymentState:
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -249,18 +261,8 @@ def decode_state_text(text: str) -> bytes:
     return _remembered_state_text(text) if len(text) <= _REMEMBERED_STATE_CHARS_MAX else decode_base64(text)
 
 
-def state_hash(state: bytes) -> bytes:
-    """SHA-256 of a state: what its session's next state is known to follow."""
-    return _remembered_hash(state) if len(state) <= REMEMBERED_STATE_BYTES_MAX else _hash(state)
-
-
-def _hash(state: bytes) -> bytes:
-    return hashlib.sha256(state).digest()
-
-
 #: A state is read twice: when it is issued, and when the next call comes with it.
-_decode_and_remember: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_decode)
-_remembered_hash: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_hash)
+_read_and_remember: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_read)
 _remembered_state_text: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(decode_base64)
 _REMEMBERED_STATE_CHARS_MAX: Final = REMEMBERED_STATE_BYTES_MAX * 4 // 3
 

@@ -48,4 +48,16 @@ def loads(data: bytes | str) -> Any:
     """json.loads for UTF-8. Raises ValueError, of which TooDeep is one, and never RecursionError."""
     text = data if isinstance(data, str) else data.decode()
     require_shallow(text)
-    return json.loads(text)
+    return decoded(text, _DECODER)
+
+
+def decoded(text: str, decoder: json.JSONDecoder) -> Any:
+    """`decoder.decode(text)`, without looking for space around the document where there is none but Go's line break."""
+    if text[:1] in "{[":
+        document, end = decoder.raw_decode(text)
+        if text[end:] in ("", "\n"):
+            return document
+    return decoder.decode(text)
+
+
+_DECODER: Final = json.JSONDecoder()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from chain.payment_state import PaymentState, decode_state, encode_state
+from chain.payment_state import PaymentState, encode_state, read_state
 from clearinghouse.derivation import DerivationError, Derived, TimeRanBackward, derive
 from clearinghouse.errors import StateConflict
 from clearinghouse.rates.usage import Work
@@ -66,7 +66,7 @@ class Step(NamedTuple):
 
 def read_approved(data: bytes) -> Approved:
     """What `write_approved` wrote."""
-    states = [decode_state(line) for line in data.split(b"\n")]
+    states = [read_state(line).state for line in data.split(b"\n")]
     newest = states[-1].sequence_number
     heads = tuple(state for state in states if state.sequence_number == newest)
     return Approved(tuple(states[: -len(heads)]), heads)

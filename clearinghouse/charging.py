@@ -153,12 +153,14 @@ class Charging:
         price = self._price(caller)
         caller, priced = await self._require_credit(caller, judge, ev_wei, usage, price)
         use = Use(caller.gateway_id, caller.key_id, orchestrator, is_new_session, priced.charge, ev_wei)
-        if self._limits.asks_again(use):
-            # Refused by what is remembered of it, a caller could be told of a limit that its new terms keep it within.
-            caller = await self._newest(caller, judge)
-            caller, priced = await self._require_credit(caller, judge, ev_wei, usage, price)
-            use = use._replace(charge=priced.charge)
-        await self._limits.require(use)
+        if self._limits.remembers(use):
+            if self._limits.asks_again(use):
+                # Refused by what is remembered of it, a caller could be told of a limit that its new terms keep it
+                # within.
+                caller = await self._newest(caller, judge)
+                caller, priced = await self._require_credit(caller, judge, ev_wei, usage, price)
+                use = use._replace(charge=priced.charge)
+            await self._limits.require(use)
         if self._ceiling is not None:
             self._ceiling.require(ev_wei)
         if self._cover is not None:

@@ -25,7 +25,6 @@ from clearinghouse.policy import (
 )
 from clearinghouse.registry import Recipients
 from clearinghouse.requests import PaymentRequest
-from clearinghouse.sessions import ticket_params
 
 
 class Gates:
@@ -38,7 +37,7 @@ class Gates:
 
     def require_offer(self, request: PaymentRequest) -> None:
         """Recipient, round, face value and expected value. Raises a Refusal with the fact `rule`."""
-        params = ticket_params(request)
+        params = request.params
         require_recipient(params.recipient, self._recipients.find(params.recipient))
         escrow = self._reading()
         if escrow is not None:

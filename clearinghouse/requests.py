@@ -20,6 +20,8 @@ from chain.fees import MaxPrice
 from chain.messages import (
     MessageError,
     OrchestratorInfo,
+    Price,
+    TicketParams,
     decode_offer_text,
     decode_orchestrator_info,
     encode_base64,
@@ -60,8 +62,17 @@ class PaymentRequest:
     type: str
     max_price: MaxPrice | None
     capabilities: bytes
+    #: Of the offer, which has them: one without is refused.
+    params: TicketParams = field(init=False, repr=False, compare=False)
+    price: Price = field(init=False, repr=False, compare=False)
     _canonical: bytes | None = field(default=None, init=False, repr=False, compare=False)
     _capabilities: pb.Capabilities | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        params, price = self.info.ticket_params, self.info.price
+        assert params is not None, "offers without ticket parameters are refused when decoded"
+        assert price is not None, "offers without a price are refused when decoded"
+        self.params, self.price = params, price
 
     @property
     def canonical(self) -> bytes:
@@ -181,7 +192,7 @@ def require_label(key: str, text: str) -> None:
     """Bounded, storable, printable in a log: PostgreSQL has no NUL in text, and surrogates have no UTF-8."""
     if len(text) > MAX_STRING_CHARS:
         raise InvalidRequest(f"{key} is longer than {MAX_STRING_CHARS} characters")
-    if _CONTROL.search(text):
+    if not text.isprintable() and _CONTROL.search(text):  # what is printable has none, and that is seen sooner
         raise InvalidRequest(f"{key} contains a control character")
 
 

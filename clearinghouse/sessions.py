@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from chain.messages import OrchestratorInfo, TicketParams
 from chain.payment_state import PaymentState
 from chain.signatures import checksum_address
 from clearinghouse.errors import InvalidRequest, RefreshSession, SessionMismatch, SessionNotYours
@@ -140,7 +139,7 @@ def decide(
 
 def first_nonce(request: PaymentRequest, base: PaymentState | None) -> int:
     """The nonce a signer will begin with (spec 2, "Restore"): it goes on where the state ends, else from 1."""
-    if base is not None and base.pm_session_id == ticket_params(request).recipient_rand_hash:
+    if base is not None and base.pm_session_id == request.params.recipient_rand_hash:
         return base.sender_nonce + 1
     return 1
 
@@ -148,7 +147,7 @@ def first_nonce(request: PaymentRequest, base: PaymentState | None) -> int:
 def pins_of(request: PaymentRequest) -> Pins:
     """A payment request says all of it."""
     info = request.info
-    recipient = ticket_params(request).recipient
+    recipient = request.params.recipient
     return Pins(info.address, request.app, request.type, recipient, info.transcoder, request.manifest_id)
 
 
@@ -178,18 +177,6 @@ def require_pins(pins: Pins, session: Session) -> None:
         raise SessionMismatch(
             f"ManifestID mismatch: the session has {session.manifest_id!r}, this call has {pins.manifest_id!r}"
         )
-
-
-def ticket_params(request: PaymentRequest) -> TicketParams:
-    """Of a decoded request, which always has them."""
-    return offered_params(request.info)
-
-
-def offered_params(info: OrchestratorInfo) -> TicketParams:
-    """Of the offer of a decoded request."""
-    params = info.ticket_params
-    assert params is not None, "requests without ticket parameters are refused when decoded"
-    return params
 
 
 def refresh(request: PaymentRequest, message: str) -> RefreshSession:

@@ -16,13 +16,14 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from chain.fees import JobTypeError, billable_units, fee_wei, tickets_needed
+from chain.fees import JobTypeError, billable_units, tickets_needed
 from chain.messages import MessageError, capability_names
-from chain.payment_state import PaymentState, StateError, decode_state, state_hash
+from chain.payment_state import PaymentState, StateError, read_state
 from chain.tickets import batch_ev_wei, ticket_ev
 from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, NOTHING, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
+from clearinghouse.derivation import Fee
 from clearinghouse.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, Refusal
 from clearinghouse.gates import Gates
 from clearinghouse.identity.authenticate import Authenticator, Caller
@@ -34,7 +35,7 @@ from clearinghouse.rates.usage import Usage, Work, usage_of_call
 from clearinghouse.rating import Priced
 from clearinghouse.requests import PaymentRequest, require_manifest_and_capabilities
 from clearinghouse.session_cache import SessionCache
-from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of, ticket_params
+from clearinghouse.sessions import Proceed, Replay, Session, auth_id, decide, refresh, session_of
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
@@ -46,6 +47,7 @@ END_USER_MAX_CHARS = 255
 LABEL_MAX_CHARS = 256
 #: Of the answers in a running session, one in so many has its signatures recovered.
 SIGNATURE_SAMPLE = 16
+_NO_BALANCE = Fraction(0)
 
 
 class Asked(NamedTuple):
@@ -164,7 +166,7 @@ class Signing:
 
         # One call at a time for the same ticket parameters: identical ones find the answer of the first, and a signer
         # never works on one PM session twice at once (spec 10-A16).
-        recipient_rand_hash = ticket_params(request).recipient_rand_hash
+        recipient_rand_hash = request.params.recipient_rand_hash
         await self._turns.take(recipient_rand_hash)
         try:
             decision = await self._decide(asked, caller, request_hash, base)
@@ -223,7 +225,7 @@ class Signing:
             ev_wei=due.ev_wei,
             usage=due.usage,
             sender=self._signer.address,
-            face_value_wei=ticket_params(request).face_value_wei,
+            face_value_wei=request.params.face_value_wei,
             orchestrator=request.info.address,
             is_new_session=base is None,
         )
@@ -267,8 +269,8 @@ class Signing:
 
     def _judge(self, request: PaymentRequest, base: _Base | None) -> Callable[[Caller], None]:
         """Whether a caller may pay these prices, on the terms it has at that moment."""
-        prices = [request.info.price, base.state.initial_price if base is not None else None]
-        return partial(self._gates.require_price, request.type, [price for price in prices if price is not None])
+        prices = (request.price,) if base is None else (request.price, base.state.initial_price)
+        return partial(self._gates.require_price, request.type, prices)
 
     async def _sign(
         self,
@@ -287,7 +289,7 @@ class Signing:
             caller.gateway_id,
             session_id,
             sequence=base.state.sequence_number + 1 if base is not None else 0,
-            recipient_rand_hash=ticket_params(request).recipient_rand_hash,
+            recipient_rand_hash=request.params.recipient_rand_hash,
         )
         answer = await self._signer.generate_payment(request, auth_id=identity)
         asking.answered(answer)
@@ -336,9 +338,7 @@ class Signing:
                 newest=found.newest,
             )
 
-        lookup = SessionLookup(
-            base.session_id if base is not None else None, ticket_params(asked.request).recipient_rand_hash
-        )
+        lookup = SessionLookup(base.session_id if base is not None else None, asked.request.params.recipient_rand_hash)
         if (remembered := self._sessions.find(lookup)) is not None:
             try:
                 return judge(remembered)
@@ -357,21 +357,19 @@ class Signing:
 
     def _due(self, request: PaymentRequest, base: _Base | None, labels: _Labels) -> _Due:
         """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
-        params, price = ticket_params(request), request.info.price
-        assert price is not None, "requests without a price are refused when decoded"
-        balance = (base.state.balance if base is not None else None) or Fraction(0)
-        last_ns = base.state.last_update_unix_ns if base is not None else None
+        params, price, balance, last_ns = request.params, request.price, None, None
+        if base is not None:
+            price, balance, last_ns = base.state.initial_price, base.state.balance, base.state.last_update_unix_ns
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0
-        initial_price = base.state.initial_price if base is not None else price
-        if initial_price.price_per_unit <= 0 or initial_price.pixels_per_unit <= 0:
+        if price.price_per_unit <= 0 or price.pixels_per_unit <= 0:
             return _Due(0, 0, NOTHING)  # no signer wrote this state, and the signer says so
         try:
             units = billable_units(request.type, elapsed_ns, request.in_pixels)
         except JobTypeError:
             return _Due(0, 0, NOTHING)  # the signer refuses it, in its own words
-        fee = fee_wei(units, initial_price)
+        fee = Fee(units * price.price_per_unit, price.pixels_per_unit)
         ev = ticket_ev(params.face_value_wei, params.win_prob)
-        count = tickets_needed(balance=balance, fee=fee, ev=ev) if units > 0 and ev > 0 else 0
+        count = tickets_needed(balance=balance or _NO_BALANCE, fee=fee, ev=ev) if units > 0 else 0
         usage = _usage(request, Work(max(units, 0), elapsed_ns), labels, is_first=base is None)
         return _Due(count, batch_ev_wei(params.face_value_wei, params.win_prob, count), usage)
 
@@ -393,10 +391,10 @@ def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:
     if request.state is None:
         return None
     try:
-        state = decode_state(request.state.state)
+        read = read_state(request.state.state)
     except StateError as error:
         raise InvalidRequest(f"invalid state: {error}") from error
-    return _Base(state, state_hash(request.state.state), session_of(state, caller.gateway_id))
+    return _Base(read.state, read.hash, session_of(read.state, caller.gateway_id))
 
 
 def _require_labels(asked: Asked) -> None:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
 from chain.messages import MessageError, decode_base64
-from chain.shallow_json import TooDeep, require_shallow
+from chain.shallow_json import TooDeep, decoded, require_shallow
 from clearinghouse.errors import InvalidRequest, RequestTooLarge
 
 INT64: Final = range(-(2**63), 2**63)
@@ -53,7 +53,7 @@ def parse_object(body: bytes, *, bytes_max: int, what: str) -> dict[str, Any]:
     try:
         text = body.decode()
         require_shallow(text)
-        document = _DECODER.decode(text)
+        document = decoded(text, _DECODER)
         # The only way a lone surrogate gets through a UTF-8 decoder. That there is no backslash at all is seen sooner.
         if "\\" in text and "\\u" in text:
             json.dumps(document, ensure_ascii=False).encode()
@@ -143,8 +143,11 @@ def base64_of(
     document: dict[str, Any], key: str, inside: str = "", *, decode: Callable[[str], bytes] = decode_base64
 ) -> bytes:
     """Bytes in standard base64; b"" where none are given. `decode` may remember, and raises MessageError."""
+    text = text_of(document, key, inside)
+    if not text:
+        return b""
     try:
-        return decode(text_of(document, key, inside))
+        return decode(text)
     except MessageError as error:
         raise InvalidRequest(f"{error} in {inside}{key}") from error
 

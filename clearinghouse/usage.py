@@ -101,6 +101,13 @@ class UsageLimits:
         self._now_s = now_s
         self._refused: Bounded[UUID, _Refused] = Bounded(REMEMBERED_MAX_COUNT)
 
+    def remembers(self, use: Use) -> bool:
+        """Whether such a call was refused lately. Of any other there is nothing to ask."""
+        if not self._refused:
+            return False
+        refused = self._refused.get(use.key_id)
+        return refused is not None and _is_covered(use, refused)
+
     def asks_again(self, use: Use) -> bool:
         """Whether `require` will ask the database: such a call was refused, and that is no longer a moment ago."""
         refused = self._refused.get(use.key_id)

@@ -21,7 +21,7 @@ from chain.messages import (
     decode_orchestrator_info,
     decode_payment_bytes,
 )
-from chain.payment_state import PaymentState, StateError, decode_state, decode_state_text, state_hash
+from chain.payment_state import PaymentState, StateError, decode_state_text, read_state
 from chain.signatures import SignatureError, recover_eth_signer
 from chain.tickets import Ticket, batch_ev_wei, ticket_hash
 from clearinghouse.derivation import (
@@ -36,7 +36,6 @@ from clearinghouse.derivation import (
 from clearinghouse.errors import SignerAnswerInvalid
 from clearinghouse.rates.usage import Work
 from clearinghouse.requests import PaymentRequest
-from clearinghouse.sessions import offered_params, ticket_params
 
 #: An answer is stored with its session and remembered; one of 100 tickets and large capabilities has about 50 kB.
 ANSWER_MAX_BYTES = 64 * 1024
@@ -82,7 +81,7 @@ def verify_answer(
         document = shallow_json.loads(body)
         payment, is_as_asked = _read_payment(decode_base64(document["payment"]), request, sender, first_nonce)
         state_bytes = decode_state_text(document["state"]["State"])
-        state = decode_state(state_bytes)
+        state, state_hash = read_state(state_bytes)
         state_sig = decode_base64(document["state"]["Sig"])
     except StateError as error:
         raise SignerAnswerInvalid(f"The signer's state cannot be read: {error}.") from error
@@ -118,7 +117,7 @@ def verify_answer(
     return SignedPayment(
         payment=payment,
         state=state,
-        state_hash=state_hash(state_bytes),
+        state_hash=state_hash,
         num_tickets=count,
         ev_wei=ev_wei,
         fee_wei=fee.wei,
@@ -129,7 +128,7 @@ def verify_answer(
 def _read_payment(data: bytes, request: PaymentRequest, sender: bytes, first_nonce: int) -> tuple[Payment, bool]:
     """The payment, and whether it is known to be on the terms that were asked for."""
     info = request.info
-    if _names_round(ticket_params(request)) and len(info.encoded) <= REMEMBERED_OFFER_BYTES_MAX:
+    if _names_round(request.params) and len(info.encoded) <= REMEMBERED_OFFER_BYTES_MAX:
         payment = _expected(info.encoded, sender).read(data, first_nonce)
         if payment is not None:
             return payment, True
@@ -140,7 +139,7 @@ def _read_payment(data: bytes, request: PaymentRequest, sender: bytes, first_non
 def _expected(encoded_info: bytes, sender: bytes) -> ExpectedPayment:
     """What is known by its bytes from then on is compared here once."""
     info = decode_orchestrator_info(encoded_info)
-    asked = offered_params(info)
+    asked = _offered_params(info)
     expected = expected_payment(
         info,
         sender=sender,
@@ -151,13 +150,18 @@ def _expected(encoded_info: bytes, sender: bytes) -> ExpectedPayment:
     return expected
 
 
+def _offered_params(info: OrchestratorInfo) -> TicketParams:
+    assert info.ticket_params is not None, "offers without ticket parameters are refused when decoded"
+    return info.ticket_params
+
+
 def _names_round(asked: TicketParams) -> bool:
     """Without a round or its hash the signer takes the last initialised round it knows (spec 4.4)."""
     return asked.creation_round != _NO_ROUND[0] and asked.creation_round_block_hash != _NO_ROUND[1]
 
 
 def _require_terms(payment: Payment, info: OrchestratorInfo, *, sender: bytes) -> None:
-    asked = offered_params(info)
+    asked = _offered_params(info)
     got = (
         payment.sender, payment.recipient, payment.face_value_wei, payment.win_prob, payment.recipient_rand_hash,
         payment.seed, payment.expiration_block, payment.expected_price,
@@ -204,7 +208,7 @@ def _kept(state: PaymentState, request: PaymentRequest, base: PaymentState | Non
     An AuthExpiry would let the signer skip its webhook for that long (spec 10-A6): none of ours has one.
     """
     if base is None:
-        return (0, state.state_id, request.info.price, 0)
+        return (0, state.state_id, request.price, 0)
     return (base.sequence_number + 1, base.state_id, base.initial_price, base.auth_expiry_unix_s)
 
 

@@ -18,16 +18,19 @@ class Head(NamedTuple):
 
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     """Raises Unauthenticated or InvalidRequest for a repeated one: two readers could take different values."""
-    found: dict[bytes, bytes] = {}
+    found: dict[bytes, str] = {}
     for name, value in headers:
         if name not in _HEADERS:
             continue
         if name in found:
-            if name == b"authorization":
+            if name == _AUTHORIZATION:
                 raise Unauthenticated("There is more than one Authorization header.")
             raise InvalidRequest(f"There is more than one {name.decode()} header.")
-        found[name] = value
-    return Head(*(found.get(name, b"").decode("latin-1").strip() for name in _HEADERS))
+        found[name] = value.decode("latin-1").strip()
+    return Head(found.get(_AUTHORIZATION, ""), found.get(_IDEMPOTENCY_KEY, ""), found.get(_END_USER, ""))
 
 
-_HEADERS: Final = (b"authorization", b"idempotency-key", b"clearinghouse-end-user")
+_AUTHORIZATION: Final = b"authorization"
+_IDEMPOTENCY_KEY: Final = b"idempotency-key"
+_END_USER: Final = b"clearinghouse-end-user"
+_HEADERS: Final = (_AUTHORIZATION, _IDEMPOTENCY_KEY, _END_USER)

@@ -21,7 +21,7 @@ from uuid import UUID
 from clearinghouse.bounded import Bounded
 from clearinghouse.errors import BillingHold, Suspended, Unauthenticated
 from clearinghouse.identity.keys import API_KEY
-from clearinghouse.identity.secret_texts import secret_hmac
+from clearinghouse.identity.secret_texts import SecretDigests, secret_hmac
 from clearinghouse.instants import rfc3339
 from clearinghouse.lookups import KeyRecord, Lookups
 from clearinghouse.policy import CEILINGS, Ceiling
@@ -88,7 +88,8 @@ class Authenticator:
         self._now = now
         self._rates = RequestRates(processes_count=processes_count)
         self._remembered: Bounded[str, _Remembered] = Bounded(REMEMBERED_MAX_COUNT)
-        #: By the HMAC of a whole Authorization header: the key it proved to be, and the stored secret it proved it to.
+        self._digests = SecretDigests()
+        #: By the digest of an Authorization header: the key it proved to be, and the stored secret it proved it to.
         self._proven: Bounded[bytes, tuple[str, bytes]] = Bounded(REMEMBERED_MAX_COUNT)
 
     async def authenticate(self, authorization: str, *, may_be_suspended: bool = False) -> Caller:
@@ -97,9 +98,9 @@ class Authenticator:
         Raises Unauthenticated, Suspended, BillingHold or LimitReached.
         `may_be_suspended`: for reads of what is the gateway's own. Neither it nor a billing hold stops looking.
         """
-        digest = hmac.digest(self._pepper, authorization.encode(errors="replace"), "sha256")
-        public_id, proven_hmac = self._proven.get(digest) or _NOTHING_PROVEN
-        known = await self._known(public_id) if public_id else None
+        digest = self._digests.digest(authorization)
+        public_id, proven_hmac = self._proven.get(digest, _NOTHING_PROVEN)
+        known = self._lately(public_id) or (await self._read(public_id) if public_id else None)
         if known is None or known.record.secret_hmac != proven_hmac:
             known = await self._prove(authorization, digest)
         refusal = self._refusal(known.record, may_be_suspended=may_be_suspended)
@@ -158,14 +159,18 @@ class Authenticator:
         """The database knows better: read it again next time."""
         self._remembered.pop(caller.public_id, None)
 
-    async def _known(self, public_id: str) -> _Remembered | None:
+    def _lately(self, public_id: str) -> _Remembered | None:
+        """What was read or confirmed lately; None: it has to be read."""
         known = self._remembered.get(public_id)
         if known is None:
-            return await self._read(public_id)
+            return None
         now_s = monotonic()
         if now_s - known.confirmed_at_s > self._remember_s or now_s - known.read_at_s > RATES_REMEMBERED_S:
-            return await self._read(public_id)
+            return None
         return known
+
+    async def _known(self, public_id: str) -> _Remembered | None:
+        return self._lately(public_id) or await self._read(public_id)
 
     async def _read_again(self, caller: Caller) -> _Remembered:
         known = await self._read(caller.public_id)

@@ -23,6 +23,7 @@ import secrets
 import zlib
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Final
 
 from clearinghouse.errors import InvalidRequest, Unauthenticated
@@ -103,6 +104,23 @@ class SecretForm:
         if len(text) != self._chars:
             return f"The {self._name} is incomplete or too long: {len(text)} characters instead of {self._chars}."
         return f"The {self._name} is malformed: after the prefix come only digits and the letters a to f, in two parts."
+
+
+class SecretDigests:
+    """What stands in memory for a secret that proved right, so that it is recognised when it is sent again.
+
+    BLAKE2b under a key that is made here and never leaves: as hard to guess from as an HMAC, in a fraction of the time.
+    Only what is stored needs the pepper.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(blake2b.MAX_KEY_SIZE)
+
+    def digest(self, text: str) -> bytes:
+        """32 bytes."""
+        return blake2b(text.encode(errors="replace"), key=self._key, digest_size=32).digest()
 
 
 def secret_hmac(pepper: bytes, secret: bytes) -> bytes:

@@ -27,7 +27,7 @@ from clearinghouse.bounded import Bounded
 from clearinghouse.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from clearinghouse.identity.authenticate import bearer
 from clearinghouse.identity.names import check_name
-from clearinghouse.identity.secret_texts import DEFAULT_GRACE, SecretForm, check_grace, secret_hmac
+from clearinghouse.identity.secret_texts import DEFAULT_GRACE, SecretDigests, SecretForm, check_grace, secret_hmac
 from clearinghouse.lookups import Lookups, WebhookSecretRecord
 from clearinghouse.request_rates import KEY_LOOKUPS, Rate, RequestRates
 
@@ -272,13 +272,14 @@ class SignerAuthenticator:
         self._remember_s = remember_s
         self._now = now
         self._rates = RequestRates()
-        #: By the HMAC of a whole Authorization header that proved to be right.
+        self._digests = SecretDigests()
+        #: By the digest of a whole Authorization header that proved to be right.
         self._remembered: Bounded[bytes, _Remembered] = Bounded(REMEMBERED_MAX_COUNT)
 
     async def authenticate(self, authorization: str) -> WebhookSigner:
         """The signer behind an Authorization header value. Raises WebhookSecretNeeded, LimitReached where too many
         secrets are tried that do not exist, or DatabaseUnavailable."""
-        digest = hmac.digest(self._pepper, authorization.encode(errors="replace"), "sha256")
+        digest = self._digests.digest(authorization)
         known = self._remembered.get(digest)
         if known is None or monotonic() - known.read_at_s > self._remember_s:
             known = await self._proven(authorization, digest, was_right=known is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -132,6 +133,18 @@ def test_tickets_needed_is_the_least_number_that_covers_fee_and_one_ticket(
     else:
         assert balance + count * ev >= due
         assert balance + (count - 1) * ev < due
+
+
+class Unreduced(NamedTuple):
+    numerator: int
+    denominator: int
+
+
+@given(RATIONALS, RATIONALS.map(abs), RATIONALS.map(abs), st.integers(1, 10**30))
+def test_fractions_need_not_be_reduced(balance: Fraction, fee: Fraction, ev: Fraction, factor: int) -> None:
+    unreduced = [Unreduced(part.numerator * factor, part.denominator * factor) for part in (balance, fee, ev)]
+    count = tickets_needed(balance=unreduced[0], fee=unreduced[1], ev=unreduced[2])
+    assert count == tickets_needed(balance=balance, fee=fee, ev=ev)
 
 
 def test_a_number_of_tickets_beyond_64_bits_does_not_wrap() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,3 +59,21 @@ def test_what_is_no_json_is_a_value_error(text: str) -> None:
         shallow_json.loads(text)
     except ValueError:
         return
+
+
+@given(
+    st.sampled_from(["", " ", "\n", "\ufeff", "\u2028"]),
+    st.one_of(st.text(alphabet='[]{}",:1a ', max_size=12), st.sampled_from(['{"a":[1]}', "[]", "7", "null", "NaN"])),
+    st.sampled_from(["", "\n", " \r\n\t", "\n\n", "\n}", "x", "\x0b", "\u2028"]),
+)
+def test_the_shorter_way_gives_the_same_document_and_the_same_reason(before: str, text: str, behind: str) -> None:
+    decoder = json.JSONDecoder()
+
+    def outcome(document: Any) -> Any:
+        try:
+            return repr(document())
+        except json.JSONDecodeError as error:
+            return (error.msg, error.pos, error.doc)
+
+    whole = before + text + behind
+    assert outcome(lambda: shallow_json.decoded(whole, decoder)) == outcome(lambda: decoder.decode(whole))

@@ -21,7 +21,6 @@ from chain.signatures import checksum_address
 from chain.tickets import ticket_ev
 from clearinghouse.errors import Refusal
 from clearinghouse.requests import PaymentRequest
-from clearinghouse.sessions import ticket_params
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.native import NativeSigner, PaymentDue
 from clearinghouse.signers.server import signer_served
@@ -89,7 +88,7 @@ def envelope(kind: str, data: dict[str, Any]) -> str:
 
 
 def signed_ticket(request: PaymentRequest, due: PaymentDue) -> dict[str, Any]:
-    state, params = due.next_state, ticket_params(request)
+    state, params = due.next_state, request.params
     base = decode_state(request.state.state) if request.state is not None else None
     before = (base.balance if base is not None else None) or Fraction(0)
     after = state.balance or Fraction(0)
@@ -121,7 +120,7 @@ def signed_ticket(request: PaymentRequest, due: PaymentDue) -> dict[str, Any]:
 
 
 def new_payment(request: PaymentRequest, due: PaymentDue, sender: bytes) -> dict[str, str]:
-    params = ticket_params(request)
+    params = request.params
     return {
         "capability": "",
         "clientIP": "",

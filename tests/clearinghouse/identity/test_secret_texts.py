@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clearinghouse.errors import InvalidRequest, Unauthenticated
 from clearinghouse.identity.keys import API_KEY
-from clearinghouse.identity.secret_texts import SecretForm, SecretText, secret_hmac
+from clearinghouse.identity.secret_texts import SecretDigests, SecretForm, SecretText, secret_hmac
 from clearinghouse.identity.webhook_signers import WEBHOOK_SECRET
 
 PEPPER = b"0123456789abcdef" * 4
@@ -102,3 +102,10 @@ def test_what_is_stored_is_an_hmac_of_the_secret_under_the_pepper() -> None:
     assert secret_hmac(PEPPER, b"s" * 32) != secret_hmac(PEPPER[::-1], b"s" * 32)
     with pytest.raises(ValueError, match="at least 32"):
         secret_hmac(b"short", b"s" * 32)
+
+
+def test_a_remembered_digest_is_of_one_text_and_of_one_process() -> None:
+    digests = SecretDigests()
+    assert digests.digest("Bearer a") == digests.digest("Bearer a")
+    assert len({digests.digest("Bearer a"), digests.digest("Bearer b"), SecretDigests().digest("Bearer a")}) == 3
+    assert len(digests.digest("Bearer \udc80")) == 32
