@@ -210,10 +210,13 @@ BEGIN
                          THEN 'sessions_open_per_orchestrator' END)
             END;
             -- A share is of all that was ever released for the gateway; this batch's is not in the account yet.
-            IF a_covered AND o_code IS NULL AND item.tickets > 0 AND gate.level = 'critical' AND NOT EXISTS (
-                SELECT FROM cover_share AS share WHERE share.sender = item.sender AND share.gateway_id = item.gateway_id
-                   AND item.ev_total_wei + evs[n] + item.ev <= share.ev_total_max_wei) THEN
-                o_code := 'coverage_critical';
+            IF a_covered AND o_code IS NULL AND item.tickets > 0 AND gate.level = 'critical' THEN
+                IF NOT EXISTS (  -- for itself: a condition with a query in it is a statement, whatever comes before AND
+                    SELECT FROM cover_share AS share
+                     WHERE share.sender = item.sender AND share.gateway_id = item.gateway_id
+                       AND item.ev_total_wei + evs[n] + item.ev <= share.ev_total_max_wei) THEN
+                    o_code := 'coverage_critical';
+                END IF;
             END IF;
             IF o_code IS NULL AND item.repeats_max IS NOT NULL THEN
                 o_code := take_repeat(item.gateway_id, item.repeats_max);
