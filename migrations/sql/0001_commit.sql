@@ -65,12 +65,16 @@ BEGIN
     PERFORM refresh_account(id, today)
        FROM account
       WHERE id = ANY (held) AND (usage_day < today OR next_expiry_at <= begun_at OR terms_due_at <= begun_at);
-    INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
+    IF 1 = ANY (a_first_nonce) THEN  -- of a recipientRandHash that nobody knows no other nonce can pass
+        INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
         SELECT rand, session_id, gateway_id, 0
-          FROM unnest(a_rand, a_session, a_gateway) AS claim (rand, session_id, gateway_id) ORDER BY rand
-        ON CONFLICT DO NOTHING;
+          FROM unnest(a_rand, a_session, a_gateway, a_first_nonce) AS claim (rand, session_id, gateway_id, first_nonce)
+         WHERE first_nonce = 1 ORDER BY rand
+            ON CONFLICT DO NOTHING;
+    END IF;
     FOR item IN
-        SELECT asked.*, account.balance, account.credit_limit, account.currency, account.ev_total_wei, rand.last_nonce,
+        SELECT asked.*, account.balance, account.credit_limit, account.currency, account.ev_total_wei,
+               coalesce(rand.last_nonce, 0) AS last_nonce,
                asked.is_new OR session.closed AS opens, api_key.has_limits,
                gateway.rate_card, gateway.below_cost,
                -- What may still be used; NULL is no limit.
@@ -105,7 +109,7 @@ BEGIN
                    -- Of the webhook base_hash is the newest state it knew, always.
                    WHEN (rand.last_nonce > 0 OR asked.approved IS NOT NULL)
                         AND session.head_state_hash IS DISTINCT FROM asked.base_hash THEN 'state_not_newest'
-                   WHEN asked.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
+                   WHEN asked.first_nonce <> coalesce(rand.last_nonce, 0) + 1 THEN 'nonce_used'
                    WHEN (gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)
                        <> (asked.markup, asked.minimum_charge, asked.ceilings_version) THEN 'terms_changed'
                    WHEN asked.is_new AND gateway.billing_hold <> 'none' THEN 'billing_hold'
@@ -131,13 +135,13 @@ BEGIN
           -- go on doing so while it grows.
           JOIN LATERAL (SELECT * FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
           JOIN LATERAL (SELECT * FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
-          JOIN LATERAL (SELECT * FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
+          LEFT JOIN LATERAL (SELECT * FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
           LEFT JOIN LATERAL (
               SELECT * FROM api_key WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
           LEFT JOIN LATERAL (SELECT * FROM session WHERE id = asked.session_id OFFSET 0) AS session ON true
           LEFT JOIN LATERAL (
-              SELECT * FROM session WHERE id = rand.session_id AND gateway_id = asked.gateway_id OFFSET 0) AS newest
-                 ON true
+              SELECT * FROM session WHERE id = coalesce(rand.session_id, asked.session_id)
+                 AND gateway_id = asked.gateway_id OFFSET 0) AS newest ON true
           LEFT JOIN LATERAL (
               SELECT * FROM keyed_answer WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0
               ) AS keyed ON true
@@ -308,6 +312,9 @@ BEGIN
                last_issuance_id = CASE WHEN item.tickets = 0 THEN last_issuance_id
                                        ELSE greatest(last_issuance_id, item.issuance_id) END
          WHERE hash = item.rand;
+        IF NOT FOUND THEN  -- forgotten by a refusal between the claim and the look; the service asks again
+            RAISE serialization_failure USING MESSAGE = 'a recipientRandHash was forgotten while it was claimed';
+        END IF;
         IF item.idempotency_key IS NOT NULL THEN
             INSERT INTO keyed_answer (gateway_id, key, request_hash, issuance_id, answer)
             VALUES (item.gateway_id, item.idempotency_key, item.request_hash, item.issuance_id, item.answer);
