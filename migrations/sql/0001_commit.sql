@@ -77,21 +77,15 @@ BEGIN
                coalesce(rand.last_nonce, 0) AS last_nonce,
                asked.is_new OR session.closed AS opens, api_key.has_limits,
                gateway.rate_card, gateway.below_cost,
-               -- What may still be used; NULL is no limit.
-               account.calls_day_max - account.calls_day AS calls_day_left,
-               account.spend_day_max - account.spent_day AS spend_day_left,
-               account.spend_month_max - account.spent_month AS spend_month_left,
-               account.ev_open_max_wei - account.ev_day0_wei - account.ev_day1_wei - account.ev_day2_wei AS ev_left,
-               account.sessions_open_max - account.sessions_open AS sessions_left,
-               account.sessions_open_per_orchestrator_max,
+               account.calls_day_left, account.spend_day_left, account.spend_month_left, account.ev_left,
+               account.sessions_left, account.sessions_open_per_orchestrator_max,
                coalesce(keyed.issuance_id, newest.issuance_id) AS stored_issuance_id,
                coalesce(keyed.answer, newest.answer) AS stored_answer,
                CASE  -- the order of refusals; docs/api.md publishes it
                    -- This very commit, sent again because its outcome was unknown.
                    WHEN newest.issuance_id = asked.issuance_id THEN 'replayed'
                    WHEN asked.gateway_id <> ALL (held) THEN 'account_busy'
-                   WHEN api_key.id IS NULL OR api_key.revoked_at <= now() OR api_key.expires_at <= now()
-                       THEN 'unauthenticated'
+                   WHEN api_key.id IS NULL OR api_key.has_ended THEN 'unauthenticated'
                    WHEN gateway.status <> 'active' THEN 'gateway_suspended'
                    WHEN gateway.billing_hold = 'signing' OR account.signs_until <= begun_at THEN 'billing_hold'
                    WHEN keyed.request_hash = asked.request_hash THEN 'replayed'
@@ -130,21 +124,38 @@ BEGIN
                      a_answer[ord] AS answer, a_approved[ord] AS approved, a_ev_numerator[ord] AS ev_numerator,
                      a_repeats_max[ord] AS repeats_max, a_rate_rule[ord] AS rate_rule, a_quantity[ord] AS quantity, ord
                 FROM (SELECT gateway_id, ord::integer
-                        FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)) AS given) AS asked
+                        FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)
+                       ORDER BY gateway_id, ord) AS given) AS asked  -- sorted while it is narrow
           -- One look-up for each (OFFSET 0): a plan made while a table is tiny would otherwise read the whole of it, and
-          -- go on doing so while it grows.
-          JOIN LATERAL (SELECT * FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
-          JOIN LATERAL (SELECT * FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
-          LEFT JOIN LATERAL (SELECT * FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
+          -- go on doing so while it grows. Every join passes on what those before it found, and to set that up takes
+          -- longer than to look: so only what is needed is selected, and what is wide comes last.
           LEFT JOIN LATERAL (
-              SELECT * FROM api_key WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
-          LEFT JOIN LATERAL (SELECT * FROM session WHERE id = asked.session_id OFFSET 0) AS session ON true
+              SELECT last_nonce, session_id FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
           LEFT JOIN LATERAL (
-              SELECT * FROM session WHERE id = coalesce(rand.session_id, asked.session_id)
-                 AND gateway_id = asked.gateway_id OFFSET 0) AS newest ON true
+              SELECT issuance_id, request_hash, answer FROM session
+               WHERE id = coalesce(rand.session_id, asked.session_id) AND gateway_id = asked.gateway_id OFFSET 0
+              ) AS newest ON true
           LEFT JOIN LATERAL (
-              SELECT * FROM keyed_answer WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0
-              ) AS keyed ON true
+              SELECT issuance_id, request_hash, answer FROM keyed_answer
+               WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0) AS keyed ON true
+          LEFT JOIN LATERAL (
+              SELECT id, revoked_at <= now() OR expires_at <= now() AS has_ended, has_limits FROM api_key
+               WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
+          JOIN LATERAL (
+              SELECT status, billing_hold, markup_bps, minimum_charge, ceilings_version, rate_card, below_cost
+                FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
+          LEFT JOIN LATERAL (
+              SELECT id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, head_state_hash,
+                     closed
+                FROM session WHERE id = asked.session_id OFFSET 0) AS session ON true
+          JOIN LATERAL (
+              SELECT balance, credit_limit, currency, ev_total_wei, signs_until,
+                     -- What may still be used; NULL is no limit.
+                     calls_day_max - calls_day AS calls_day_left, spend_day_max - spent_day AS spend_day_left,
+                     spend_month_max - spent_month AS spend_month_left,
+                     ev_open_max_wei - ev_day0_wei - ev_day1_wei - ev_day2_wei AS ev_left,
+                     sessions_open_max - sessions_open AS sessions_left, sessions_open_per_orchestrator_max
+                FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
          ORDER BY asked.gateway_id, asked.ord
     LOOP
         IF n = 0 OR payers[n] <> item.gateway_id THEN
