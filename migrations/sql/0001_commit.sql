@@ -8,6 +8,10 @@
 --
 -- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
 -- statements in a loop: as one large statement the same work took longer to set up than to do.)
+
+-- What a batch uses of an account.
+CREATE TYPE account_use AS (id uuid, cost numeric, calls bigint, ev numeric, fee numeric, opened bigint);
+
 CREATE FUNCTION commit_issuances(
     a_gateway uuid[], a_key uuid[], a_ceilings bigint[],
     a_session uuid[], a_is_new boolean[], a_base_hash bytea[], a_head_hash bytea[],
@@ -28,13 +32,14 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     held uuid[];
     item record;
-    payers uuid[] := '{}';  -- the gateways whose items were applied so far, the last of them now
-    spent numeric[] := '{}';  -- what they cost
-    calls bigint[] := '{}';  -- how many calls that were
-    evs numeric[] := '{}';  -- the expected value of their tickets
-    fees numeric[] := '{}';  -- what orchestrators were promised for them
-    opened bigint[] := '{}';  -- how many sessions they opened
-    n integer := 0;  -- how many gateways they are
+    payer uuid;  -- the gateway that the item is of; and of those of its items that were applied so far:
+    spent numeric;  -- what they cost
+    calls bigint;  -- how many calls that were
+    evs numeric;  -- the expected value of their tickets
+    fees numeric;  -- what orchestrators were promised for them
+    opened bigint;  -- how many sessions they opened
+    n integer := 0;  -- how many gateways have come
+    used account_use[] := '{}';  -- by each of them; NULL: nothing
     applied integer[] := '{}';  -- the items whose tickets are released
     gate coverage_gate;  -- of the sender of the last item that was judged by one
     rule rate_rule;  -- of an item that is charged by one
@@ -158,18 +163,18 @@ BEGIN
                 FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
          ORDER BY asked.gateway_id, asked.ord
     LOOP
-        IF n = 0 OR payers[n] <> item.gateway_id THEN
+        IF payer IS DISTINCT FROM item.gateway_id THEN
             n := n + 1;
-            payers[n] := item.gateway_id;
-            spent[n] := 0;
-            calls[n] := 0;
-            evs[n] := 0;
-            fees[n] := 0;
-            opened[n] := 0;
+            payer := item.gateway_id;
+            spent := 0;
+            calls := 0;
+            evs := 0;
+            fees := 0;
+            opened := 0;
         END IF;
         o_ord := item.ord;
         o_code := item.refusal;
-        o_balance := item.balance - spent[n];
+        o_balance := item.balance - spent;
         o_credit_limit := item.credit_limit;
         o_created_at := begun_at;
         o_issuance_id := NULL;
@@ -213,11 +218,11 @@ BEGIN
             o_code := CASE  -- credit and then limits come last: what a call would use counts only if it may be made
                 WHEN o_balance + o_credit_limit < o_charge THEN 'out_of_credit'
                 WHEN item.tickets = 0 THEN NULL  -- a repeat for which nothing further is due
-                WHEN calls[n] >= item.calls_day_left THEN 'calls_per_day'
-                WHEN spent[n] + o_charge > item.spend_day_left THEN 'spend_per_day'
-                WHEN spent[n] + o_charge > item.spend_month_left THEN 'spend_per_month'
-                WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
-                WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
+                WHEN calls >= item.calls_day_left THEN 'calls_per_day'
+                WHEN spent + o_charge > item.spend_day_left THEN 'spend_per_day'
+                WHEN spent + o_charge > item.spend_month_left THEN 'spend_per_month'
+                WHEN evs + item.ev > item.ev_left THEN 'ev_open'
+                WHEN item.is_new AND opened >= item.sessions_left THEN 'sessions_open'
                 ELSE coalesce(
                     CASE WHEN item.has_limits
                          THEN key_limit_passed(item.gateway_id, item.key_id, o_charge, item.ev, item.is_new) END,
@@ -229,7 +234,7 @@ BEGIN
                 IF NOT EXISTS (  -- for itself: a condition with a query in it is a statement, whatever comes before AND
                     SELECT FROM cover_share AS share
                      WHERE share.sender = item.sender AND share.gateway_id = item.gateway_id
-                       AND item.ev_total_wei + evs[n] + item.ev <= share.ev_total_max_wei) THEN
+                       AND item.ev_total_wei + evs + item.ev <= share.ev_total_max_wei) THEN
                     o_code := 'coverage_critical';
                 END IF;
             END IF;
@@ -262,10 +267,10 @@ BEGIN
         -- The point of no return: refusals above, effects below, and no effect may refuse.
         IF item.tickets > 0 THEN
             applied := applied || item.ord;
-            spent[n] := spent[n] + o_charge;
-            calls[n] := calls[n] + 1;
-            evs[n] := evs[n] + item.ev;
-            fees[n] := fees[n] + item.fee;
+            spent := spent + o_charge;
+            calls := calls + 1;
+            evs := evs + item.ev;
+            fees := fees + item.fee;
             o_balance := o_balance - o_charge;
             INSERT INTO issuance (
                 gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
@@ -290,8 +295,9 @@ BEGIN
             END IF;
         END IF;
         IF item.opens THEN
-            opened[n] := opened[n] + 1;
+            opened := opened + 1;
         END IF;
+        used[n] := ROW (payer, spent, calls, evs, fees, opened)::account_use;
         IF item.has_limits THEN  -- of a repeat for which nothing further is due, charge and expected value are 0
             UPDATE key_limit SET calls_day = calls_day + (item.tickets > 0)::integer,
                    spent_day = spent_day + o_charge, spent_month = spent_month + o_charge,
@@ -353,9 +359,9 @@ BEGIN
     UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost,
            calls_day = calls_day + paid.calls, spent_day = spent_day + paid.cost,
            spent_month = spent_month + paid.cost, ev_day0_wei = ev_day0_wei + paid.ev,
-           ev_total_wei = ev_total_wei + paid.ev, sessions_open = sessions_open + paid.opened, fee_day_wei = fee_day_wei + paid.fee
-      FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened, fees[ord] AS fee
-              FROM (SELECT id, ord::integer FROM unnest(payers) WITH ORDINALITY AS g (id, ord)) AS given) AS paid
+           ev_total_wei = ev_total_wei + paid.ev, sessions_open = sessions_open + paid.opened,
+           fee_day_wei = fee_day_wei + paid.fee
+      FROM unnest(used) AS paid
      WHERE account.id = paid.id AND (paid.calls > 0 OR paid.opened > 0);
 END $$;
 

@@ -62,9 +62,9 @@ SQL_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "credit that ends one call too late": (
         ("o_balance + o_credit_limit < o_charge", "o_balance + o_credit_limit < 0"),
     ),
-    "calls a day, off by one": (("calls[n] >= item.calls_day_left", "calls[n] > item.calls_day_left"),),
-    "expected value, off by one call": (("evs[n] + item.ev > item.ev_left", "evs[n] > item.ev_left"),),
-    "a session that is not counted": (("opened[n] := opened[n] + 1;", "opened[n] := opened[n];"),),
+    "calls a day, off by one": (("calls >= item.calls_day_left", "calls > item.calls_day_left"),),
+    "expected value, off by one call": (("evs + item.ev > item.ev_left", "evs > item.ev_left"),),
+    "a session that is not counted": (("opened := opened + 1;", "opened := opened;"),),
     "a key's use that is not counted": (
         ("calls_day = calls_day + (item.tickets > 0)::integer", "calls_day = calls_day"),
     ),
@@ -168,7 +168,7 @@ COVER_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "a new session while the deposit is low": (("item.is_new AND gate.level IN ('low', 'critical')", "false"),),
     "a gate that has ended": (("gate.valid_until <= begun_at", "false"),),
     "a ticket larger than the cap": (("item.face_value > gate.face_value_max_wei", "false"),),
-    "a share that is passed by one call": (("evs[n] + item.ev <= share", "evs[n] <= share"),),
+    "a share that is passed by one call": (("evs + item.ev <= share", "evs <= share"),),
 }
 
 
