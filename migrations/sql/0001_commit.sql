@@ -27,8 +27,9 @@ CREATE FUNCTION commit_issuances(
     o_issuance_id uuid, o_answer bytea, o_charge numeric
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- Its plans are the same for every batch, and to make them anew took as long as a call in a batch of eight. By indexes:
--- a plan made while a table is tiny would else read the whole of it until somebody counts its rows.
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+-- a plan made while a table is tiny would else read the whole of it until somebody counts its rows. A bitmap is made
+-- for more rows than a batch has.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     held uuid[];
     item record;
@@ -49,6 +50,7 @@ DECLARE
     told integer[] := '{}';  -- the applied items by rules whose charges need no position: the month counts them, too
     begun_at timestamptz;
     today date;
+    this_hour timestamptz;
 BEGIN
     IF a_waits THEN
         BEGIN
@@ -67,6 +69,7 @@ BEGIN
     END IF;
     begun_at := clock_timestamp();  -- after the locks: the entries of an account are in the order of their times
     today := (begun_at AT TIME ZONE 'UTC')::date;
+    this_hour := date_trunc('hour', begun_at, 'UTC');
     PERFORM refresh_account(id, today)
        FROM account
       WHERE id = ANY (held) AND (usage_day < today OR next_expiry_at <= begun_at OR terms_due_at <= begun_at);
@@ -343,7 +346,7 @@ BEGIN
             sender, gateway_id, creation_round, recipient, face_value_wei, win_prob, issued_hour, num_tickets,
             ev_numerator)
         SELECT a_sender[ord], a_gateway[ord], a_round[ord], a_recipient[ord], a_face_value[ord], a_win_prob[ord],
-               date_trunc('hour', begun_at, 'UTC'), a_tickets[ord], a_ev_numerator[ord]
+               this_hour, a_tickets[ord], a_ev_numerator[ord]
           FROM unnest(applied) AS done (ord);
     END IF;
     IF told <> '{}' THEN  -- for a further version, which may have tiers; what they are charged is what their rate comes to

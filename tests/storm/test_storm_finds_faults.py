@@ -69,9 +69,7 @@ SQL_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("calls_day = calls_day + (item.tickets > 0)::integer", "calls_day = calls_day"),
     ),
     "a suspension that is not looked at": (("gateway.status <> 'active'", "false"),),
-    "tickets that are not in the book": (
-        ("date_trunc('hour', begun_at, 'UTC'), a_tickets[ord]", "date_trunc('hour', begun_at, 'UTC'), 1"),
-    ),
+    "tickets that are not in the book": (("this_hour, a_tickets[ord]", "this_hour, 1"),),
     "expected value that is not in the total": (
         ("ev_total_wei = ev_total_wei + paid.ev", "ev_total_wei = ev_total_wei"),
     ),
