@@ -7,8 +7,14 @@
 -- A batch holds at most one item per session, per recipientRandHash and per idempotency key: the caller sees to that.
 --
 -- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
--- statements in a loop: as one large statement the same work took longer to set up than to do.)
+-- statements in a loop: as one large statement the same work took longer to set up than to do.) What no other item of
+-- the batch looks at is written at the end, for all of them at once.
 
+-- An item whose tickets are released, and what its issuance says that only the commit knows.
+CREATE TYPE released_item AS (
+    ord integer, charge numeric, currency text, balance_after numeric, at_least_cost boolean, volume_before numeric,
+    lead_before numeric
+);
 -- What a batch uses of an account.
 CREATE TYPE account_use AS (id uuid, cost numeric, calls bigint, ev numeric, fee numeric, opened bigint);
 
@@ -41,7 +47,7 @@ DECLARE
     opened bigint;  -- how many sessions they opened
     n integer := 0;  -- how many gateways have come
     used account_use[] := '{}';  -- by each of them; NULL: nothing
-    applied integer[] := '{}';  -- the items whose tickets are released
+    released released_item[] := '{}';
     gate coverage_gate;  -- of the sender of the last item that was judged by one
     rule rate_rule;  -- of an item that is charged by one
     at_least_cost boolean;  -- whether its charge has to cover its tickets; NULL without a rule
@@ -81,10 +87,13 @@ BEGIN
             ON CONFLICT DO NOTHING;
     END IF;
     FOR item IN
-        SELECT asked.*, account.balance, account.credit_limit, account.currency, account.ev_total_wei,
-               coalesce(rand.last_nonce, 0) AS last_nonce,
-               asked.is_new OR session.closed AS opens, api_key.has_limits,
-               gateway.rate_card, gateway.below_cost,
+        SELECT asked.ord, asked.gateway_id, asked.key_id, asked.session_id, asked.is_new, asked.head_hash,
+               asked.sequence, asked.request_hash, asked.idempotency_key, asked.rand, asked.first_nonce, asked.tickets,
+               asked.face_value, asked.sender, asked.orchestrator, asked.ev, asked.fee, asked.charge, asked.price,
+               asked.manifest, asked.issuance_id, asked.answer, asked.approved, asked.repeats_max, asked.rate_rule,
+               asked.quantity, account.balance, account.credit_limit, account.currency, account.ev_total_wei,
+               coalesce(rand.last_nonce, 0) AS last_nonce, asked.is_new OR session.closed AS opens,
+               api_key.has_limits, gateway.rate_card, gateway.below_cost,
                account.calls_day_left, account.spend_day_left, account.spend_month_left, account.ev_left,
                account.sessions_left, account.sessions_open_per_orchestrator_max,
                coalesce(keyed.issuance_id, newest.issuance_id) AS stored_issuance_id,
@@ -118,19 +127,17 @@ BEGIN
                END AS refusal
           FROM (  -- subscripts, since unnest makes a table of every array
               SELECT gateway_id, a_key[ord] AS key_id, a_ceilings[ord] AS ceilings_version,
-                     a_session[ord] AS session_id, a_is_new[ord] AS is_new,
-                     a_base_hash[ord] AS base_hash, a_head_hash[ord] AS head_hash, a_sequence[ord] AS sequence,
-                     a_request_hash[ord] AS request_hash, a_idempotency_key[ord] AS idempotency_key,
-                     a_rand[ord] AS rand, a_first_nonce[ord] AS first_nonce, a_tickets[ord] AS tickets,
-                     a_face_value[ord] AS face_value, a_win_prob[ord] AS win_prob, a_round[ord] AS round,
+                     a_session[ord] AS session_id, a_is_new[ord] AS is_new, a_base_hash[ord] AS base_hash,
+                     a_head_hash[ord] AS head_hash, a_sequence[ord] AS sequence, a_request_hash[ord] AS request_hash,
+                     a_idempotency_key[ord] AS idempotency_key, a_rand[ord] AS rand,
+                     a_first_nonce[ord] AS first_nonce, a_tickets[ord] AS tickets, a_face_value[ord] AS face_value,
                      a_sender[ord] AS sender, a_recipient[ord] AS recipient, a_orchestrator[ord] AS orchestrator,
                      a_ev[ord] AS ev, a_fee[ord] AS fee, a_charge[ord] AS charge, a_price[ord] AS price,
-                     a_price_source[ord] AS price_source, a_price_at[ord] AS price_at, a_markup[ord] AS markup,
-                     a_minimum[ord] AS minimum_charge, a_job_type[ord] AS job_type, a_manifest[ord] AS manifest,
-                     a_app[ord] AS app, a_transcoder[ord] AS transcoder, a_pipeline[ord] AS pipeline,
-                     a_model[ord] AS model, a_end_user[ord] AS end_user, a_issuance[ord] AS issuance_id,
-                     a_answer[ord] AS answer, a_approved[ord] AS approved, a_ev_numerator[ord] AS ev_numerator,
-                     a_repeats_max[ord] AS repeats_max, a_rate_rule[ord] AS rate_rule, a_quantity[ord] AS quantity, ord
+                     a_markup[ord] AS markup, a_minimum[ord] AS minimum_charge, a_job_type[ord] AS job_type,
+                     a_manifest[ord] AS manifest, a_app[ord] AS app, a_transcoder[ord] AS transcoder,
+                     a_issuance[ord] AS issuance_id, a_answer[ord] AS answer, a_approved[ord] AS approved,
+                     a_repeats_max[ord] AS repeats_max, a_rate_rule[ord] AS rate_rule, a_quantity[ord] AS quantity,
+                     ord
                 FROM (SELECT gateway_id, ord::integer
                         FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)
                        ORDER BY gateway_id, ord) AS given) AS asked  -- sorted while it is narrow
@@ -269,24 +276,14 @@ BEGIN
         END IF;
         -- The point of no return: refusals above, effects below, and no effect may refuse.
         IF item.tickets > 0 THEN
-            applied := applied || item.ord;
             spent := spent + o_charge;
             calls := calls + 1;
             evs := evs + item.ev;
             fees := fees + item.fee;
             o_balance := o_balance - o_charge;
-            INSERT INTO issuance (
-                gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
-                num_tickets, face_value_wei, win_prob, creation_round, ev_numerator, ev_wei, fee_wei, charge, currency,
-                price, price_source, price_observed_at, markup_bps, balance_after, created_at, rate_rule, quantity,
-                at_least_cost, volume_before, lead_before)
-            VALUES (
-                item.gateway_id, item.issuance_id, item.session_id, item.sequence, item.key_id, item.end_user,
-                item.sender, item.rand, item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round,
-                item.ev_numerator, item.ev, item.fee, o_charge, item.currency, item.price, item.price_source,
-                item.price_at, CASE WHEN item.rate_rule IS NULL THEN item.markup ELSE 0 END, o_balance, begun_at,
-                item.rate_rule, item.quantity, at_least_cost,
-                CASE WHEN rule.counts THEN was.volume END, CASE WHEN rule.counts THEN was.rated - was.cost END);
+            released := released || ROW (
+                item.ord, o_charge, item.currency, o_balance, at_least_cost, CASE WHEN rule.counts THEN was.volume END,
+                CASE WHEN rule.counts THEN was.rated - was.cost END)::released_item;
             IF rule.counts THEN
                 INSERT INTO rate_position AS position (gateway_id, month, meter, volume, rated, cost)
                 VALUES (item.gateway_id, month_of(today), rule.meter,
@@ -312,9 +309,10 @@ BEGIN
                 id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
                 head_state_hash, head_sequence, request_hash, issuance_id, answer, approved, opened_by)
             VALUES (
-                item.session_id, item.gateway_id, item.orchestrator, item.recipient, item.job_type, item.manifest,
-                item.app, item.transcoder, item.pipeline, item.model, item.head_hash, item.sequence, item.request_hash,
-                item.issuance_id, item.answer, item.approved, item.key_id);
+                item.session_id, item.gateway_id, item.orchestrator, a_recipient[item.ord], a_job_type[item.ord],
+                item.manifest, a_app[item.ord], a_transcoder[item.ord], a_pipeline[item.ord], a_model[item.ord],
+                item.head_hash, item.sequence, item.request_hash, item.issuance_id, item.answer, item.approved,
+                item.key_id);
         ELSE
             UPDATE session SET
                 head_state_hash = item.head_hash, head_sequence = item.sequence, request_hash = item.request_hash,
@@ -341,13 +339,25 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
-    IF applied <> '{}' THEN  -- all at once: a statement for each took as long as everything else of the book
+    IF cardinality(released) > 0 THEN
+        INSERT INTO issuance (
+            gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
+            num_tickets, face_value_wei, win_prob, creation_round, ev_numerator, ev_wei, fee_wei, charge, currency,
+            price, price_source, price_observed_at, markup_bps, balance_after, created_at, rate_rule, quantity,
+            at_least_cost, volume_before, lead_before)
+        SELECT a_gateway[ord], a_issuance[ord], a_session[ord], a_sequence[ord], a_key[ord], a_end_user[ord],
+               a_sender[ord], a_rand[ord], a_first_nonce[ord], a_tickets[ord], a_face_value[ord], a_win_prob[ord],
+               a_round[ord], a_ev_numerator[ord], a_ev[ord], a_fee[ord], done.charge, done.currency, a_price[ord],
+               a_price_source[ord], a_price_at[ord], CASE WHEN a_rate_rule[ord] IS NULL THEN a_markup[ord] ELSE 0 END,
+               done.balance_after, begun_at, a_rate_rule[ord], a_quantity[ord], done.at_least_cost, done.volume_before,
+               done.lead_before
+          FROM unnest(released) AS done;
         INSERT INTO exposure_delta (
             sender, gateway_id, creation_round, recipient, face_value_wei, win_prob, issued_hour, num_tickets,
             ev_numerator)
         SELECT a_sender[ord], a_gateway[ord], a_round[ord], a_recipient[ord], a_face_value[ord], a_win_prob[ord],
                this_hour, a_tickets[ord], a_ev_numerator[ord]
-          FROM unnest(applied) AS done (ord);
+          FROM unnest(released);
     END IF;
     IF told <> '{}' THEN  -- for a further version, which may have tiers; what they are charged is what their rate comes to
         INSERT INTO rate_position AS position (gateway_id, month, meter, volume, rated, cost)
