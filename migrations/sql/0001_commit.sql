@@ -7,7 +7,17 @@
 -- A batch holds at most one item per session, per recipientRandHash and per idempotency key: the caller sees to that.
 --
 -- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
--- statements in a loop: as one large statement the same work took longer to set up than to do.)
+-- statements in a loop: as one large statement the same work took longer to set up than to do.) What no other item of
+-- the batch looks at is written at the end, for all of them at once.
+
+-- An item whose tickets are released, and what its issuance says that only the commit knows.
+CREATE TYPE released_item AS (
+    ord integer, charge numeric, currency text, balance_after numeric, at_least_cost boolean, volume_before numeric,
+    lead_before numeric
+);
+-- What a batch uses of an account.
+CREATE TYPE account_use AS (id uuid, cost numeric, calls bigint, ev numeric, fee numeric, opened bigint);
+
 CREATE FUNCTION commit_issuances(
     a_gateway uuid[], a_key uuid[], a_ceilings bigint[],
     a_session uuid[], a_is_new boolean[], a_base_hash bytea[], a_head_hash bytea[],
@@ -23,19 +33,21 @@ CREATE FUNCTION commit_issuances(
     o_issuance_id uuid, o_answer bytea, o_charge numeric
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- Its plans are the same for every batch, and to make them anew took as long as a call in a batch of eight. By indexes:
--- a plan made while a table is tiny would else read the whole of it until somebody counts its rows.
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+-- a plan made while a table is tiny would else read the whole of it until somebody counts its rows. A bitmap is made
+-- for more rows than a batch has.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     held uuid[];
     item record;
-    payers uuid[] := '{}';  -- the gateways whose items were applied so far, the last of them now
-    spent numeric[] := '{}';  -- what they cost
-    calls bigint[] := '{}';  -- how many calls that were
-    evs numeric[] := '{}';  -- the expected value of their tickets
-    fees numeric[] := '{}';  -- what orchestrators were promised for them
-    opened bigint[] := '{}';  -- how many sessions they opened
-    n integer := 0;  -- how many gateways they are
-    applied integer[] := '{}';  -- the items whose tickets are released
+    payer uuid;  -- the gateway that the item is of; and of those of its items that were applied so far:
+    spent numeric;  -- what they cost
+    calls bigint;  -- how many calls that were
+    evs numeric;  -- the expected value of their tickets
+    fees numeric;  -- what orchestrators were promised for them
+    opened bigint;  -- how many sessions they opened
+    n integer := 0;  -- how many gateways have come
+    used account_use[] := '{}';  -- by each of them; NULL: nothing
+    released released_item[] := '{}';
     gate coverage_gate;  -- of the sender of the last item that was judged by one
     rule rate_rule;  -- of an item that is charged by one
     at_least_cost boolean;  -- whether its charge has to cover its tickets; NULL without a rule
@@ -44,6 +56,7 @@ DECLARE
     told integer[] := '{}';  -- the applied items by rules whose charges need no position: the month counts them, too
     begun_at timestamptz;
     today date;
+    this_hour timestamptz;
 BEGIN
     IF a_waits THEN
         BEGIN
@@ -62,32 +75,34 @@ BEGIN
     END IF;
     begun_at := clock_timestamp();  -- after the locks: the entries of an account are in the order of their times
     today := (begun_at AT TIME ZONE 'UTC')::date;
+    this_hour := date_trunc('hour', begun_at, 'UTC');
     PERFORM refresh_account(id, today)
        FROM account
       WHERE id = ANY (held) AND (usage_day < today OR next_expiry_at <= begun_at OR terms_due_at <= begun_at);
-    INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
+    IF 1 = ANY (a_first_nonce) THEN  -- of a recipientRandHash that nobody knows no other nonce can pass
+        INSERT INTO recipient_rand (hash, session_id, gateway_id, last_nonce)
         SELECT rand, session_id, gateway_id, 0
-          FROM unnest(a_rand, a_session, a_gateway) AS claim (rand, session_id, gateway_id) ORDER BY rand
-        ON CONFLICT DO NOTHING;
+          FROM unnest(a_rand, a_session, a_gateway, a_first_nonce) AS claim (rand, session_id, gateway_id, first_nonce)
+         WHERE first_nonce = 1 ORDER BY rand
+            ON CONFLICT DO NOTHING;
+    END IF;
     FOR item IN
-        SELECT asked.*, account.balance, account.credit_limit, account.currency, account.ev_total_wei, rand.last_nonce,
-               asked.is_new OR session.closed AS opens, api_key.has_limits,
-               gateway.rate_card, gateway.below_cost,
-               -- What may still be used; NULL is no limit.
-               account.calls_day_max - account.calls_day AS calls_day_left,
-               account.spend_day_max - account.spent_day AS spend_day_left,
-               account.spend_month_max - account.spent_month AS spend_month_left,
-               account.ev_open_max_wei - account.ev_day0_wei - account.ev_day1_wei - account.ev_day2_wei AS ev_left,
-               account.sessions_open_max - account.sessions_open AS sessions_left,
-               account.sessions_open_per_orchestrator_max,
+        SELECT asked.ord, asked.gateway_id, asked.key_id, asked.session_id, asked.is_new, asked.head_hash,
+               asked.sequence, asked.request_hash, asked.idempotency_key, asked.rand, asked.first_nonce, asked.tickets,
+               asked.face_value, asked.sender, asked.orchestrator, asked.ev, asked.fee, asked.charge, asked.price,
+               asked.manifest, asked.issuance_id, asked.answer, asked.approved, asked.repeats_max, asked.rate_rule,
+               asked.quantity, account.balance, account.credit_limit, account.currency, account.ev_total_wei,
+               coalesce(rand.last_nonce, 0) AS last_nonce, asked.is_new OR session.closed AS opens,
+               api_key.has_limits, gateway.rate_card, gateway.below_cost,
+               account.calls_day_left, account.spend_day_left, account.spend_month_left, account.ev_left,
+               account.sessions_left, account.sessions_open_per_orchestrator_max,
                coalesce(keyed.issuance_id, newest.issuance_id) AS stored_issuance_id,
                coalesce(keyed.answer, newest.answer) AS stored_answer,
                CASE  -- the order of refusals; docs/api.md publishes it
                    -- This very commit, sent again because its outcome was unknown.
                    WHEN newest.issuance_id = asked.issuance_id THEN 'replayed'
                    WHEN asked.gateway_id <> ALL (held) THEN 'account_busy'
-                   WHEN api_key.id IS NULL OR api_key.revoked_at <= now() OR api_key.expires_at <= now()
-                       THEN 'unauthenticated'
+                   WHEN api_key.id IS NULL OR api_key.has_ended THEN 'unauthenticated'
                    WHEN gateway.status <> 'active' THEN 'gateway_suspended'
                    WHEN gateway.billing_hold = 'signing' OR account.signs_until <= begun_at THEN 'billing_hold'
                    WHEN keyed.request_hash = asked.request_hash THEN 'replayed'
@@ -105,56 +120,71 @@ BEGIN
                    -- Of the webhook base_hash is the newest state it knew, always.
                    WHEN (rand.last_nonce > 0 OR asked.approved IS NOT NULL)
                         AND session.head_state_hash IS DISTINCT FROM asked.base_hash THEN 'state_not_newest'
-                   WHEN asked.first_nonce <> rand.last_nonce + 1 THEN 'nonce_used'
+                   WHEN asked.first_nonce <> coalesce(rand.last_nonce, 0) + 1 THEN 'nonce_used'
                    WHEN (gateway.markup_bps, gateway.minimum_charge, gateway.ceilings_version)
                        <> (asked.markup, asked.minimum_charge, asked.ceilings_version) THEN 'terms_changed'
                    WHEN asked.is_new AND gateway.billing_hold <> 'none' THEN 'billing_hold'
                END AS refusal
           FROM (  -- subscripts, since unnest makes a table of every array
               SELECT gateway_id, a_key[ord] AS key_id, a_ceilings[ord] AS ceilings_version,
-                     a_session[ord] AS session_id, a_is_new[ord] AS is_new,
-                     a_base_hash[ord] AS base_hash, a_head_hash[ord] AS head_hash, a_sequence[ord] AS sequence,
-                     a_request_hash[ord] AS request_hash, a_idempotency_key[ord] AS idempotency_key,
-                     a_rand[ord] AS rand, a_first_nonce[ord] AS first_nonce, a_tickets[ord] AS tickets,
-                     a_face_value[ord] AS face_value, a_win_prob[ord] AS win_prob, a_round[ord] AS round,
+                     a_session[ord] AS session_id, a_is_new[ord] AS is_new, a_base_hash[ord] AS base_hash,
+                     a_head_hash[ord] AS head_hash, a_sequence[ord] AS sequence, a_request_hash[ord] AS request_hash,
+                     a_idempotency_key[ord] AS idempotency_key, a_rand[ord] AS rand,
+                     a_first_nonce[ord] AS first_nonce, a_tickets[ord] AS tickets, a_face_value[ord] AS face_value,
                      a_sender[ord] AS sender, a_recipient[ord] AS recipient, a_orchestrator[ord] AS orchestrator,
                      a_ev[ord] AS ev, a_fee[ord] AS fee, a_charge[ord] AS charge, a_price[ord] AS price,
-                     a_price_source[ord] AS price_source, a_price_at[ord] AS price_at, a_markup[ord] AS markup,
-                     a_minimum[ord] AS minimum_charge, a_job_type[ord] AS job_type, a_manifest[ord] AS manifest,
-                     a_app[ord] AS app, a_transcoder[ord] AS transcoder, a_pipeline[ord] AS pipeline,
-                     a_model[ord] AS model, a_end_user[ord] AS end_user, a_issuance[ord] AS issuance_id,
-                     a_answer[ord] AS answer, a_approved[ord] AS approved, a_ev_numerator[ord] AS ev_numerator,
-                     a_repeats_max[ord] AS repeats_max, a_rate_rule[ord] AS rate_rule, a_quantity[ord] AS quantity, ord
+                     a_markup[ord] AS markup, a_minimum[ord] AS minimum_charge, a_job_type[ord] AS job_type,
+                     a_manifest[ord] AS manifest, a_app[ord] AS app, a_transcoder[ord] AS transcoder,
+                     a_issuance[ord] AS issuance_id, a_answer[ord] AS answer, a_approved[ord] AS approved,
+                     a_repeats_max[ord] AS repeats_max, a_rate_rule[ord] AS rate_rule, a_quantity[ord] AS quantity,
+                     ord
                 FROM (SELECT gateway_id, ord::integer
-                        FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)) AS given) AS asked
+                        FROM unnest(a_gateway) WITH ORDINALITY AS g (gateway_id, ord)
+                       ORDER BY gateway_id, ord) AS given) AS asked  -- sorted while it is narrow
           -- One look-up for each (OFFSET 0): a plan made while a table is tiny would otherwise read the whole of it, and
-          -- go on doing so while it grows.
-          JOIN LATERAL (SELECT * FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
-          JOIN LATERAL (SELECT * FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
-          JOIN LATERAL (SELECT * FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
+          -- go on doing so while it grows. Every join passes on what those before it found, and to set that up takes
+          -- longer than to look: so only what is needed is selected, and what is wide comes last.
           LEFT JOIN LATERAL (
-              SELECT * FROM api_key WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
-          LEFT JOIN LATERAL (SELECT * FROM session WHERE id = asked.session_id OFFSET 0) AS session ON true
+              SELECT last_nonce, session_id FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
           LEFT JOIN LATERAL (
-              SELECT * FROM session WHERE id = rand.session_id AND gateway_id = asked.gateway_id OFFSET 0) AS newest
-                 ON true
+              SELECT issuance_id, request_hash, answer FROM session
+               WHERE id = coalesce(rand.session_id, asked.session_id) AND gateway_id = asked.gateway_id OFFSET 0
+              ) AS newest ON true
           LEFT JOIN LATERAL (
-              SELECT * FROM keyed_answer WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0
-              ) AS keyed ON true
+              SELECT issuance_id, request_hash, answer FROM keyed_answer
+               WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0) AS keyed ON true
+          LEFT JOIN LATERAL (
+              SELECT id, revoked_at <= now() OR expires_at <= now() AS has_ended, has_limits FROM api_key
+               WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
+          JOIN LATERAL (
+              SELECT status, billing_hold, markup_bps, minimum_charge, ceilings_version, rate_card, below_cost
+                FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
+          LEFT JOIN LATERAL (
+              SELECT id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, head_state_hash,
+                     closed
+                FROM session WHERE id = asked.session_id OFFSET 0) AS session ON true
+          JOIN LATERAL (
+              SELECT balance, credit_limit, currency, ev_total_wei, signs_until,
+                     -- What may still be used; NULL is no limit.
+                     calls_day_max - calls_day AS calls_day_left, spend_day_max - spent_day AS spend_day_left,
+                     spend_month_max - spent_month AS spend_month_left,
+                     ev_open_max_wei - ev_day0_wei - ev_day1_wei - ev_day2_wei AS ev_left,
+                     sessions_open_max - sessions_open AS sessions_left, sessions_open_per_orchestrator_max
+                FROM account WHERE id = asked.gateway_id OFFSET 0) AS account ON true
          ORDER BY asked.gateway_id, asked.ord
     LOOP
-        IF n = 0 OR payers[n] <> item.gateway_id THEN
+        IF payer IS DISTINCT FROM item.gateway_id THEN
             n := n + 1;
-            payers[n] := item.gateway_id;
-            spent[n] := 0;
-            calls[n] := 0;
-            evs[n] := 0;
-            fees[n] := 0;
-            opened[n] := 0;
+            payer := item.gateway_id;
+            spent := 0;
+            calls := 0;
+            evs := 0;
+            fees := 0;
+            opened := 0;
         END IF;
         o_ord := item.ord;
         o_code := item.refusal;
-        o_balance := item.balance - spent[n];
+        o_balance := item.balance - spent;
         o_credit_limit := item.credit_limit;
         o_created_at := begun_at;
         o_issuance_id := NULL;
@@ -198,11 +228,11 @@ BEGIN
             o_code := CASE  -- credit and then limits come last: what a call would use counts only if it may be made
                 WHEN o_balance + o_credit_limit < o_charge THEN 'out_of_credit'
                 WHEN item.tickets = 0 THEN NULL  -- a repeat for which nothing further is due
-                WHEN calls[n] >= item.calls_day_left THEN 'calls_per_day'
-                WHEN spent[n] + o_charge > item.spend_day_left THEN 'spend_per_day'
-                WHEN spent[n] + o_charge > item.spend_month_left THEN 'spend_per_month'
-                WHEN evs[n] + item.ev > item.ev_left THEN 'ev_open'
-                WHEN item.is_new AND opened[n] >= item.sessions_left THEN 'sessions_open'
+                WHEN calls >= item.calls_day_left THEN 'calls_per_day'
+                WHEN spent + o_charge > item.spend_day_left THEN 'spend_per_day'
+                WHEN spent + o_charge > item.spend_month_left THEN 'spend_per_month'
+                WHEN evs + item.ev > item.ev_left THEN 'ev_open'
+                WHEN item.is_new AND opened >= item.sessions_left THEN 'sessions_open'
                 ELSE coalesce(
                     CASE WHEN item.has_limits
                          THEN key_limit_passed(item.gateway_id, item.key_id, o_charge, item.ev, item.is_new) END,
@@ -210,10 +240,13 @@ BEGIN
                          THEN 'sessions_open_per_orchestrator' END)
             END;
             -- A share is of all that was ever released for the gateway; this batch's is not in the account yet.
-            IF a_covered AND o_code IS NULL AND item.tickets > 0 AND gate.level = 'critical' AND NOT EXISTS (
-                SELECT FROM cover_share AS share WHERE share.sender = item.sender AND share.gateway_id = item.gateway_id
-                   AND item.ev_total_wei + evs[n] + item.ev <= share.ev_total_max_wei) THEN
-                o_code := 'coverage_critical';
+            IF a_covered AND o_code IS NULL AND item.tickets > 0 AND gate.level = 'critical' THEN
+                IF NOT EXISTS (  -- for itself: a condition with a query in it is a statement, whatever comes before AND
+                    SELECT FROM cover_share AS share
+                     WHERE share.sender = item.sender AND share.gateway_id = item.gateway_id
+                       AND item.ev_total_wei + evs + item.ev <= share.ev_total_max_wei) THEN
+                    o_code := 'coverage_critical';
+                END IF;
             END IF;
             IF o_code IS NULL AND item.repeats_max IS NOT NULL THEN
                 o_code := take_repeat(item.gateway_id, item.repeats_max);
@@ -243,24 +276,14 @@ BEGIN
         END IF;
         -- The point of no return: refusals above, effects below, and no effect may refuse.
         IF item.tickets > 0 THEN
-            applied := applied || item.ord;
-            spent[n] := spent[n] + o_charge;
-            calls[n] := calls[n] + 1;
-            evs[n] := evs[n] + item.ev;
-            fees[n] := fees[n] + item.fee;
+            spent := spent + o_charge;
+            calls := calls + 1;
+            evs := evs + item.ev;
+            fees := fees + item.fee;
             o_balance := o_balance - o_charge;
-            INSERT INTO issuance (
-                gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
-                num_tickets, face_value_wei, win_prob, creation_round, ev_numerator, ev_wei, fee_wei, charge, currency,
-                price, price_source, price_observed_at, markup_bps, balance_after, created_at, rate_rule, quantity,
-                at_least_cost, volume_before, lead_before)
-            VALUES (
-                item.gateway_id, item.issuance_id, item.session_id, item.sequence, item.key_id, item.end_user,
-                item.sender, item.rand, item.first_nonce, item.tickets, item.face_value, item.win_prob, item.round,
-                item.ev_numerator, item.ev, item.fee, o_charge, item.currency, item.price, item.price_source,
-                item.price_at, CASE WHEN item.rate_rule IS NULL THEN item.markup ELSE 0 END, o_balance, begun_at,
-                item.rate_rule, item.quantity, at_least_cost,
-                CASE WHEN rule.counts THEN was.volume END, CASE WHEN rule.counts THEN was.rated - was.cost END);
+            released := released || ROW (
+                item.ord, o_charge, item.currency, o_balance, at_least_cost, CASE WHEN rule.counts THEN was.volume END,
+                CASE WHEN rule.counts THEN was.rated - was.cost END)::released_item;
             IF rule.counts THEN
                 INSERT INTO rate_position AS position (gateway_id, month, meter, volume, rated, cost)
                 VALUES (item.gateway_id, month_of(today), rule.meter,
@@ -272,8 +295,9 @@ BEGIN
             END IF;
         END IF;
         IF item.opens THEN
-            opened[n] := opened[n] + 1;
+            opened := opened + 1;
         END IF;
+        used[n] := ROW (payer, spent, calls, evs, fees, opened)::account_use;
         IF item.has_limits THEN  -- of a repeat for which nothing further is due, charge and expected value are 0
             UPDATE key_limit SET calls_day = calls_day + (item.tickets > 0)::integer,
                    spent_day = spent_day + o_charge, spent_month = spent_month + o_charge,
@@ -285,9 +309,10 @@ BEGIN
                 id, gateway_id, orchestrator, recipient, job_type, manifest_id, app, transcoder, pipeline, model,
                 head_state_hash, head_sequence, request_hash, issuance_id, answer, approved, opened_by)
             VALUES (
-                item.session_id, item.gateway_id, item.orchestrator, item.recipient, item.job_type, item.manifest,
-                item.app, item.transcoder, item.pipeline, item.model, item.head_hash, item.sequence, item.request_hash,
-                item.issuance_id, item.answer, item.approved, item.key_id);
+                item.session_id, item.gateway_id, item.orchestrator, a_recipient[item.ord], a_job_type[item.ord],
+                item.manifest, a_app[item.ord], a_transcoder[item.ord], a_pipeline[item.ord], a_model[item.ord],
+                item.head_hash, item.sequence, item.request_hash, item.issuance_id, item.answer, item.approved,
+                item.key_id);
         ELSE
             UPDATE session SET
                 head_state_hash = item.head_hash, head_sequence = item.sequence, request_hash = item.request_hash,
@@ -305,19 +330,34 @@ BEGIN
                last_issuance_id = CASE WHEN item.tickets = 0 THEN last_issuance_id
                                        ELSE greatest(last_issuance_id, item.issuance_id) END
          WHERE hash = item.rand;
+        IF NOT FOUND THEN  -- forgotten by a refusal between the claim and the look; the service asks again
+            RAISE serialization_failure USING MESSAGE = 'a recipientRandHash was forgotten while it was claimed';
+        END IF;
         IF item.idempotency_key IS NOT NULL THEN
             INSERT INTO keyed_answer (gateway_id, key, request_hash, issuance_id, answer)
             VALUES (item.gateway_id, item.idempotency_key, item.request_hash, item.issuance_id, item.answer);
         END IF;
         RETURN NEXT;
     END LOOP;
-    IF applied <> '{}' THEN  -- all at once: a statement for each took as long as everything else of the book
+    IF cardinality(released) > 0 THEN
+        INSERT INTO issuance (
+            gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce,
+            num_tickets, face_value_wei, win_prob, creation_round, ev_numerator, ev_wei, fee_wei, charge, currency,
+            price, price_source, price_observed_at, markup_bps, balance_after, created_at, rate_rule, quantity,
+            at_least_cost, volume_before, lead_before)
+        SELECT a_gateway[ord], a_issuance[ord], a_session[ord], a_sequence[ord], a_key[ord], a_end_user[ord],
+               a_sender[ord], a_rand[ord], a_first_nonce[ord], a_tickets[ord], a_face_value[ord], a_win_prob[ord],
+               a_round[ord], a_ev_numerator[ord], a_ev[ord], a_fee[ord], done.charge, done.currency, a_price[ord],
+               a_price_source[ord], a_price_at[ord], CASE WHEN a_rate_rule[ord] IS NULL THEN a_markup[ord] ELSE 0 END,
+               done.balance_after, begun_at, a_rate_rule[ord], a_quantity[ord], done.at_least_cost, done.volume_before,
+               done.lead_before
+          FROM unnest(released) AS done;
         INSERT INTO exposure_delta (
             sender, gateway_id, creation_round, recipient, face_value_wei, win_prob, issued_hour, num_tickets,
             ev_numerator)
         SELECT a_sender[ord], a_gateway[ord], a_round[ord], a_recipient[ord], a_face_value[ord], a_win_prob[ord],
-               date_trunc('hour', begun_at, 'UTC'), a_tickets[ord], a_ev_numerator[ord]
-          FROM unnest(applied) AS done (ord);
+               this_hour, a_tickets[ord], a_ev_numerator[ord]
+          FROM unnest(released);
     END IF;
     IF told <> '{}' THEN  -- for a further version, which may have tiers; what they are charged is what their rate comes to
         INSERT INTO rate_position AS position (gateway_id, month, meter, volume, rated, cost)
@@ -332,9 +372,9 @@ BEGIN
     UPDATE account SET balance = balance - paid.cost, usage_total = usage_total + paid.cost,
            calls_day = calls_day + paid.calls, spent_day = spent_day + paid.cost,
            spent_month = spent_month + paid.cost, ev_day0_wei = ev_day0_wei + paid.ev,
-           ev_total_wei = ev_total_wei + paid.ev, sessions_open = sessions_open + paid.opened, fee_day_wei = fee_day_wei + paid.fee
-      FROM (SELECT id, spent[ord] AS cost, calls[ord] AS calls, evs[ord] AS ev, opened[ord] AS opened, fees[ord] AS fee
-              FROM (SELECT id, ord::integer FROM unnest(payers) WITH ORDINALITY AS g (id, ord)) AS given) AS paid
+           ev_total_wei = ev_total_wei + paid.ev, sessions_open = sessions_open + paid.opened,
+           fee_day_wei = fee_day_wei + paid.fee
+      FROM unnest(used) AS paid
      WHERE account.id = paid.id AND (paid.calls > 0 OR paid.opened > 0);
 END $$;
 

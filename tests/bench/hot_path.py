@@ -46,8 +46,7 @@ PARTS: Final = (
     ("lock of the shares", r"    IF a_covered THEN  -- until the end.*?\n    END IF;\n"),
     ("gates", r"        IF a_covered AND o_code IS NULL THEN\n.*?\n        END IF;\n"),
     ("shares", r"            -- A share is of all.*?\n            END IF;\n"),
-    ("what is applied", r"            applied := applied \|\| item\.ord;\n"),
-    ("the book", r"    IF applied <> '\{\}' THEN.*?\n    END IF;\n"),
+    ("the book", r"        INSERT INTO exposure_delta \(.*?;\n"),
     ("what was ever released", r" ev_total_wei = ev_total_wei \+ paid\.ev,"),
     ("the same, read", r" account\.ev_total_wei,"),
 )
