@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from chain.alarm import Alarm
+from chain.http_heads import split
 
 HEAD_MAX_BYTES: Final = 64 * 1024
 
@@ -62,7 +64,7 @@ class HttpAnswer(NamedTuple):
     """A complete answer. Header names are lower case; of a repeated header the first value is kept."""
 
     status: int
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     body: bytes
 
 
@@ -92,6 +94,7 @@ class HttpClient:
         self._idle: deque[_Connection] = deque()
         self._connections: set[_Connection] = set()
         self._alarm = Alarm()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
     async def exchange(self, request: bytes, *, timeout_s: float) -> HttpAnswer:
@@ -99,14 +102,20 @@ class HttpClient:
 
         Raises ExchangeError. Cancelling drops the connection, and with it the work of a server that notices.
         """
-        give_up_at_s = asyncio.get_running_loop().time() + timeout_s
-        connection = self._kept() or await self._connected(min(timeout_s, self._connect_timeout_s))
+        loop = self._loop = self._loop or asyncio.get_running_loop()  # which asks the system each time who we are
+        now_s = loop.time()
+        connection = self._kept(now_s) or await self._connected(min(timeout_s, self._connect_timeout_s))
+        late = connection.is_late
+        self._alarm.set(now_s + timeout_s, late)
         try:
-            answer = await connection.ask(request, give_up_at_s)
+            answer = await connection.ask(request, loop.create_future())
         except BaseException:
             connection.abort()
             raise
-        self._keep(connection)
+        finally:
+            self._alarm.unset(late)
+            connection.waiting = None
+        self._keep(connection, loop.time())
         return answer
 
     async def close(self) -> None:
@@ -118,33 +127,32 @@ class HttpClient:
         self._alarm.close()
         await asyncio.sleep(0)  # transports close in the loop's next turn
 
-    def _kept(self) -> _Connection | None:
+    def _kept(self, now_s: float) -> _Connection | None:
         if self._is_closed:
             raise ClosedError
+        oldest_s = now_s - self._idle_timeout_s
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and not self._is_old(connection):
+            if connection.is_usable and connection.idle_since_s >= oldest_s:
                 return connection
             connection.abort()
         return None
 
-    def _keep(self, connection: _Connection) -> None:
+    def _keep(self, connection: _Connection, now_s: float) -> None:
         if not connection.is_usable:
             connection.abort()
             return
-        connection.idle_since_s = asyncio.get_running_loop().time()
+        connection.idle_since_s = now_s
         self._idle.append(connection)
-        while self._is_old(self._idle[0]):
+        oldest_s = now_s - self._idle_timeout_s
+        while self._idle[0].idle_since_s < oldest_s:
             self._idle.popleft().abort()
-
-    def _is_old(self, connection: _Connection) -> bool:
-        return asyncio.get_running_loop().time() - connection.idle_since_s > self._idle_timeout_s
 
     async def _connected(self, timeout_s: float) -> _Connection:
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._connections, self._alarm, self._body_max_bytes),
+                    lambda: _Connection(self._connections, self._body_max_bytes),
                     self._host,
                     self._port,
                     ssl=self._tls,
@@ -163,15 +171,15 @@ class HttpClient:
 class _Connection(asyncio.Protocol):
     """One connection. httptools calls the `on_` methods while it is fed."""
 
-    def __init__(self, connections: set[_Connection], alarm: Alarm, body_max_bytes: int) -> None:
+    def __init__(self, connections: set[_Connection], body_max_bytes: int) -> None:
         self.idle_since_s: float = 0
         self.is_usable = True
+        #: Set while a call waits for its answer.
+        self.waiting: asyncio.Future[HttpAnswer] | None = None
         self._connections = connections
-        self._alarm = alarm
         self._body_max_bytes = body_max_bytes
         self._parser = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[HttpAnswer] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -182,27 +190,20 @@ class _Connection(asyncio.Protocol):
 
     # --- what the client does ---
 
-    async def ask(self, request: bytes, give_up_at_s: float) -> HttpAnswer:
+    def ask(self, request: bytes, waiting: asyncio.Future[HttpAnswer]) -> asyncio.Future[HttpAnswer]:
         assert self._transport is not None, "connected"
-        waiting: asyncio.Future[HttpAnswer] = asyncio.get_running_loop().create_future()
-        self._waiting = waiting
-        late = self._is_late
-        self._alarm.set(give_up_at_s, late)
-        try:
-            self._transport.write(request)
-            return await waiting
-        finally:
-            self._alarm.unset(late)
-            self._waiting = None
+        self.waiting = waiting
+        self._transport.write(request)
+        return waiting
 
-    def _is_late(self) -> None:
+    def is_late(self) -> None:
         self.fail(TimeIsUpError())
 
     def fail(self, error: ExchangeError) -> None:
         """Whoever waits gets the error, and the connection is gone."""
         self.abort()
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(error)
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_exception(error)
 
     def abort(self) -> None:
         self.is_usable = False
@@ -220,8 +221,12 @@ class _Connection(asyncio.Protocol):
         self.fail(TruncatedError(self._status_of_endless()) if self._has_begun else ConnectError())
 
     def data_received(self, data: bytes) -> None:
-        if self._waiting is None or self._waiting.done():
+        if self.waiting is None or self.waiting.done():
             self.abort()  # nobody has asked: what would come next could be taken for somebody else's answer
+            return
+        if not self._has_begun and (whole := split(data)) is not None and whole[0].body_bytes <= self._body_max_bytes:
+            head, body = whole
+            self._answered(HttpAnswer(head.status, head.headers, body), should_keep_alive=head.should_keep_alive)
             return
         self._has_begun = True
         if not self._has_head:
@@ -242,7 +247,8 @@ class _Connection(asyncio.Protocol):
     # --- what the parser does ---
 
     def on_message_begin(self) -> None:
-        if self._waiting is None or self._waiting.done():
+        self._has_begun = True
+        if self.waiting is None or self.waiting.done():
             self.abort()  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -263,9 +269,11 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         answer = HttpAnswer(self._parser.get_status_code(), self._headers, b"".join(self._body))
         self._forget()
-        if answer.status < 200:
-            return  # informational: the answer follows
-        if not self._parser.should_keep_alive():
+        if answer.status >= 200:  # else it is informational: the answer follows
+            self._answered(answer, should_keep_alive=self._parser.should_keep_alive())
+
+    def _answered(self, answer: HttpAnswer, *, should_keep_alive: bool) -> None:
+        if not should_keep_alive:
             self.is_usable = False
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(answer)
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(answer)

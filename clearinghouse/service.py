@@ -7,7 +7,6 @@ started is stopped in reverse, also when a start fails.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -63,6 +62,7 @@ from clearinghouse.orchestrators import CrossCheck
 from clearinghouse.ports import open_ports
 from clearinghouse.price_watch import prices_watched
 from clearinghouse.probes import probe_database, probe_native, probe_pool
+from clearinghouse.process import settle_memory
 from clearinghouse.rate_watch import RateWatch
 from clearinghouse.readiness import Probe, Readiness
 from clearinghouse.session_cache import SessionCache
@@ -168,7 +168,7 @@ async def running_service(
         )  # fmt: skip
         grpc_api = GrpcApi(**core._asdict(), bounds=CallBounds(read_timeout_s=settings.listen.read_timeout_s))
         http_port, grpc_port = await open_ports(stack, settings, http, grpc_api, metrics)
-        _settle_memory()
+        settle_memory()
         yield RunningService(http_port, grpc_port, checksum_address(sender), readiness)
 
 
@@ -398,13 +398,6 @@ async def _require_schema(engine: AsyncEngine) -> None:
             f"The database is at revision {revision or 'none'}, this release needs {newest_revision()}: "
             "run `clearinghouse migrate`."
         )
-
-
-def _settle_memory() -> None:
-    """What was made at start stays: the collector need not look at it again, which halves the 99th percentile."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _first_line(error: Exception) -> str:

@@ -169,7 +169,7 @@ def signer(
     from chain.signatures import checksum_address
     from clearinghouse.configured import escrow_of, native_signer
     from clearinghouse.log import configure_logging
-    from clearinghouse.process import run
+    from clearinghouse.process import run, settle_memory
     from clearinghouse.running import native_key
     from clearinghouse.signers.server import signer_served
 
@@ -189,6 +189,7 @@ def signer(
             _asking(native_signer(key, native, escrow_of(key.address, settings.escrow, watch)), native) as asking,
             signer_served(asking, host=host, port=port) as url,
         ):
+            settle_memory()
             kind = f"escrow on {settings.chain.network}" if watch is not None else "simulated escrow"
             typer.echo(f"signing for {checksum_address(key.address)} ({kind}) at {url}", err=True)
             await stop.wait()

@@ -15,10 +15,10 @@ import ipaddress
 import re
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from chain import shallow_json
@@ -26,7 +26,6 @@ from chain.http_client import (
     ClosedError,
     ConnectError,
     ExchangeError,
-    HttpAnswer,
     HttpClient,
     NotHttpError,
     TimeIsUpError,
@@ -147,6 +146,8 @@ class GoLivepeerSigner:
             **_static_headers(endpoint, parts),
         }
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("ascii")
+        #: Of a payment, up to its auth id.
+        self._payment_head = b"%bSigner-Auth-Id: " % self._post_head(PAYMENT_PATH)
         self._client = HttpClient(
             hostname,
             port,
@@ -156,19 +157,21 @@ class GoLivepeerSigner:
             body_max_bytes=MAX_ANSWER_BYTES,
         )
 
-    async def generate_payment(self, canonical: bytes, *, auth_id: str, timeout_s: float) -> SignerAnswer:
+    def generate_payment(
+        self, canonical: bytes, *, auth_id: str, timeout_s: float
+    ) -> Coroutine[Any, Any, SignerAnswer]:
         """POST /generate-live-payment. `auth_id`: printable ASCII, not empty; anything else is a bug in the caller.
 
         Raises NoAnswerError. `timeout_s` covers everything from connecting to the last byte of the answer.
         """
         if not auth_id or not auth_id.isascii() or not auth_id.isprintable():
             raise ValueError("an auth id is printable ASCII and not empty")
-        own_header = b"Signer-Auth-Id: %b\r\n" % auth_id.encode("ascii")
-        return await self._exchange(self._post(PAYMENT_PATH, canonical, own_header), timeout_s)
+        head = b"%b%b\r\n" % (self._payment_head, auth_id.encode("ascii"))
+        return self._exchange(_with_body(head, canonical), timeout_s)
 
     async def prove_identity(self, *, timeout_s: float) -> Identity:
         """POST /sign-orchestrator-info and check the signature in the answer. Raises NoAnswerError."""
-        answer = await self._exchange(self._post(IDENTITY_PATH, b"{}"), timeout_s)
+        answer = await self._exchange(_with_body(self._post_head(IDENTITY_PATH), b"{}"), timeout_s)
         if answer.status != 200:
             raise NoAnswerError(Failure.IDENTITY_REFUSED)
         return Identity(read_identity(answer.body), answer)
@@ -182,10 +185,8 @@ class GoLivepeerSigner:
         """Requests in flight end with NoAnswerError(CLIENT_CLOSED). May be called twice."""
         await self._client.close()
 
-    def _post(self, path: str, body: bytes, own_header: bytes = b"") -> bytes:
-        return b"POST %b HTTP/1.1\r\n%b%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            path.encode("ascii"), self._headers, own_header, len(body), body,
-        )  # fmt: skip
+    def _post_head(self, path: str) -> bytes:
+        return b"POST %b HTTP/1.1\r\n%bContent-Type: application/json\r\n" % (path.encode("ascii"), self._headers)
 
     async def _exchange(self, request: bytes, timeout_s: float) -> SignerAnswer:
         try:
@@ -197,10 +198,9 @@ class GoLivepeerSigner:
             raise NoAnswerError(Failure.REDIRECTED)
         if not 200 <= answer.status < 600:
             raise NoAnswerError(Failure.NOT_HTTP)
-        content_type = _ascii_header(answer, b"content-type") or "application/json"
-        return SignerAnswer(
-            answer.status, answer.body, _ascii_header(answer, b"livepeer-orchestrator-url"), content_type
-        )
+        status, headers, body = answer
+        content_type = _ascii_header(headers, b"content-type") or "application/json"
+        return SignerAnswer(status, body, _ascii_header(headers, b"livepeer-orchestrator-url"), content_type)
 
     def __repr__(self) -> str:
         return f"GoLivepeerSigner({self.name})"
@@ -232,13 +232,17 @@ def _hex_bytes(text: object) -> bytes:
     return bytes.fromhex(text.removeprefix("0x"))
 
 
-def _ascii_header(answer: HttpAnswer, name: bytes) -> str | None:
+def _with_body(head: bytes, body: bytes) -> bytes:
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+def _ascii_header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     """The header, or None where it is absent or cannot be sent on as it is.
 
     The orchestrator's URL repeats what a caller wrote into its OrchestratorInfo: odd bytes there are the caller's
     doing and must neither look like a fault of the signer nor break our own answer.
     """
-    value = answer.headers.get(name)
+    value = headers.get(name)
     if value is None or not value.isascii():
         return None
     text = value.decode("ascii")

@@ -42,8 +42,6 @@ from chain.messages import (
     decode_orchestrator_info,
     encode_base64,
     encode_payment,
-    encode_seg_creds,
-    flatten_segment,
     payment_frame,
 )
 from chain.payment_state import PaymentState, SignedState, StateError, decode_state, encode_state
@@ -64,13 +62,13 @@ from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest, require_man
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
 from clearinghouse.signers.issued_states import IssuedStates
+from clearinghouse.signers.segment_credentials import SegmentCredentials
 
 NUM_TICKETS_MAX: Final = 100
 #: The reference refreshes in the last tenth of an auth token's 30 minutes.
 TOKEN_REFRESH_S: Final = 30 * 60 // 10
 #: Signing takes about 30 µs a ticket: above this many the event loop would be held for longer than a call takes.
 INLINE_TICKETS_MAX: Final = 10
-SEGMENT_SIGNATURES_MAX: Final = 8192
 _JOB_TYPES: Final = frozenset({"live", "lv2v", "fixed", ""})
 _TIMED_TYPES: Final = frozenset({"live", "lv2v"})
 _NS_PER_S: Final = 1_000_000_000
@@ -140,10 +138,7 @@ class NativeSigner:
         self._issued = IssuedStates()
         # About 1 kB each: by the offer's bytes, as a decoded one may have many times that.
         self._remembered_forms = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(partial(_encoded_offer_forms, key.address))
-        # The same manifest is signed again every few seconds, and the signature is deterministic.
-        self._segment_signature = lru_cache(SEGMENT_SIGNATURES_MAX)(
-            lambda manifest_id: key.bsign(flatten_segment(manifest_id))
-        )
+        self._seg_creds = SegmentCredentials(key)
 
     @property
     def address(self) -> bytes:
@@ -255,13 +250,7 @@ class NativeSigner:
             nonces=range(due.first_nonce, due.first_nonce + due.num_tickets),
             signatures=[eth_sign(digest) for digest in forms.tickets.hashes(due.first_nonce, due.num_tickets)],
         )
-        manifest_id = due.manifest_id.encode()
-        seg_creds = encode_seg_creds(
-            manifest_id,
-            signature=self._segment_signature(manifest_id),
-            auth_token=request.info.message.auth_token,
-            capabilities=request.decoded_capabilities(),
-        )
+        seg_creds = self._seg_creds.of(due.manifest_id.encode(), request)
         state = encode_state(due.next_state)
         signed = SignedState(state=state, sig=eth_sign(state))
         self._issued.remember(signed, due.next_state)

@@ -20,12 +20,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from chain.signatures import checksum_address
 from clearinghouse.background import Repeated
@@ -208,7 +208,7 @@ class SignerPool:
             raise RuntimeError("the signer pool has not been started")
         return self._address
 
-    async def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> SignerAnswer:
+    def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> Coroutine[Any, Any, SignerAnswer]:
         """POST /generate-live-payment. Raises SignersUnavailable when no member gave a complete answer in time."""
 
         canonical = request.canonical
@@ -216,7 +216,7 @@ class SignerPool:
         def ask(signer: GoLivepeerSigner, timeout_s: float) -> Awaitable[SignerAnswer]:
             return signer.generate_payment(canonical, auth_id=auth_id, timeout_s=timeout_s)
 
-        return await self._ask_one_after_another(Route.PAYMENT, ask, self._payment_budget)
+        return self._ask_one_after_another(Route.PAYMENT, ask, self._payment_budget)
 
     async def sign_orchestrator_info(self) -> SignerAnswer:
         """The answer of /sign-orchestrator-info, from memory: it is constant, and was verified."""

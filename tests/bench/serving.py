@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import uvloop
+
+from clearinghouse.process import settle_memory
 
 Serving = Callable[[], AbstractAsyncContextManager[int]]
 
@@ -21,9 +22,7 @@ def serve_until_stopped(serving: Serving) -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         async with serving() as port:
-            gc.collect()  # as the service does, so that the comparison is fair
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 20)
+            settle_memory()  # as the service does, so that the comparison is fair
             print(f"listening on {port}", file=sys.stderr, flush=True)
             await stop.wait()
 

@@ -98,6 +98,19 @@ async def test_bytes_that_come_piece_by_piece_are_one_answer() -> None:
         assert (await call).body == b"ok"
 
 
+async def test_what_looks_like_an_answer_is_none_where_a_head_has_begun_before_it() -> None:
+    """It comes in one piece, as whole answers do, but behind a name that waits for its value."""
+    server = Server(b"")
+    async with client_of(server) as client:
+        call = asyncio.create_task(client.exchange(REQUEST, timeout_s=5))
+        await until(lambda: bool(server.writers))
+        server.writers[0].write(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 Not Found\r\nX: ")
+        await asyncio.sleep(0.05)
+        server.writers[0].write(ANSWER)
+        answer = await call
+    assert (answer.status, answer.headers[b"x"], answer.body) == (404, b"HTTP/1.1 200 OK", b"ok")
+
+
 @pytest.mark.parametrize(
     ("raw", "error"),
     [
