@@ -10,12 +10,12 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from chain.pb import lp_rpc_pb2 as pb
+from chain.remembered import base64_chars, remembered
 from chain.signatures import ADDRESS_BYTES, EMPTY_KECCAK, SIGNATURE_BYTES, keccak
 
 _HASH_BYTES: Final = 32
@@ -85,7 +85,9 @@ class OrchestratorInfo:
     ticket_params: TicketParams | None
     price: Price | None
     auth_token_expiration_unix_s: int | None
-    message: pb.OrchestratorInfo
+    #: Both encoded, b"" where they are absent: what was decoded may take thirty times the room.
+    price_info: bytes
+    auth_token: bytes
     encoded: bytes
     #: `encoded` in base64: each call by the offer says it again.
     text: str
@@ -129,28 +131,21 @@ def encode_base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
+@remembered(size_max=base64_chars(REMEMBERED_OFFER_BYTES_MAX), count_max=REMEMBERED_OFFERS_MAX_COUNT)
+def decode_offer_text(text: str) -> bytes:
+    """`decode_base64` of an offer, remembered as offers are: what is read by the same object is found sooner."""
+    return decode_base64(text)
+
+
+@remembered(size_max=REMEMBERED_OFFER_BYTES_MAX, count_max=REMEMBERED_OFFERS_MAX_COUNT)
 def decode_orchestrator_info(data: bytes) -> OrchestratorInfo:
     """Decodes and normalises as go-livepeer does (section 4.4); absent messages become None.
 
     Raises MessageError: text begins with "proto:" where the bytes are no such message; a number beyond 256 bits or a
     negative creation round, which go-livepeer would silently bend into another ticket, are refused.
 
-    A stream presents the same offer until it asks for a fresh one, so recent offers of the usual size are remembered:
-    what is returned is shared, and `message` must not be changed.
+    A stream presents the same offer until it asks for a fresh one, so recent offers of the usual size are remembered.
     """
-    return _remembered_offer(data) if len(data) <= REMEMBERED_OFFER_BYTES_MAX else _decode_offer(data)
-
-
-def decode_offer_text(text: str) -> bytes:
-    """`decode_base64` of an offer, remembered as offers are: what is read by the same object is found sooner."""
-    return _remembered_offer_text(text) if len(text) <= _REMEMBERED_OFFER_CHARS_MAX else decode_base64(text)
-
-
-_REMEMBERED_OFFER_CHARS_MAX: Final = REMEMBERED_OFFER_BYTES_MAX * 4 // 3
-_remembered_offer_text = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(decode_base64)
-
-
-def _decode_offer(data: bytes) -> OrchestratorInfo:
     message = pb.OrchestratorInfo()
     try:
         message.ParseFromString(data)
@@ -169,13 +164,11 @@ def _decode_offer(data: bytes) -> OrchestratorInfo:
         ticket_params=ticket_params,
         price=price,
         auth_token_expiration_unix_s=message.auth_token.expiration if message.HasField("auth_token") else None,
-        message=message,
+        price_info=message.price_info.SerializeToString(deterministic=True),
+        auth_token=message.auth_token.SerializeToString(deterministic=True),
         encoded=encoded,
         text=encode_base64(encoded),
     )
-
-
-_remembered_offer = lru_cache(REMEMBERED_OFFERS_MAX_COUNT)(_decode_offer)
 
 
 def _ticket_params(params: pb.TicketParams) -> TicketParams:
@@ -311,7 +304,7 @@ def payment_frame(
         ),
     )
     # The price with its capability and constraint, not only the two numbers.
-    after = pb.Payment(expected_price=info.message.price_info)
+    after = pb.Payment(expected_price=pb.PriceInfo.FromString(info.price_info))
     return PaymentFrame(before.SerializeToString(deterministic=True), after.SerializeToString(deterministic=True))
 
 
@@ -328,6 +321,7 @@ def encode_payment(frame: PaymentFrame, *, nonces: Sequence[int], signatures: Se
     return encode_base64(frame.before + tickets.SerializeToString() + frame.after)
 
 
+@remembered(size_max=REMEMBERED_CAPABILITIES_BYTES_MAX, count_max=REMEMBERED_CAPABILITIES_MAX_COUNT)
 def normalise_capabilities(data: bytes) -> pb.Capabilities:
     """The capabilities as they come out of go-livepeer's own representation (section 4.7).
 
@@ -338,10 +332,6 @@ def normalise_capabilities(data: bytes) -> pb.Capabilities:
     A stream presents the same capabilities with every call, and many streams the same ones, so recent ones of the usual
     size are remembered: what is returned is shared, and must not be changed.
     """
-    return _remembered_capabilities(data) if len(data) <= REMEMBERED_CAPABILITIES_BYTES_MAX else _normalise(data)
-
-
-def _normalise(data: bytes) -> pb.Capabilities:
     received = pb.Capabilities()
     try:
         received.ParseFromString(data)
@@ -363,9 +353,6 @@ def _normalise(data: bytes) -> pb.Capabilities:
             models[name].capacity = model.capacity
             models[name].runnerVersion = model.runnerVersion
     return kept
-
-
-_remembered_capabilities = lru_cache(REMEMBERED_CAPABILITIES_MAX_COUNT)(_normalise)
 
 
 def _bits(words: Sequence[int]) -> Iterable[int]:

@@ -19,6 +19,7 @@ from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
 from chain.messages import Price, decode_base64
+from chain.remembered import base64_chars, remembered
 from chain.shallow_json import require_shallow
 
 #: A usual state has 400 bytes. Larger ones could fill the memory, so they are not kept.
@@ -166,12 +167,12 @@ class ReadState(NamedTuple):
     hash: bytes
 
 
+@remembered(size_max=REMEMBERED_STATE_BYTES_MAX, count_max=REMEMBERED_STATES_MAX_COUNT)
 def read_state(data: bytes) -> ReadState:
-    """`decode_state` and the hash, remembered. Raises StateError."""
-    return _read_and_remember(data) if len(data) <= REMEMBERED_STATE_BYTES_MAX else _read(data)
+    """`decode_state` and the hash, remembered: a state is read when it is issued, and when the next call comes with it.
 
-
-def _read(data: bytes) -> ReadState:
+    Raises StateError.
+    """
     return ReadState(decode_state(data), hashlib.sha256(data).digest())
 
 
@@ -253,18 +254,13 @@ def _state_of(fields: dict[str, Any]) -> PaymentState:
     )
 
 
+@remembered(size_max=base64_chars(REMEMBERED_STATE_BYTES_MAX), count_max=REMEMBERED_STATES_MAX_COUNT)
 def decode_state_text(text: str) -> bytes:
     """`decode_base64` of a state, remembered as states are: what is known of the same object is found sooner.
 
     Raises MessageError.
     """
-    return _remembered_state_text(text) if len(text) <= _REMEMBERED_STATE_CHARS_MAX else decode_base64(text)
-
-
-#: A state is read twice: when it is issued, and when the next call comes with it.
-_read_and_remember: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(_read)
-_remembered_state_text: Final = lru_cache(REMEMBERED_STATES_MAX_COUNT)(decode_base64)
-_REMEMBERED_STATE_CHARS_MAX: Final = REMEMBERED_STATE_BYTES_MAX * 4 // 3
+    return decode_base64(text)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

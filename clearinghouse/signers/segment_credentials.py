@@ -49,6 +49,6 @@ class SegmentCredentials:
         return encode_seg_creds(
             manifest_id,
             signature=self._signature(manifest_id),
-            auth_token=info.message.auth_token,
+            auth_token=pb.AuthToken.FromString(info.auth_token),
             capabilities=capabilities,
         )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import fields
+from sys import getsizeof
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,8 +134,20 @@ def test_unknown_fields_are_dropped_at_every_depth() -> None:
     assert dirty.count(b"abc") == 3
     info = decode_orchestrator_info(dirty)
     assert b"abc" not in info.encoded
-    assert b"abc" not in info.message.SerializeToString()
+    assert b"abc" not in info.price_info + info.auth_token
     assert decode_orchestrator_info(info.encoded).encoded == info.encoded
+
+
+def test_what_is_remembered_of_an_offer_is_little_more_than_its_bytes() -> None:
+    """Thousands are remembered: of empty messages, two bytes each, a decoded one would take thirty times the room."""
+    padded = (
+        _info().SerializeToString() + pb.OrchestratorInfo(hardware=[pb.HardwareInformation()] * 600).SerializeToString()
+    )
+    info = decode_orchestrator_info(padded)
+    assert info is decode_orchestrator_info(bytes(bytearray(padded)))
+    kept = [getattr(info, field.name) for field in fields(info)]
+    assert not [part for part in kept if isinstance(part, Message)]
+    assert sum(map(getsizeof, kept)) < 3 * len(padded)
 
 
 @pytest.mark.parametrize("data", [b"not-proto", b"\xff", b"\x0a\x05a", b"\x0a\x01\xff"])

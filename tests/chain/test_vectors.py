@@ -194,7 +194,7 @@ def test_segment_credentials_and_info_signature(vectors: dict[str, Any]) -> None
     credentials = encode_seg_creds(
         manifest,
         signature=key.bsign(flatten_segment(manifest)),
-        auth_token=_info(payment).message.auth_token,
+        auth_token=pb.AuthToken.FromString(_info(payment).auth_token),
         capabilities=normalise_capabilities(received) if received else None,
     )
     assert credentials == segment["livepeerSegment_base64"]

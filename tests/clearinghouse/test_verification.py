@@ -169,15 +169,14 @@ def test_a_payment_that_is_known_by_its_bytes_is_judged_as_one_that_is_read() ->
 
 def test_a_payment_by_another_offer_than_was_asked_for_is_refused_by_name_though_it_is_known() -> None:
     first, _ = history("live")
-    other = decode_orchestrator_info(_with_seed(first.request.info.message, b"\x77").SerializeToString())
+    other = decode_orchestrator_info(_with_seed(first.request.info.encoded, b"\x77").SerializeToString())
     verified(first)
     asked = replace(first, request=replace(first.request, info=other))
     with pytest.raises(SignerAnswerInvalid, match="another seed than was asked for"):
         verified(asked)
 
 
-def _with_seed(offer: pb.OrchestratorInfo, seed: bytes) -> pb.OrchestratorInfo:
-    changed = pb.OrchestratorInfo()
-    changed.CopyFrom(offer)
+def _with_seed(offer: bytes, seed: bytes) -> pb.OrchestratorInfo:
+    changed = pb.OrchestratorInfo.FromString(offer)
     changed.ticket_params.seed = seed
     return changed

@@ -31,7 +31,7 @@ def made_anew(manifest_id: bytes, request: PaymentRequest) -> str:
     return encode_seg_creds(
         manifest_id,
         signature=KEY.bsign(flatten_segment(manifest_id)),
-        auth_token=request.info.message.auth_token,
+        auth_token=pb.AuthToken.FromString(request.info.auth_token),
         capabilities=request.decoded_capabilities(),
     )
 
