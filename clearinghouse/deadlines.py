@@ -51,6 +51,8 @@ class Deadlines:
             raise
         finally:
             running.task = None
+            while self._running and self._running[0].task is None:  # the timer would find them all at once
+                self._running.popleft()
 
     def _end_late_ones(self) -> None:
         loop = asyncio.get_running_loop()

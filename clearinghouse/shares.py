@@ -25,13 +25,19 @@ class NoPlace(StrEnum):
 
 
 class Place:
-    """One place, until it is given back. Giving it back twice is giving it back once."""
+    """One place, until it is given back: at the end of a `with`, or before. Given back twice, it is given back once."""
 
     __slots__ = ("_holder", "_shares")
 
     def __init__(self, shares: Shares, holder: str) -> None:
         self._shares: Shares | None = shares
         self._holder = holder
+
+    def __enter__(self) -> None:
+        """It is held already."""
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
 
     def give_back(self) -> None:
         if self._shares is not None:

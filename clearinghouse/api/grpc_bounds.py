@@ -8,9 +8,8 @@ of the caller (`shares`), and reads its message within a time limit.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -19,11 +18,14 @@ from google.protobuf.message import DecodeError
 
 from clearinghouse.api.grpc_refusals import refusal_status
 from clearinghouse.api.grpc_stream import Context
+from clearinghouse.deadlines import Deadlines
 from clearinghouse.errors import InvalidRequest, Overloaded, Refusal
-from clearinghouse.shares import NoPlace, Shares, holder_of
+from clearinghouse.shares import NoPlace, Place, Shares, holder_of
 
 CALLS_MAX_COUNT: Final = 4096
 RETRY_AFTER_S: Final = 1
+#: Connections whose holders are remembered: one call follows another on each.
+_PEERS_REMEMBERED_MAX_COUNT: Final = 4096
 
 
 class CallBounds:
@@ -32,26 +34,22 @@ class CallBounds:
     def __init__(self, *, read_timeout_s: float, calls_max_count: int = CALLS_MAX_COUNT) -> None:
         self.calls = Shares(calls_max_count)
         self.read_timeout_s = read_timeout_s
+        self._reading = Deadlines(read_timeout_s)
 
-    @contextmanager
-    def place(self, context: Context) -> Iterator[None]:
-        """Raises Overloaded where there is none."""
-        place = self.calls.take(holder_of(address_of(context.peer())))
+    def place(self, context: Context) -> Place:
+        """To be given back by who takes it. Raises Overloaded where there is none."""
+        place = self.calls.take(_holder_at(context.peer()))
         if isinstance(place, NoPlace):
             raise Overloaded(
                 "As many calls are under way as there may be, or as this address may have of them.",
                 retry_after_s=RETRY_AFTER_S,
             )
-        try:
-            yield
-        finally:
-            place.give_back()
+        return place
 
     async def message(self, context: Context) -> bytes:
         """The only message of a call, or the next one. InvalidRequest when there is none, or not in time."""
         try:
-            async with asyncio.timeout(self.read_timeout_s):
-                encoded = await context.read()
+            encoded = await self._reading.run(_next_message, context)
         except TimeoutError:
             raise InvalidRequest(f"no message arrived within {self.read_timeout_s:g} s") from None
         if encoded is grpc.aio.EOF:  # type: ignore[attr-defined]  # unknown to the stubs
@@ -132,6 +130,15 @@ def registered(register: Any, servicer: object) -> Registered:
 async def refuse(context: Context, refusal: Refusal) -> None:
     status = refusal_status(refusal)
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _next_message(context: Context) -> Awaitable[Any]:
+    return context.read()
+
+
+@lru_cache(_PEERS_REMEMBERED_MAX_COUNT)
+def _holder_at(peer: str) -> str:
+    return holder_of(address_of(peer))
 
 
 def address_of(peer: str) -> str:

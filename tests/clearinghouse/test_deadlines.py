@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -88,3 +89,21 @@ async def test_cancelled_by_both_is_cancelled() -> None:
     task = asyncio.create_task(deadlines.run(stubborn, None))
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_nothing_is_kept_of_work_that_has_ended() -> None:
+    """Kept until its time is up, it would be let go of all at once, in a turn of the loop that takes milliseconds."""
+    deadlines = Deadlines(60)
+
+    async def work(_: None) -> None:
+        """Ends at once."""
+
+    tracemalloc.start()
+    try:
+        await deadlines.run(work, None)
+        before_bytes = tracemalloc.get_traced_memory()[0]
+        for _ in range(1000):
+            await deadlines.run(work, None)
+        assert tracemalloc.get_traced_memory()[0] - before_bytes < 10_000
+    finally:
+        tracemalloc.stop()
