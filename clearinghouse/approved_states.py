@@ -18,7 +18,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from chain.payment_state import PaymentState, encode_state, read_state
+from chain.payment_state import (
+    REMEMBERED_STATE_BYTES_MAX,
+    REMEMBERED_STATES_MAX_COUNT,
+    PaymentState,
+    decode_state,
+    encode_state,
+)
+from clearinghouse.bounded import Bounded
 from clearinghouse.derivation import DerivationError, Derived, TimeRanBackward, derive
 from clearinghouse.errors import StateConflict
 from clearinghouse.rates.usage import Work
@@ -27,11 +34,18 @@ from clearinghouse.rates.usage import Work
 HEADS_MAX_COUNT: Final = 16
 
 
+class Kept(NamedTuple):
+    """A state, and the line that it is kept as: its JSON, which has no line break."""
+
+    state: PaymentState
+    line: bytes
+
+
 class Approved(NamedTuple):
     """The newest states of a session, and all approved of the sequence number before: none before its first."""
 
-    bases: tuple[PaymentState, ...]
-    heads: tuple[PaymentState, ...]
+    bases: tuple[Kept, ...]
+    heads: tuple[Kept, ...]
 
 
 class Due(NamedTuple):
@@ -64,37 +78,52 @@ class Step(NamedTuple):
     work_before: Work | None = None
 
 
+#: States by their lines. Of a session that goes on here, the newest one was written a moment ago.
+_WRITTEN: Final[Bounded[bytes, PaymentState]] = Bounded(REMEMBERED_STATES_MAX_COUNT)
+
+
+def keep(state: PaymentState) -> Kept:
+    """Raises StateError as `encode_state` does."""
+    line = encode_state(state)
+    if len(line) <= REMEMBERED_STATE_BYTES_MAX:
+        _WRITTEN.remember(line, state)
+    return Kept(state, line)
+
+
 def read_approved(data: bytes) -> Approved:
     """What `write_approved` wrote."""
-    states = [read_state(line).state for line in data.split(b"\n")]
-    newest = states[-1].sequence_number
-    heads = tuple(state for state in states if state.sequence_number == newest)
-    return Approved(tuple(states[: -len(heads)]), heads)
+    kept = [Kept(_WRITTEN.get(line) or decode_state(line), line) for line in data.split(b"\n")]
+    newest = kept[-1].state.sequence_number
+    heads = tuple(each for each in kept if each.state.sequence_number == newest)
+    return Approved(tuple(kept[: -len(heads)]), heads)
 
 
 def write_approved(approved: Approved) -> bytes:
-    """A line each; a state's JSON has no line break."""
-    return b"\n".join(map(encode_state, (*approved.bases, *approved.heads)))
+    return b"\n".join([each.line for each in (*approved.bases, *approved.heads)])
 
 
-def judge(state: PaymentState, approved: Approved | None, last_nonce: int) -> Step:
+def judge(kept: Kept, approved: Approved | None, last_nonce: int) -> Step:
     """What a state is to a session; `approved` None begins one. `last_nonce` is of the state's recipientRandHash.
 
     AuthID, pins and the clock are the caller's to judge. Raises StateConflict.
     """
+    state = kept.state
     if approved is None:
-        return _charged(Kind.NEXT, state, (None,), last_nonce, Approved((), (state,)))
-    steps_ahead = state.sequence_number - approved.heads[0].sequence_number
+        return _charged(Kind.NEXT, state, (None,), last_nonce, Approved((), (kept,)))
+    heads = [head.state for head in approved.heads]
+    steps_ahead = state.sequence_number - heads[0].sequence_number
     if steps_ahead == 1:
-        return _charged(Kind.NEXT, state, approved.heads, last_nonce, Approved(approved.heads, (state,)))
+        return _charged(Kind.NEXT, state, heads, last_nonce, Approved(approved.heads, (kept,)))
     if steps_ahead > 1:
         raise StateConflict("The payment before this one was not approved here.")
     if steps_ahead < 0:
         raise StateConflict("A later payment of this session was approved already.")
-    if len(approved.heads) >= HEADS_MAX_COUNT:
+    if len(heads) >= HEADS_MAX_COUNT:
         raise StateConflict(f"This payment was approved {HEADS_MAX_COUNT} times already.")
-    bases, now_approved = approved.bases or (None,), approved._replace(heads=(*approved.heads, state))
-    if any(head.pm_session_id == state.pm_session_id for head in approved.heads):
+    bases: list[PaymentState | None] = [base.state for base in approved.bases]
+    bases = bases or [None]
+    now_approved = approved._replace(heads=(*approved.heads, kept))
+    if any(head.pm_session_id == state.pm_session_id for head in heads):
         return _repeated(state, bases, last_nonce, now_approved)
     return _charged(Kind.FORK, state, bases, last_nonce, now_approved)
 
@@ -127,7 +156,8 @@ def _repeated(
     `shown` is the most that they may be worth, from whichever base.
     """
     dearest = max(derived.ev_numerator for derived in _derivations(state, bases))
-    twins = [head for head in now_approved.heads[:-1] if head.pm_session_id == state.pm_session_id]
+    heads = [head.state for head in now_approved.heads[:-1]]
+    twins = [head for head in heads if head.pm_session_id == state.pm_session_id]
     num_tickets = state.sender_nonce - last_nonce
     for base in bases if num_tickets >= 0 else ():
         derived = _derived(state, base)

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from chain.fees import PRICE_UNITS
-from chain.payment_state import PaymentState, encode_state
+from chain.payment_state import PaymentState
 from chain.tickets import WIN_PROB_CERTAIN
-from clearinghouse.approved_states import Kind, Step, judge, read_approved, write_approved
+from clearinghouse.approved_states import Kept, Kind, Step, judge, keep, read_approved, write_approved
 from clearinghouse.charging import CHAIN_CODES, LEAVES_SESSION, Charging, Quote, may_be_paid_for, session_after
 from clearinghouse.commits import Issuance, Outcome
 from clearinghouse.deadlines import Deadlines
@@ -75,11 +75,15 @@ class _Shown(NamedTuple):
     """A question that may be judged."""
 
     question: Question
-    state: PaymentState
+    kept: Kept
     #: Of the state as shown: it names the question, and then the newest state of its session.
     hash: bytes
     #: None where the state is a session's first.
     session_id: UUID | None
+
+    @property
+    def state(self) -> PaymentState:
+        return self.question.state
 
 
 class _Going(NamedTuple):
@@ -225,7 +229,8 @@ class Approving:
         except DerivationError as error:
             raise InvalidRequest(f"The state {error}") from error
         session_id = session_of(state, caller.gateway_id) if state.auth_id else None
-        return _Shown(question, state, hashlib.sha256(encode_state(state)).digest(), session_id)
+        kept = keep(state)
+        return _Shown(question, kept, hashlib.sha256(kept.line).digest(), session_id)
 
     async def _decide(self, shown: _Shown, caller: Caller) -> tuple[Session | _Going, bool]:
         """A session where it has just answered this very question; and whether that is by what is remembered here."""
@@ -336,11 +341,11 @@ def decide(shown: _Shown, gateway_id: UUID, found: SessionFinding) -> Session | 
         raise StateConflict("These ticket parameters are already used by another session.")
     last_nonce = found.rand.last_nonce if found.rand is not None else 0
     if session is None:
-        return _Going(None, judge(state, None, last_nonce))
+        return _Going(None, judge(shown.kept, None, last_nonce))
     if session.approved is None:
         raise SessionMismatch("The session goes on where it began: in front of a signer, or at the webhook.")
     require_pins(Pins(state.orchestrator_address, state.app, state.type, None, None, None), session)
-    return _Going(session, judge(state, read_approved(session.approved), last_nonce))
+    return _Going(session, judge(shown.kept, read_approved(session.approved), last_nonce))
 
 
 def _ev_wei(step: Step) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from chain.fees import PRICE_UNITS
@@ -24,6 +25,7 @@ STATUSES: Final = {
 }  # fmt: skip
 
 
+@lru_cache(8192)  # a session's ceiling is mostly the same: a few hundred bytes each
 def approval(auth_id: str, job_type: str, price_max_wei_per_unit: Decimal | None) -> bytes:
     """The signer writes `auth_id` into the state, and holds the orchestrator's price against the ceiling."""
     verdict: dict[str, object] = {"status": 200, "auth_id": auth_id}

@@ -24,6 +24,7 @@ from clearinghouse.approved_states import (
     Kind,
     Step,
     judge,
+    keep,
     read_approved,
     write_approved,
 )
@@ -60,7 +61,7 @@ class Session:
     def show(self, issued: Issued) -> Step:
         if self.approved is not None:
             self.approved = read_approved(write_approved(self.approved))
-        step = judge(issued.state, self.approved, self.last_nonces.get(issued.rand, 0))
+        step = judge(keep(issued.state), self.approved, self.last_nonces.get(issued.rand, 0))
         self.approved = step.approved
         self.last_nonces[issued.rand] = step.charged.first_nonce + step.charged.num_tickets - 1
         self.charged += step.charged.ev_numerator
