@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from chain.alarm import Alarm
-from chain.http_heads import split
+from chain.http_heads import split_answer
 
 HEAD_MAX_BYTES: Final = 64 * 1024
 
@@ -102,7 +102,7 @@ class HttpClient:
 
         Raises ExchangeError. Cancelling drops the connection, and with it the work of a server that notices.
         """
-        loop = self._loop = self._loop or asyncio.get_running_loop()  # which asks the system each time who we are
+        loop = self._loop = self._loop or asyncio.get_running_loop()  # get_running_loop calls getpid
         now_s = loop.time()
         connection = self._kept(now_s) or await self._connected(min(timeout_s, self._connect_timeout_s))
         late = connection.is_late
@@ -224,7 +224,8 @@ class _Connection(asyncio.Protocol):
         if self.waiting is None or self.waiting.done():
             self.abort()  # nobody has asked: what would come next could be taken for somebody else's answer
             return
-        if not self._has_begun and (whole := split(data)) is not None and whole[0].body_bytes <= self._body_max_bytes:
+        whole = split_answer(data) if not self._has_begun else None
+        if whole is not None and whole[0].body_bytes <= self._body_max_bytes:
             head, body = whole
             self._answered(HttpAnswer(head.status, head.headers, body), should_keep_alive=head.should_keep_alive)
             return

@@ -21,7 +21,7 @@ _END: Final = b"\r\n\r\n"
 _WITHOUT_BODY: Final = (204, 304)
 
 
-class Head(NamedTuple):
+class AnswerHead(NamedTuple):
     """Header names are lower case; of a repeated header the first value is kept."""
 
     status: int
@@ -30,7 +30,7 @@ class Head(NamedTuple):
     should_keep_alive: bool
 
 
-def split(data: bytes) -> tuple[Head, bytes] | None:
+def split_answer(data: bytes) -> tuple[AnswerHead, bytes] | None:
     """Head and body, where `data` is one whole answer of the usual kind. None: the parser must say what it is."""
     end = data.find(_END, 0, REMEMBERED_HEAD_BYTES_MAX) + len(_END)
     if end < len(_END):
@@ -40,8 +40,8 @@ def split(data: bytes) -> tuple[Head, bytes] | None:
 
 
 @lru_cache(REMEMBERED_HEADS_MAX_COUNT)
-def _read(head: bytes) -> Head | None:
-    """None where not its Content-Length says how many bytes follow, and for what is no head of an answer."""
+def _read(head: bytes) -> AnswerHead | None:
+    """None for what is no head of an answer, and where Content-Length does not say how many bytes follow."""
     reader = _Reader()
     try:
         reader.parser.feed_data(head)  # strict: a lone line feed ends nothing, and no answer has a length told twice
@@ -50,7 +50,7 @@ def _read(head: bytes) -> Head | None:
     status, length = reader.parser.get_status_code(), reader.headers.get(b"content-length")
     if status < 200 or status in _WITHOUT_BODY or length is None:
         return None
-    return Head(status, reader.headers, int(length), reader.should_keep_alive)
+    return AnswerHead(status, reader.headers, int(length), reader.should_keep_alive)
 
 
 class _Reader:

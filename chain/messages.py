@@ -15,14 +15,15 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from chain.pb import lp_rpc_pb2 as pb
-from chain.remembered import base64_chars, remembered
+from chain.remembered import remembered
 from chain.signatures import ADDRESS_BYTES, EMPTY_KECCAK, SIGNATURE_BYTES, keccak
 
 _HASH_BYTES: Final = 32
 _UINT_BYTES_MAX: Final = 32
 #: Words of 64 capabilities each. The network knows fewer than 64 capabilities; a word may cost a table of 64 entries.
 _BITSTRING_WORDS_MAX: Final = 16
-#: A usual offer has 300 to 1,000 bytes, and about 6 kB decoded. Larger ones are not kept: they could fill the memory.
+#: A usual offer has 300 to 1,000 bytes, and at most three times that when read. Larger ones are not kept: they could
+#: fill the memory.
 REMEMBERED_OFFER_BYTES_MAX: Final = 2048
 REMEMBERED_OFFERS_MAX_COUNT: Final = 8192
 #: Usual capabilities have 20 to 200 bytes, and about ten times that when decoded.
@@ -131,13 +132,18 @@ def encode_base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-@remembered(size_max=base64_chars(REMEMBERED_OFFER_BYTES_MAX), count_max=REMEMBERED_OFFERS_MAX_COUNT)
+def base64_chars(bytes_count: int) -> int:
+    """How many letters `encode_base64` makes of so many bytes."""
+    return (bytes_count + 2) // 3 * 4
+
+
+@remembered(length_max=base64_chars(REMEMBERED_OFFER_BYTES_MAX), count_max=REMEMBERED_OFFERS_MAX_COUNT)
 def decode_offer_text(text: str) -> bytes:
     """`decode_base64` of an offer, remembered as offers are: what is read by the same object is found sooner."""
     return decode_base64(text)
 
 
-@remembered(size_max=REMEMBERED_OFFER_BYTES_MAX, count_max=REMEMBERED_OFFERS_MAX_COUNT)
+@remembered(length_max=REMEMBERED_OFFER_BYTES_MAX, count_max=REMEMBERED_OFFERS_MAX_COUNT)
 def decode_orchestrator_info(data: bytes) -> OrchestratorInfo:
     """Decodes and normalises as go-livepeer does (section 4.4); absent messages become None.
 
@@ -321,7 +327,7 @@ def encode_payment(frame: PaymentFrame, *, nonces: Sequence[int], signatures: Se
     return encode_base64(frame.before + tickets.SerializeToString() + frame.after)
 
 
-@remembered(size_max=REMEMBERED_CAPABILITIES_BYTES_MAX, count_max=REMEMBERED_CAPABILITIES_MAX_COUNT)
+@remembered(length_max=REMEMBERED_CAPABILITIES_BYTES_MAX, count_max=REMEMBERED_CAPABILITIES_MAX_COUNT)
 def normalise_capabilities(data: bytes) -> pb.Capabilities:
     """The capabilities as they come out of go-livepeer's own representation (section 4.7).
 

@@ -18,8 +18,8 @@ from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
-from chain.messages import Price, decode_base64
-from chain.remembered import base64_chars, remembered
+from chain.messages import Price, base64_chars, decode_base64
+from chain.remembered import remembered
 from chain.shallow_json import require_shallow
 
 #: A usual state has 400 bytes. Larger ones could fill the memory, so they are not kept.
@@ -167,7 +167,7 @@ class ReadState(NamedTuple):
     hash: bytes
 
 
-@remembered(size_max=REMEMBERED_STATE_BYTES_MAX, count_max=REMEMBERED_STATES_MAX_COUNT)
+@remembered(length_max=REMEMBERED_STATE_BYTES_MAX, count_max=REMEMBERED_STATES_MAX_COUNT)
 def read_state(data: bytes) -> ReadState:
     """`decode_state` and the hash, remembered: a state is read when it is issued, and when the next call comes with it.
 
@@ -254,7 +254,7 @@ def _state_of(fields: dict[str, Any]) -> PaymentState:
     )
 
 
-@remembered(size_max=base64_chars(REMEMBERED_STATE_BYTES_MAX), count_max=REMEMBERED_STATES_MAX_COUNT)
+@remembered(length_max=base64_chars(REMEMBERED_STATE_BYTES_MAX), count_max=REMEMBERED_STATES_MAX_COUNT)
 def decode_state_text(text: str) -> bytes:
     """`decode_base64` of a state, remembered as states are: what is known of the same object is found sooner.
 

@@ -10,8 +10,10 @@ _Data = TypeVar("_Data", bytes, str)
 _Result = TypeVar("_Result")
 
 
-def remembered(*, size_max: int, count_max: int) -> Callable[[Callable[[_Data], _Result]], Callable[[_Data], _Result]]:
-    """Of a pure function of one argument, the last `count_max` results for bytes or texts no longer than `size_max`.
+def remembered(
+    *, length_max: int, count_max: int
+) -> Callable[[Callable[[_Data], _Result]], Callable[[_Data], _Result]]:
+    """Of a pure function of one argument, the last `count_max` results for bytes or texts no longer than `length_max`.
 
     What it returns is shared, and must not be changed. Errors are not remembered.
     """
@@ -21,13 +23,8 @@ def remembered(*, size_max: int, count_max: int) -> Callable[[Callable[[_Data], 
 
         @wraps(function)
         def looked_up(data: _Data) -> _Result:
-            return known(data) if len(data) <= size_max else function(data)
+            return known(data) if len(data) <= length_max else function(data)
 
         return looked_up
 
     return remembering
-
-
-def base64_chars(bytes_count: int) -> int:
-    """How many letters the base64 of so many bytes has, in one line and with padding."""
-    return (bytes_count + 2) // 3 * 4

@@ -78,7 +78,8 @@ class Step(NamedTuple):
     work_before: Work | None = None
 
 
-#: States by their lines. Of a session that goes on here, the newest one was written a moment ago.
+#: States by their lines: of a session that goes on here, the newest one was written a moment ago. The same line is
+#: always the same state, so it does not matter who wrote it. (What `read_state` remembers, writing does not fill.)
 _WRITTEN: Final[Bounded[bytes, PaymentState]] = Bounded(REMEMBERED_STATES_MAX_COUNT)
 
 

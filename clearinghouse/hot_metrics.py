@@ -38,7 +38,7 @@ class HotHistogram:
 
 
 class HotHistograms(Collector):
-    """One histogram for each combination of label values; without labels there is one."""
+    """One histogram for each combination of label values, from the first `child` of them on."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], bounds: tuple[float, ...]) -> None:
         self._name, self._text, self._labels, self._bounds = f"{NAMESPACE}_{name}", text, labels, bounds

@@ -69,10 +69,8 @@ class PaymentRequest:
     _capabilities: pb.Capabilities | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        params, price = self.info.ticket_params, self.info.price
-        assert params is not None, "offers without ticket parameters are refused when decoded"
-        assert price is not None, "offers without a price are refused when decoded"
-        self.params, self.price = params, price
+        assert self.info.price is not None, "offers without a price are refused when decoded"
+        self.params, self.price = offered_params(self.info), self.info.price
 
     @property
     def canonical(self) -> bytes:
@@ -143,6 +141,12 @@ def payment_request(
         max_price=_normalised_max_price(max_price) if max_price is not None else None,
         capabilities=capabilities,
     )
+
+
+def offered_params(info: OrchestratorInfo) -> TicketParams:
+    """Of the offer of a decoded request, which has them."""
+    assert info.ticket_params is not None, "offers without ticket parameters are refused when decoded"
+    return info.ticket_params
 
 
 def require_manifest_and_capabilities(request: PaymentRequest) -> None:

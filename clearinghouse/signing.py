@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from chain.fees import JobTypeError, billable_units, tickets_needed
@@ -47,7 +47,7 @@ END_USER_MAX_CHARS = 255
 LABEL_MAX_CHARS = 256
 #: Of the answers in a running session, one in so many has its signatures recovered.
 SIGNATURE_SAMPLE = 16
-_NO_BALANCE = Fraction(0)
+_NO_BALANCE: Final = Fraction(0)
 
 
 class Asked(NamedTuple):
@@ -357,7 +357,8 @@ class Signing:
 
     def _due(self, request: PaymentRequest, base: _Base | None, labels: _Labels) -> _Due:
         """n and n·EV as of now. The signer looks at its clock a moment later and may find one ticket more to be due."""
-        params, price, balance, last_ns = request.params, request.price, None, None
+        params, price = request.params, request.price
+        balance, last_ns = None, None
         if base is not None:
             price, balance, last_ns = base.state.initial_price, base.state.balance, base.state.last_update_unix_ns
         elapsed_ns = max(self._unix_ns() - last_ns, 0) if last_ns is not None else 0

@@ -102,21 +102,18 @@ class UsageLimits:
         self._refused: Bounded[UUID, _Refused] = Bounded(REMEMBERED_MAX_COUNT)
 
     def remembers(self, use: Use) -> bool:
-        """Whether such a call was refused lately. Of any other there is nothing to ask."""
-        if not self._refused:
-            return False
-        refused = self._refused.get(use.key_id)
-        return refused is not None and _is_covered(use, refused)
+        """Whether such a call is remembered as refused. Of any other there is nothing to ask."""
+        return self._refused_like(use) is not None
 
     def asks_again(self, use: Use) -> bool:
         """Whether `require` will ask the database: such a call was refused, and that is no longer a moment ago."""
-        refused = self._refused.get(use.key_id)
-        return refused is not None and _is_covered(use, refused) and self._now_s() >= refused.until_s
+        refused = self._refused_like(use)
+        return refused is not None and self._now_s() >= refused.until_s
 
     async def require(self, use: Use) -> None:
         """Raises LimitReached where such a call was refused a moment ago, or was and would be again."""
-        refused = self._refused.get(use.key_id)
-        if refused is None or not _is_covered(use, refused):
+        refused = self._refused_like(use)
+        if refused is None:
             return
         asked_at_s = self._now_s()
         if asked_at_s < refused.until_s:
@@ -137,6 +134,10 @@ class UsageLimits:
         if is_passed(limit, usage.allowances[limit], use):
             self._remember(use, limit, usage, asked_at_s)
         return limit_reached(limit, usage, use)
+
+    def _refused_like(self, use: Use) -> _Refused | None:
+        refused = self._refused.get(use.key_id)
+        return refused if refused is not None and _is_covered(use, refused) else None
 
     def _remember(self, use: Use, limit: Limit, usage: Usage, asked_at_s: float) -> None:
         """For a moment from when the database was asked: its answer may have been long under way."""

@@ -23,9 +23,11 @@ STATUSES: Final = {
     400: 403, 401: 403, 402: 402, 403: 403, 404: 403, 405: 403, 409: 409, 413: 403, 429: 429, 480: 409, 481: 403,
     482: 409, 500: 503, 502: 503, 503: 503,
 }  # fmt: skip
+#: A session's ceiling is mostly the same. A few hundred bytes each.
+APPROVALS_REMEMBERED_MAX_COUNT: Final = 8192
 
 
-@lru_cache(8192)  # a session's ceiling is mostly the same: a few hundred bytes each
+@lru_cache(APPROVALS_REMEMBERED_MAX_COUNT)
 def approval(auth_id: str, job_type: str, price_max_wei_per_unit: Decimal | None) -> bytes:
     """The signer writes `auth_id` into the state, and holds the orchestrator's price against the ceiling."""
     verdict: dict[str, object] = {"status": 200, "auth_id": auth_id}

@@ -35,7 +35,7 @@ from clearinghouse.derivation import (
 )
 from clearinghouse.errors import SignerAnswerInvalid
 from clearinghouse.rates.usage import Work
-from clearinghouse.requests import PaymentRequest
+from clearinghouse.requests import PaymentRequest, offered_params
 
 #: An answer is stored with its session and remembered; one of 100 tickets and large capabilities has about 50 kB.
 ANSWER_MAX_BYTES = 64 * 1024
@@ -139,7 +139,7 @@ def _read_payment(data: bytes, request: PaymentRequest, sender: bytes, first_non
 def _expected(encoded_info: bytes, sender: bytes) -> ExpectedPayment:
     """What is known by its bytes from then on is compared here once."""
     info = decode_orchestrator_info(encoded_info)
-    asked = _offered_params(info)
+    asked = offered_params(info)
     expected = expected_payment(
         info,
         sender=sender,
@@ -150,18 +150,13 @@ def _expected(encoded_info: bytes, sender: bytes) -> ExpectedPayment:
     return expected
 
 
-def _offered_params(info: OrchestratorInfo) -> TicketParams:
-    assert info.ticket_params is not None, "offers without ticket parameters are refused when decoded"
-    return info.ticket_params
-
-
 def _names_round(asked: TicketParams) -> bool:
     """Without a round or its hash the signer takes the last initialised round it knows (spec 4.4)."""
     return asked.creation_round != _NO_ROUND[0] and asked.creation_round_block_hash != _NO_ROUND[1]
 
 
 def _require_terms(payment: Payment, info: OrchestratorInfo, *, sender: bytes) -> None:
-    asked = _offered_params(info)
+    asked = offered_params(info)
     got = (
         payment.sender, payment.recipient, payment.face_value_wei, payment.win_prob, payment.recipient_rand_hash,
         payment.seed, payment.expiration_block, payment.expected_price,

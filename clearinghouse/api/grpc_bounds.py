@@ -33,8 +33,12 @@ class CallBounds:
 
     def __init__(self, *, read_timeout_s: float, calls_max_count: int = CALLS_MAX_COUNT) -> None:
         self.calls = Shares(calls_max_count)
-        self.read_timeout_s = read_timeout_s
+        self._read_timeout_s = read_timeout_s
         self._reading = Deadlines(read_timeout_s)
+
+    @property
+    def read_timeout_s(self) -> float:
+        return self._read_timeout_s
 
     def place(self, context: Context) -> Place:
         """To be given back by who takes it. Raises Overloaded where there is none."""

@@ -26,7 +26,8 @@ def array_literal(kind: str, column: Iterable[Any]) -> str:
 def array_parameter(kind: str, column: tuple[Any, ...]) -> str | bytes | None:
     """The same column for database.statements, in PostgreSQL's binary format where that is less work for both sides: as
     a text, bytes are twice as long and are read letter by letter. A column of nothing is no array at all: NULL is read
-    without being walked through."""
+    without being walked through. KeyError as above.
+    """
     if column[0] is None and column.count(None) == len(column):
         return None
     if (packed := _PACKED.get(kind)) is None:
@@ -36,7 +37,7 @@ def array_parameter(kind: str, column: tuple[Any, ...]) -> str | bytes | None:
 
 
 def value_parameter(kind: str, value: Any) -> str | bytes | None:
-    """A single value for database.statements: it needs no array around it and no quotes. Raises KeyError as above."""
+    """A single value for database.statements: it needs no array around it and no quotes. KeyError as above."""
     as_parameter = _VALUES[kind]
     return None if value is None else as_parameter(value)
 

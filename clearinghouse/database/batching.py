@@ -35,11 +35,10 @@ class HotConnection:
         statements = self._connected() or await self._connect()
         try:
             return await statements.run(query, parameters)
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
-            # Read-only: a server that is no longer the primary. A new connection may find the one that is.
-            if (isinstance(error, _RETRYABLE) or is_of_the_statement(error)) and not statements.is_closed:
+        except psycopg.Error as error:
+            if not statements.is_closed and not _is_of_the_connection(error):
                 raise
-            statements.close()
+            statements.close()  # whatever ended it: nobody knows what became of the statement
             raise DatabaseUnavailable("The database connection was lost.", retry_after_s=1) from error
 
     async def read(self, query: LiteralString, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
@@ -75,6 +74,13 @@ def is_of_the_statement(error: psycopg.Error) -> bool:
     """Whether a value was too large for the server (class 54, such as a key that fits into no index), which psycopg
     counts among the server's troubles: the statement was rolled back, and again it would fail again."""
     return (error.sqlstate or "").startswith("54")
+
+
+def _is_of_the_connection(error: psycopg.Error) -> bool:
+    """Read-only: a server that is no longer the primary. A new connection may find the one that is."""
+    if isinstance(error, _RETRYABLE) or is_of_the_statement(error):
+        return False
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.ReadOnlySqlTransaction)
 
 
 #: Rolled back as a whole: the same call may succeed when repeated.

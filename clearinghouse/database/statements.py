@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -48,12 +49,17 @@ class Statements:
         self._turn = asyncio.Lock()
         self._loader = Transformer(connection)
         self._names: dict[str, bytes] = {}
+        self._numbers = count()
         #: What whoever's turn it is waits for; and what the server has said so far, before it is ready for the next.
         self._answer: asyncio.Future[PGresult] | None = None
         self._result: PGresult | None = None
         #: Of our own: libpq closes its one when the connection is lost, while the event loop still watches it.
         self._socket = os.dup(self._pgconn.socket)
-        self._loop.add_reader(self._socket, self._readable)
+        try:
+            self._loop.add_reader(self._socket, self._readable)
+        except OSError:
+            os.close(self._socket)
+            raise
         self.is_closed = False
 
     async def run(self, query: LiteralString, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
@@ -83,7 +89,7 @@ class Statements:
                 self._answer.set_exception(psycopg.OperationalError(why))
 
     async def _prepare(self, query: str) -> bytes:
-        name = f"hot_{len(self._names)}".encode()
+        name = f"hot_{next(self._numbers)}".encode()  # never again: one that failed may be there all the same
         self._pgconn.send_prepare(name, query.encode(self._encoding))
         await self._answered()
         self._names[query] = name

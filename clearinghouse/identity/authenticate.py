@@ -100,7 +100,9 @@ class Authenticator:
         """
         digest = self._digests.digest(authorization)
         public_id, proven_hmac = self._proven.get(digest, _NOTHING_PROVEN)
-        known = self._lately(public_id) or (await self._read(public_id) if public_id else None)
+        known = self._lately(public_id)
+        if known is None and public_id:
+            known = await self._read(public_id)
         if known is None or known.record.secret_hmac != proven_hmac:
             known = await self._prove(authorization, digest)
         refusal = self._refusal(known.record, may_be_suspended=may_be_suspended)

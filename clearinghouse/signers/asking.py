@@ -38,7 +38,6 @@ from clearinghouse.signers.native import (
     NativeSigner,
     continued_auth_id,
     not_signed,
-    priced_params,
     require_price,
     require_short_auth_id,
 )
@@ -241,7 +240,7 @@ def require_agreed_price(request: PaymentRequest, max_price: MaxPrice | None) ->
         ceiling = parse_max_price(max_price, request.type)
     except PriceFormatError as error:
         raise SignerAnswerInvalid(f"signer auth invalid maxPrice: {error}") from error
-    price, _ = priced_params(request.info)
+    price = request.price
     require_price(Fraction(price.price_per_unit, price.pixels_per_unit), ("auth webhook maxPrice", ceiling))
 
 

@@ -163,6 +163,7 @@ class GoLivepeerSigner:
         """POST /generate-live-payment. `auth_id`: printable ASCII, not empty; anything else is a bug in the caller.
 
         Raises NoAnswerError. `timeout_s` covers everything from connecting to the last byte of the answer.
+        Not `async`, which would be one coroutine more for each call to pass through: a bug shows at the call.
         """
         if not auth_id or not auth_id.isascii() or not auth_id.isprintable():
             raise ValueError("an auth id is printable ASCII and not empty")

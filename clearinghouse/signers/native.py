@@ -44,7 +44,7 @@ from chain.messages import (
     encode_payment,
     payment_frame,
 )
-from chain.payment_state import PaymentState, SignedState, StateError, decode_state, encode_state
+from chain.payment_state import PaymentState, SignedState, StateError, encode_state, read_state
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import SignatureError, SigningKey, checksum_address, recover_eth_signer
 from chain.tickets import BatchPreimage, Ticket, batch_preimage, ticket_ev
@@ -58,7 +58,7 @@ from clearinghouse.errors import (
     SignersUnavailable,
 )
 from clearinghouse.policy import require_round
-from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest, require_manifest_and_capabilities
+from clearinghouse.requests import MAX_STRING_CHARS, PaymentRequest, offered_params, require_manifest_and_capabilities
 from clearinghouse.signers.base import SignerAnswer
 from clearinghouse.signers.envelope import refusal_answer
 from clearinghouse.signers.issued_states import IssuedStates
@@ -174,7 +174,7 @@ class NativeSigner:
         Raises a Refusal.
         """
         now_unix_ns, limits, info = self._now_unix_ns(), self._limits, request.info
-        price, params = priced_params(info)
+        price, params = request.price, request.params
         state = self._continued_state(request)  # 7: 400
         require_manifest_and_capabilities(request)  # 8, 9: 400
         require_lasting_token(info, now_unix_ns)  # 10: 400, 11: 480
@@ -260,13 +260,6 @@ class NativeSigner:
 # --- the steps of section 1.2 -----------------------------------------------------------------------------------------
 
 
-def priced_params(info: OrchestratorInfo) -> tuple[Price, TicketParams]:
-    """Steps 5 and 6, which the decoding of the request has already enforced."""
-    if info.price is None or info.ticket_params is None:
-        raise ValueError("an OrchestratorInfo without price or ticket parameters is no payment request")
-    return info.price, info.ticket_params
-
-
 def verified_state(signed: SignedState, *, signer: bytes) -> PaymentState:
     """Steps 7a and 7b: the state is ours, and readable."""
     try:
@@ -275,7 +268,7 @@ def verified_state(signed: SignedState, *, signer: bytes) -> PaymentState:
     except SignatureError as error:
         raise InvalidRequest("invalid sig") from error
     try:
-        return decode_state(signed.state)
+        return read_state(signed.state).state
     except StateError as error:
         raise InvalidRequest(f"invalid state: {error}") from error
 
@@ -439,7 +432,7 @@ def creation_round_of(params: TicketParams, escrow: EscrowReading) -> tuple[int,
 
 def offer_forms(sender: bytes, info: OrchestratorInfo, creation_round: int, block_hash: bytes) -> OfferForms:
     """The ticket and the payment around it that `sender` signs by this offer (sections 4.1 and 4.6)."""
-    _, params = priced_params(info)
+    params = offered_params(info)
     ticket = Ticket(
         recipient=params.recipient,
         sender=sender,

@@ -209,8 +209,10 @@ class SignerPool:
         return self._address
 
     def generate_payment(self, request: PaymentRequest, *, auth_id: str) -> Coroutine[Any, Any, SignerAnswer]:
-        """POST /generate-live-payment. Raises SignersUnavailable when no member gave a complete answer in time."""
+        """POST /generate-live-payment. Raises SignersUnavailable when no member gave a complete answer in time.
 
+        Not `async`, which would be one coroutine more for each call to pass through.
+        """
         canonical = request.canonical
 
         def ask(signer: GoLivepeerSigner, timeout_s: float) -> Awaitable[SignerAnswer]:

@@ -9,7 +9,7 @@ CREATE DOMAIN hash32 AS bytea CHECK (length(VALUE) = 32);
 CREATE DOMAIN currency AS text CHECK (VALUE ~ '^[A-Z]{3,8}$');
 -- The rules for single values of the hot tables are domains: a table's own CHECKs are read anew by every statement.
 CREATE DOMAIN cost AS monetary CHECK (VALUE >= 0);  -- 0 where a plan and its rate card allow it
-CREATE DOMAIN debt AS monetary CHECK (VALUE >= 0);  -- how far a balance may be below 0, or is below that
+CREATE DOMAIN credit_amount AS monetary CHECK (VALUE >= 0);  -- a credit limit, or how far a balance is beyond one
 CREATE DOMAIN price AS numeric CHECK (VALUE > 0);
 CREATE DOMAIN ticket_count AS integer CHECK (VALUE > 0);
 CREATE DOMAIN nonce AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
@@ -44,8 +44,8 @@ CREATE TABLE account (
     name            text NOT NULL,
     currency        currency NOT NULL,
     balance         monetary NOT NULL DEFAULT 0,
-    credit_limit    debt NOT NULL DEFAULT 0,
-    overdrawn       debt NOT NULL DEFAULT 0,    -- by how much the balance is below minus the limit: usage never
+    credit_limit    credit_amount NOT NULL DEFAULT 0,
+    overdrawn       credit_amount NOT NULL DEFAULT 0,  -- by how much the balance is below minus the limit: usage never
                                                 -- takes it there, money that is taken back may
     usage_total     monetary NOT NULL DEFAULT 0,   -- sum of all usage charges
     lots_usage      monetary NOT NULL DEFAULT 0,   -- the part of usage_total already taken from credit lots

@@ -39,14 +39,15 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bit
 DECLARE
     held uuid[];
     item record;
-    payer uuid;  -- the gateway that the item is of; and of those of its items that were applied so far:
+    payer uuid;  -- the gateway that the item is of
+    -- Of this gateway's items applied so far:
     spent numeric;  -- what they cost
     calls bigint;  -- how many calls that were
     evs numeric;  -- the expected value of their tickets
     fees numeric;  -- what orchestrators were promised for them
     opened bigint;  -- how many sessions they opened
     n integer := 0;  -- how many gateways have come
-    used account_use[] := '{}';  -- by each of them; NULL: nothing
+    used account_use[] := '{}';  -- by each of them; NULL where a gateway had nothing applied
     released released_item[] := '{}';
     gate coverage_gate;  -- of the sender of the last item that was judged by one
     rule rate_rule;  -- of an item that is charged by one
@@ -146,7 +147,7 @@ BEGIN
           -- longer than to look: so only what is needed is selected, and what is wide comes last.
           LEFT JOIN LATERAL (
               SELECT last_nonce, session_id FROM recipient_rand WHERE hash = asked.rand OFFSET 0) AS rand ON true
-          LEFT JOIN LATERAL (
+          LEFT JOIN LATERAL (  -- of a rand that nobody claimed yet, it is the session asked for
               SELECT issuance_id, request_hash, answer FROM session
                WHERE id = coalesce(rand.session_id, asked.session_id) AND gateway_id = asked.gateway_id OFFSET 0
               ) AS newest ON true

@@ -7,7 +7,7 @@ import random
 import pytest
 from httptools import HttpResponseParser
 
-from chain.http_heads import REMEMBERED_HEAD_BYTES_MAX, split
+from chain.http_heads import REMEMBERED_HEAD_BYTES_MAX, split_answer
 
 USUAL = (
     b"HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 18:24:49 GMT\r\n"
@@ -59,7 +59,7 @@ def test_what_is_read_at_once_is_what_is_read_byte_by_byte() -> None:
     dice, read_count = random.Random(7), 0
     for _ in range(4000):
         data = random_answer(dice)
-        if (whole := split(data)) is None:
+        if (whole := split_answer(data)) is None:
             continue
         head, body = whole
         reader = Reader(data)
@@ -72,7 +72,7 @@ def test_what_is_read_at_once_is_what_is_read_byte_by_byte() -> None:
 
 
 def test_a_usual_answer_is_read_at_once_and_its_head_only_the_first_time() -> None:
-    first, again = split(USUAL), split(USUAL[:-2] + b"no")
+    first, again = split_answer(USUAL), split_answer(USUAL[:-2] + b"no")
     assert first is not None
     assert again is not None
     assert (first[1], again[1]) == (b"ok", b"no")
@@ -95,4 +95,4 @@ def test_a_usual_answer_is_read_at_once_and_its_head_only_the_first_time() -> No
     ids=["less", "more", "two", "endless", "large", "line feed", "early end", "chunks", "length twice"],
 )
 def test_what_is_not_exactly_one_answer_of_known_length_is_left_to_the_parser(data: bytes) -> None:
-    assert split(data) is None
+    assert split_answer(data) is None

@@ -69,11 +69,19 @@ async def test_a_call_without_a_message_ends_in_time(port: Port, method: str) ->
         assert (ended.code, ended.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_request")
 
 
+@pytest.fixture
+async def patient_port(stack: Stack) -> AsyncIterator[Port]:
+    """Longer than a machine stands still: who sends nothing is there when another one calls."""
+    bounds = CallBounds(read_timeout_s=2, calls_max_count=CALLS_MAX_COUNT)
+    async with running_port(stack, bounds=bounds) as port:
+        yield port
+
+
 @pytest.mark.parametrize("method", [*UNARY, *STREAMING])
 async def test_calls_without_a_key_or_a_message_leave_half_of_the_places_to_others_and_all_of_them_soon(
-    stack: Stack, port: Port, gateway: TestGateway, method: str
+    stack: Stack, patient_port: Port, gateway: TestGateway, method: str
 ) -> None:
-    port.api._bounds.read_timeout_s = 2  # longer than a machine stands still: they are there when another one calls
+    port = patient_port
     calls = [begun(port, method) for _ in range(3 * CALLS_MAX_COUNT)]
     ends = [asyncio.create_task(outcome(call)) for call in calls]
     await until(lambda: port.api._bounds.calls.taken_count > 0)

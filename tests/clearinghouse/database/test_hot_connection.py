@@ -184,6 +184,36 @@ async def test_a_server_that_ends_the_connection_under_a_statement_leaves_its_ou
         assert await pid_of(connection) != pid
 
 
+async def test_whatever_a_server_says_when_it_ends_the_connection_the_outcome_is_unknown(database: str) -> None:
+    """To psycopg this is an internal error, as one of a statement alone would be."""
+    async with connected(make_conninfo(database, options="-c transaction_timeout=300ms")) as connection:
+        before = await pid_of(connection)
+        with pytest.raises(DatabaseUnavailable) as unknown:
+            await connection.fetch("SELECT 1 FROM pg_sleep(5)", [])
+        assert isinstance(unknown.value.__cause__, psycopg.InternalError)
+        assert await pid_of(connection) != before
+
+
+async def test_a_statement_that_was_prepared_and_then_cancelled_can_be_prepared_again(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation that comes between the two cannot be timed."""
+    answered = statements.Statements._answered
+
+    async def cancelled(self: statements.Statements) -> Any:
+        await answered(self)
+        raise psycopg.errors.QueryCanceled("canceling statement due to user request")
+
+    async with connected(database) as connection:
+        before = await pid_of(connection)
+        with monkeypatch.context() as once:
+            once.setattr(statements.Statements, "_answered", cancelled)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                await connection.fetch("SELECT 2", [])
+        assert await connection.fetch("SELECT 2", []) == [(2,)]
+        assert await pid_of(connection) == before
+
+
 async def test_a_server_that_ends_the_connection_between_statements_troubles_nobody(
     database: str, owner: Connection
 ) -> None:
