@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,14 @@ class Programs:
         It gets a session of its own, so that Ctrl-C in our terminal reaches us alone, and an environment of three
         entries: the server must neither keep our secrets in its environment nor be steered by PG* variables.
         """
+        answer = self._run(name, arguments, user, timeout_s)
+        if answer.returncode == -signal.SIGINT:  # Ctrl-C came before the session was its own, and nothing was done
+            answer = self._run(name, arguments, user, timeout_s)
+        return answer
+
+    def _run(
+        self, name: str, arguments: Sequence[str], user: ServerUser, timeout_s: int
+    ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(  # noqa: S603 - programs of our own dependency, no shell
                 [*user.command_prefix, str(self.bin_dir / name), *arguments],

@@ -633,3 +633,14 @@ def test_every_test_gets_an_empty_database_of_its_own(database: str) -> None:
 def test_and_the_next_one_does_not_see_it(database: str) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable):
         read(database)
+
+
+def test_a_program_that_ctrl_c_reached_before_it_was_in_a_session_of_its_own_is_run_again(tmp_path: Path) -> None:
+    """Between fork and setsid: too short to be hit on purpose, so it does to itself what the terminal would."""
+    program = tmp_path / "initdb"
+    program.write_text('#!/bin/sh\n[ -e "$1" ] && { echo done; exit; }\n: > "$1"\nkill -INT $$\nsleep 60\n')
+    program.chmod(0o755)
+    user = postgres_programs.ServerUser(os.geteuid(), os.getegid(), ())
+    programs = postgres_programs.Programs(tmp_path, 18)
+    answer = programs.run("initdb", [str(tmp_path / "been")], user=user, timeout_s=10)
+    assert (answer.returncode, answer.stdout) == (0, "done\n")
