@@ -113,7 +113,7 @@ assert len(_TYPES) == len(Issuance._fields)
 
 
 def _statement(parameter: LiteralString) -> LiteralString:
-    """`parameter` says how each of them is made of its `number` and `kind`."""
+    """`parameter` is how each parameter is written, with its {number} and its {kind}."""
     given = [parameter.format(number=number, kind=kind) for number, kind in enumerate(_TYPES, start=1)]
     flags = [f"${len(_TYPES) + number}::boolean" for number in (1, 2)]
     return (
@@ -125,7 +125,7 @@ def _statement(parameter: LiteralString) -> LiteralString:
 
 
 _COMMIT = _statement("${number}::{kind}[]")
-#: What is in no array takes both sides less time.
+#: Of a batch of one: values that stand in no array take both sides less time.
 _COMMIT_ONE = _statement("ARRAY[${number}::{kind}]")
 
 

@@ -4,6 +4,8 @@ The commit function is called as it is and, for the same sessions on the same co
 that are there for coverage: one right after the other, in alternating order. What counts is the difference of each
 pair, in CPU of the PostgreSQL process that carries it out, and its median over all pairs. Beside it, what the gates
 cost in the service before anything is signed.
+
+A call alone is sent as a batch of one here; the service sends its values without arrays. Both twins get the same.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
 from tests.bench.failure import BenchFailed
 from tests.bench.usage import cpu_ns
-from tests.parts.books import TYPES, Connection, Usage, as_the_service_sends, commit_together, new_gateway, usage
+from tests.parts.books import TYPES, Connection, Usage, as_a_batch_is_sent, commit_together, new_gateway, usage
 
 COST_MAX_US: Final = 10
 SENDER: Final = b"\x33" * 20
@@ -140,7 +142,7 @@ def measure(conninfo: str, owner: Connection, *, rows: int, level: str, pairs: i
 
 def commit_timed(connection: Connection, twin: str, calls: list[Usage]) -> tuple[float, float]:
     """CPU of the server's process and time that passed, in µs."""
-    query, columns = _query(twin), as_the_service_sends(calls)
+    query, columns = _query(twin), as_a_batch_is_sent(calls)
     pid = connection.info.backend_pid
     cpu, began = cpu_ns(pid), time.perf_counter_ns()
     rows = connection.execute(query, [*columns, "f", "t"], binary=True).fetchall()

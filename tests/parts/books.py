@@ -145,8 +145,8 @@ class _PackedDumper(Dumper):
 psycopg.adapters.register_dumper(Packed, _PackedDumper)
 
 
-def as_the_service_sends(calls: Sequence[Usage]) -> list[str | Packed | None]:
-    """The parameters of commit_issuances, but for its flags: each a column."""
+def as_a_batch_is_sent(calls: Sequence[Usage]) -> list[str | Packed | None]:
+    """The parameters of commit_issuances, but for its flags: each a column, as the service sends several calls."""
     columns = map(array_parameter, TYPES, zip(*map(_values, calls), strict=True))
     return [Packed(column) if isinstance(column, bytes) else column for column in columns]
 
