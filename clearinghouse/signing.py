@@ -40,7 +40,7 @@ from clearinghouse.signers.base import Signer
 from clearinghouse.signers.refusals import refusal_of
 from clearinghouse.turns import Turns
 from clearinghouse.unreleased import Asking, Keep
-from clearinghouse.verification import SignedPayment, verify_answer
+from clearinghouse.verification import AnswerParts, SignedPayment, verify_answer
 
 IDEMPOTENCY_KEY_MAX_CHARS = 255
 END_USER_MAX_CHARS = 255
@@ -80,6 +80,8 @@ class SignedAnswer(NamedTuple):
     replayed: bool
     #: Time spent here, without the signer's.
     overhead_s: float
+    #: What the body says, where it was just read.
+    parts: AnswerParts | None = None
 
 
 class _Base(NamedTuple):
@@ -385,7 +387,7 @@ class Signing:
     ) -> SignedAnswer:
         self._sessions.remember(session_after(issuance), issuance.recipient_rand_hash, signed.payment.nonces[-1])
         receipt = self._charging.receipt(caller, issuance, outcome)
-        return SignedAnswer(issuance.answer, receipt, False, overhead_s)
+        return SignedAnswer(issuance.answer, receipt, False, overhead_s, signed.parts)
 
 
 def _base_of(request: PaymentRequest, caller: Caller) -> _Base | None:

@@ -42,9 +42,19 @@ ANSWER_MAX_BYTES = 64 * 1024
 _NO_ROUND = (0, bytes(32))
 
 
+class AnswerParts(NamedTuple):
+    """A signer's answer taken apart. `state` and `sig` are base64, as the body has them."""
+
+    payment: str
+    seg_creds: str
+    state: str
+    sig: str
+
+
 class SignedPayment(NamedTuple):
     """A signer's answer that passed every check."""
 
+    parts: AnswerParts
     payment: Payment
     state: PaymentState
     state_hash: bytes
@@ -114,7 +124,9 @@ def verify_answer(
     if recover_signatures:
         _require_ticket_signature(payment)
         _require_signed_by(sender, "The state", state_bytes, state_sig)
+    signed_state = document["state"]
     return SignedPayment(
+        parts=AnswerParts(document["payment"], seg_creds, signed_state["State"], signed_state["Sig"]),
         payment=payment,
         state=state,
         state_hash=state_hash,

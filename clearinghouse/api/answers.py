@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 from clearinghouse.ids import show
 from clearinghouse.instants import rfc3339
 from clearinghouse.ledger.money import show_amount
 from clearinghouse.lookups import Receipt
+from clearinghouse.signing import SignedAnswer
+from clearinghouse.verification import AnswerParts
 
 
-class AnswerParts(NamedTuple):
-    """A signer's answer taken apart. `state` and `sig` are base64, as the body has them."""
-
-    payment: str
-    seg_creds: str
-    state: str
-    sig: str
+def answer_parts(signed: SignedAnswer) -> AnswerParts:
+    """Those that were read when it was verified; those of a repeated one are read again."""
+    return signed.parts or read_answer(signed.body)
 
 
 def read_answer(body: bytes) -> AnswerParts:

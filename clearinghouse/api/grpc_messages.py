@@ -11,7 +11,7 @@ from chain import shallow_json
 from chain.fees import MaxPrice
 from chain.messages import decode_base64
 from chain.payment_state import SignedState
-from clearinghouse.api.answers import read_answer, timeless_fields
+from clearinghouse.api.answers import answer_parts, timeless_fields
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.errors import InvalidRequest, SignerAnswerInvalid
 from clearinghouse.ids import show
@@ -52,7 +52,7 @@ def payment_request_of(message: pb.SignTicketRequest) -> PaymentRequest:
 
 def signed_message(signed: SignedAnswer) -> pb.SignTicketResponse:
     """A released payment. The same answer, also when it is repeated, always gives the same bytes."""
-    answer, receipt = read_answer(signed.body), signed.receipt
+    answer, receipt = answer_parts(signed), signed.receipt
     # Dicts are taken as the messages that they stand for; messages would be made, and then copied.
     return pb.SignTicketResponse(
         payment=answer.payment,

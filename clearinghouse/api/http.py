@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
-from clearinghouse.api.answers import read_answer, receipt_fields
+from clearinghouse.api.answers import answer_parts, receipt_fields
 from clearinghouse.api.heads import read_head
 from clearinghouse.api.problems import (
     PROBLEM,
@@ -177,7 +177,7 @@ class HttpApi:
             )
 
         signed = await self._signing.sign_ticket(SignCall(head.authorization, asked, received_at_s))
-        payment, seg_creds, state, sig = read_answer(signed.body)
+        payment, seg_creds, state, sig = answer_parts(signed)
         answer = {
             "payment": payment,
             "seg_creds": seg_creds,

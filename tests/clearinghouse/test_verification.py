@@ -145,9 +145,11 @@ def _outcome(answered: Answered, payment: bytes) -> SignedPayment | str:
     document = json.loads(answered.body)
     document["payment"] = encode_base64(payment)
     try:
-        return verified(answered, json.dumps(document).encode(), recovers=False)
+        signed = verified(answered, json.dumps(document).encode(), recovers=False)
     except SignerAnswerInvalid as refusal:
         return str(refusal)
+    assert signed.parts.payment == document["payment"]
+    return signed._replace(parts=signed.parts._replace(payment=""))  # the same payment can be encoded in many ways
 
 
 def test_a_payment_that_is_known_by_its_bytes_is_judged_as_one_that_is_read() -> None:
