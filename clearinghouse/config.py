@@ -72,7 +72,9 @@ class ListenSettings(Section):
         "all others: half of them if it is alone, so behind a proxy set it to twice what the proxy opens.",
     )
     grpc_connections_max_count: Annotated[Whole, Field(ge=16, le=1 << 20)] = Field(
-        default=1024, description="Most connections of the gRPC port, each with up to 1024 calls at once."
+        default=1024,
+        description="Most connections of the gRPC port, each with up to 256 calls at once. They are shared by "
+        "address as those of the HTTP port are.",
     )
 
     @model_validator(mode="after")

@@ -22,6 +22,8 @@ class Cut(StrEnum):
     FRAMES_TOO_LARGE = "frames_too_large"  # what stands around a body: chunk sizes, trailers
     BODIES_TOO_LARGE = "bodies_too_large"  # all those together that are arriving
     ANSWER_NOT_TAKEN = "answer_not_taken"  # by a client that does not read
+    RESTLESS = "restless"  # gRPC: frames that ask for nothing
+    VANISHED = "vanished"  # gRPC: no answer to a ping
 
 
 #: A body of this size costs its connection nothing more; a payment request has a few KiB.

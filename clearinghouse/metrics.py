@@ -235,8 +235,9 @@ class Metrics:
         """Those of the HTTP port, read at each scrape."""
         self._ports.connections = connections
 
-    def watch_grpc_calls(self, calls: Shares) -> None:
+    def watch_grpc(self, connections: Connections, calls: Shares) -> None:
         """Those of the gRPC port, read at each scrape."""
+        self._ports.grpc_connections = connections
         self._ports.grpc_calls = calls
 
 

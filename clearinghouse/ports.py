@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from contextlib import AsyncExitStack
 
-import grpc
 import structlog
 
 from clearinghouse.api.grpc_server import GrpcApi
@@ -16,6 +15,7 @@ from clearinghouse.connections import Connections
 from clearinghouse.file_limit import Fitting, fitting, needed_count, raise_limit
 from clearinghouse.listener import HttpListener
 from clearinghouse.metrics import Metrics
+from clearinghouse.rpc.tls import server_tls
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ async def open_ports(
     They are closed with `stack`: calls that were accepted have `limits.shutdown_timeout_s` to end.
     """
     listen, shutdown_timeout_s = settings.listen, settings.limits.shutdown_timeout_s
-    _require_usable_certificates(listen)
+    tls = _tls_for_grpc(listen)
     fits = _connections_that_fit(listen)
     connections = Connections(fits.http_count)
     metrics.watch_connections(connections)
@@ -55,13 +55,11 @@ async def open_ports(
         ) from error
     stack.push_async_callback(listener.stop)
     try:
-        grpc_port = await grpc_api.start(
-            listen.host, listen.grpc_port, _grpc_credentials(listen), connections_max_count=fits.grpc_count
-        )
-    except (OSError, RuntimeError) as error:
+        grpc_port = await grpc_api.start(listen.host, listen.grpc_port, tls, connections_max_count=fits.grpc_count)
+    except OSError as error:
         raise ServiceError(
-            f"Cannot listen for gRPC on {listen.host}:{listen.grpc_port} ({error}): is another instance running? "
-            "listen.grpc_port (--grpc-port) chooses another."
+            f"Cannot listen for gRPC on {listen.host}:{listen.grpc_port} ({error.strerror or error}): is another "
+            "instance running? listen.grpc_port (--grpc-port) chooses another."
         ) from error
     stack.push_async_callback(grpc_api.stop, shutdown_timeout_s)
     return http_port, grpc_port
@@ -77,28 +75,14 @@ def _connections_that_fit(listen: ListenSettings) -> Fitting:
     return fits
 
 
-def _require_usable_certificates(listen: ListenSettings) -> None:
-    """Before anything listens, where a bad certificate could look like an address that is taken."""
+def _tls_for_grpc(listen: ListenSettings) -> ssl.SSLContext | None:
+    """Raises ServiceError, before anything listens: later a bad certificate could look like a taken address."""
     if listen.tls_cert_file is None:
-        return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        return None
     try:
-        context.load_cert_chain(listen.tls_cert_file, listen.tls_key_file)
-        if listen.tls_client_ca_file is not None:
-            context.load_verify_locations(listen.tls_client_ca_file)
+        return server_tls(listen.tls_cert_file, listen.tls_key_file, client_ca_file=listen.tls_client_ca_file)
     except OSError as error:
         raise ServiceError(
             f"listen.tls_cert_file {listen.tls_cert_file}, tls_key_file {listen.tls_key_file} or tls_client_ca_file "
             f"{listen.tls_client_ca_file or '(none)'} cannot be used: {error}"
         ) from error
-
-
-def _grpc_credentials(listen: ListenSettings) -> grpc.ServerCredentials | None:
-    if listen.tls_cert_file is None or listen.tls_key_file is None:
-        return None
-    client_ca = listen.tls_client_ca_file.read_bytes() if listen.tls_client_ca_file is not None else None
-    return grpc.ssl_server_credentials(
-        [(listen.tls_key_file.read_bytes(), listen.tls_cert_file.read_bytes())],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
-    )

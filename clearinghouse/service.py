@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chain.escrow import EscrowView
 from chain.rates import PriceSource
 from chain.signatures import SigningKey, checksum_address
-from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.http import HttpApi
 from clearinghouse.api.management import management_app
@@ -65,6 +64,7 @@ from clearinghouse.probes import probe_database, probe_native, probe_pool
 from clearinghouse.process import settle_memory
 from clearinghouse.rate_watch import RateWatch
 from clearinghouse.readiness import Probe, Readiness
+from clearinghouse.rpc.limits import RpcLimits
 from clearinghouse.session_cache import SessionCache
 from clearinghouse.signers.base import Signer
 from clearinghouse.signers.pool import SignerPool
@@ -166,7 +166,12 @@ async def running_service(
             settings, secrets, core, prices=prices.prices, cover=cover, admin_engine=admin_engine, webhook=webhook,
             stripe=stripe, routes=routes,
         )  # fmt: skip
-        grpc_api = GrpcApi(**core._asdict(), bounds=CallBounds(read_timeout_s=settings.listen.read_timeout_s))
+        grpc_api = GrpcApi(
+            **core._asdict(),
+            limits=RpcLimits(
+                read_timeout_s=settings.listen.read_timeout_s, idle_timeout_s=settings.listen.idle_timeout_s
+            ),
+        )
         http_port, grpc_port = await open_ports(stack, settings, http, grpc_api, metrics)
         settle_memory()
         yield RunningService(http_port, grpc_port, checksum_address(sender), readiness)

@@ -27,11 +27,11 @@ class NoPlace(StrEnum):
 class Place:
     """One place, until it is given back: at the end of a `with`, or before. Given back twice, it is given back once."""
 
-    __slots__ = ("_holder", "_shares")
+    __slots__ = ("_shares", "holder")
 
     def __init__(self, shares: Shares, holder: str) -> None:
         self._shares: Shares | None = shares
-        self._holder = holder
+        self.holder: Final = holder
 
     def __enter__(self) -> None:
         """It is held already."""
@@ -41,7 +41,7 @@ class Place:
 
     def give_back(self) -> None:
         if self._shares is not None:
-            self._shares._given_back(self._holder)
+            self._shares._given_back(self.holder)
             self._shares = None
 
 

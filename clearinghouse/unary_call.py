@@ -20,15 +20,26 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_FRAME_PAYLOAD_MAX_BYTES: Final = 16_384  # of both sides, until another value is agreed, and we agree none
+from clearinghouse.rpc.frames import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    HEAD_BYTES,
+    PAYLOAD_MAX_BYTES,
+    PREFACE,
+    WINDOW_BYTES,
+    Kind,
+    Setting,
+    frame,
+    header_block,
+    read_head,
+    settings,
+    unpadded,
+)
+
 #: The window that HTTP/2 begins with; we open no larger one.
-ANSWER_MAX_BYTES: Final = 65_535
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH_PROMISE, _PING, _GOAWAY = 0, 1, 3, 4, 5, 6, 7
-_ACK = _END_STREAM = 0x1
-_END_HEADERS, _PADDED = 0x4, 0x8
+ANSWER_MAX_BYTES: Final = WINDOW_BYTES
 _STREAM: Final = 1
-_SETTING_ENABLE_PUSH: Final = 2
 
 
 class CallFailed(Exception):
@@ -70,8 +81,8 @@ async def unary_call(
 
 
 def _request(authority: str, method: str, message: bytes) -> Iterator[bytes]:
-    yield _PREFACE
-    yield _frame(_SETTINGS, 0, 0, struct.pack(">HI", _SETTING_ENABLE_PUSH, 0))
+    yield PREFACE
+    yield settings({Setting.ENABLE_PUSH: 0})
     headers = {
         ":method": "POST",
         ":scheme": "https",
@@ -80,30 +91,13 @@ def _request(authority: str, method: str, message: bytes) -> Iterator[bytes]:
         "te": "trailers",
         "content-type": "application/grpc",
     }
-    block = b"".join(_literal(name) + _literal(value, first=False) for name, value in headers.items())
-    yield _frame(_HEADERS, _END_HEADERS, _STREAM, block)
+    block = header_block((name.encode("ascii"), value.encode("ascii")) for name, value in headers.items())
+    yield frame(Kind.HEADERS, END_HEADERS, _STREAM, block)
     data = struct.pack(">BI", 0, len(message)) + message
-    for start in range(0, len(data), _FRAME_PAYLOAD_MAX_BYTES):
-        chunk = data[start : start + _FRAME_PAYLOAD_MAX_BYTES]
+    for start in range(0, len(data), PAYLOAD_MAX_BYTES):
+        chunk = data[start : start + PAYLOAD_MAX_BYTES]
         is_last = start + len(chunk) == len(data)
-        yield _frame(_DATA, _END_STREAM if is_last else 0, _STREAM, chunk)
-
-
-def _literal(text: str, *, first: bool = True) -> bytes:
-    """HPACK: a string as it is; before a name, that it and its value are not to be remembered (RFC 7541, 6.2.2)."""
-    raw = text.encode("ascii")
-    return (b"\x00" if first else b"") + _length(len(raw)) + raw
-
-
-def _length(number: int) -> bytes:
-    """RFC 7541, 5.1, with a prefix of seven bits."""
-    if number < 127:
-        return bytes([number])
-    encoded, rest = bytearray([127]), number - 127
-    while rest >= 128:
-        encoded.append(rest % 128 + 128)
-        rest //= 128
-    return bytes(encoded + bytes([rest]))
+        yield frame(Kind.DATA, END_STREAM if is_last else 0, _STREAM, chunk)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
@@ -111,33 +105,30 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     message = bytearray()
     bytes_left = ANSWER_MAX_BYTES
     while True:
-        head = await reader.readexactly(9)
-        length, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
-        stream = int.from_bytes(head[5:]) & 0x7FFF_FFFF
-        bytes_left -= len(head) + length
-        if length > _FRAME_PAYLOAD_MAX_BYTES or bytes_left < 0:
+        length, kind, flags, stream = read_head(await reader.readexactly(HEAD_BYTES), 0)
+        bytes_left -= HEAD_BYTES + length
+        if length > PAYLOAD_MAX_BYTES or bytes_left < 0:
             raise CallFailed(f"the answer is larger than {ANSWER_MAX_BYTES} bytes, or is not HTTP/2")
         payload = await reader.readexactly(length)
-        if kind == _SETTINGS and not flags & _ACK:
-            writer.write(_frame(_SETTINGS, _ACK, 0, b""))
-        elif kind == _PING and not flags & _ACK:
-            writer.write(_frame(_PING, _ACK, 0, payload))
-        elif kind in {_RST_STREAM, _GOAWAY, _PUSH_PROMISE}:
+        if kind == Kind.SETTINGS and not flags & ACK:
+            writer.write(frame(Kind.SETTINGS, ACK, 0))
+        elif kind == Kind.PING and not flags & ACK:
+            writer.write(frame(Kind.PING, ACK, 0, payload))
+        elif kind in {Kind.RST_STREAM, Kind.GOAWAY, Kind.PUSH_PROMISE}:
             raise CallFailed("the peer ended the call")
-        elif kind == _DATA and stream == _STREAM:
+        elif kind == Kind.DATA and stream == _STREAM:
             message += _unpadded(payload, flags)
             if (whole := _message_in(message)) is not None:
                 return whole
-        if kind in {_DATA, _HEADERS} and stream == _STREAM and flags & _END_STREAM:
+        if kind in {Kind.DATA, Kind.HEADERS} and stream == _STREAM and flags & END_STREAM:
             raise CallFailed("the peer has no answer")
 
 
 def _unpadded(payload: bytes, flags: int) -> bytes:
-    if not flags & _PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise CallFailed("not HTTP/2")
-    return payload[1 : len(payload) - payload[0]]
+    try:
+        return unpadded(payload, flags)
+    except ValueError:
+        raise CallFailed("not HTTP/2") from None
 
 
 def _message_in(data: bytearray) -> bytes | None:
@@ -148,7 +139,3 @@ def _message_in(data: bytearray) -> bytes | None:
     if is_compressed or length > ANSWER_MAX_BYTES:
         raise CallFailed("a compressed or larger message than was asked for")
     return bytes(data[5 : 5 + length]) if len(data) >= 5 + length else None
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload

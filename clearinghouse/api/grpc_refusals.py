@@ -9,12 +9,14 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
+from google.rpc.status_pb2 import Status as PackedStatus
 
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.errors import InvalidRequest, RefreshSession, Refusal
+from clearinghouse.rpc.status import Status
 
+#: Where gRPC's clients look for a google.rpc.Status.
+DETAILS_KEY: Final = "grpc-status-details-bin"
 ERROR_DOMAIN: Final = "clearinghouse.livepeer"
 #: A status travels in headers, of which clients accept 8 KiB. The message is in there up to three times, once
 #: percent-encoded (3 bytes for 1) and otherwise in base64 (4 for 3).
@@ -42,15 +44,15 @@ STATUS_CODES: Final = {
 }
 
 
-def refusal_status(refusal: Refusal) -> grpc.Status:
+def refusal_status(refusal: Refusal) -> Status:
     """The status that ends a call with this refusal."""
     message = clipped(refusal.message)
-    packed = Status(code=STATUS_CODES[refusal.http_status].value[0], message=message)
+    packed = PackedStatus(code=STATUS_CODES[refusal.http_status].value[0], message=message)
     for detail in _details(refusal, message):
         wrapped = AnyMessage()
         wrapped.Pack(detail)
         packed.details.append(wrapped)
-    return rpc_status.to_status(packed)
+    return Status(STATUS_CODES[refusal.http_status], message, ((DETAILS_KEY, packed.SerializeToString()),))
 
 
 def refusal_message(refusal: Refusal) -> pb.Refusal:
@@ -65,9 +67,9 @@ def refusal_message(refusal: Refusal) -> pb.Refusal:
     )
 
 
-def internal_status(incident: str) -> grpc.Status:
+def internal_status(incident: str) -> Status:
     """For a bug: a stranger learns how to name it, nothing of what it is."""
-    return rpc_status.to_status(Status(code=grpc.StatusCode.INTERNAL.value[0], message=_internal_text(incident)))
+    return Status(grpc.StatusCode.INTERNAL, _internal_text(incident))
 
 
 def internal_refusal(incident: str) -> pb.Refusal:

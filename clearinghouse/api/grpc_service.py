@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from functools import partial
+from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
-import grpc
 import structlog
 from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from clearinghouse.api.cold_reads import reading
-from clearinghouse.api.grpc_bounds import CallBounds
 from clearinghouse.api.grpc_messages import (
     balance_message,
     decode,
@@ -29,9 +28,8 @@ from clearinghouse.api.grpc_messages import (
     signed_message,
 )
 from clearinghouse.api.grpc_refusals import internal_refusal, internal_status, refusal_message, refusal_status
-from clearinghouse.api.grpc_stream import AnsweredStream, Context
+from clearinghouse.api.grpc_stream import AnsweredStream
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
-from clearinghouse.api.rounds import Rounds
 from clearinghouse.errors import (
     InvalidRequest,
     NotFound,
@@ -45,6 +43,9 @@ from clearinghouse.ids import parse
 from clearinghouse.issuances import PAGE_SIZE_DEFAULT, list_issuances
 from clearinghouse.ledger.accounts import standing
 from clearinghouse.metrics import Metrics, Route
+from clearinghouse.rpc.call import Call
+from clearinghouse.rpc.port import Method
+from clearinghouse.rpc.status import Status
 from clearinghouse.signers.base import Signer
 from clearinghouse.signing import Asked, SignCall, SignedAnswer, Signing
 
@@ -52,13 +53,12 @@ log = structlog.get_logger(__name__)
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["Clearinghouse"].full_name
 DISCOVERY_QUERY_MAX_BYTES: Final = 8192
-#: Little beside the time a call takes when there is enough to do, and time enough for a round to be worked off.
-ROUND_MAX_S: Final = 0.01
-ROUND_CALLS_MAX_COUNT: Final = 64
+#: How long a stream that is refused may take for its first request, which has usually been sent.
+FIRST_REQUEST_TIMEOUT_S: Final = 1.0
 
 
 class ClearinghouseService:
-    """Handlers for a gRPC server. `close_streams` is for a server that stops."""
+    """Methods for a gRPC port. `close_streams` is for one that stops."""
 
     def __init__(
         self,
@@ -68,31 +68,24 @@ class ClearinghouseService:
         signer: Signer,
         engine: AsyncEngine,
         metrics: Metrics,
-        bounds: CallBounds,
     ) -> None:
         self._signing = signing
         self._authenticator = authenticator
         self._signer = signer
         self._engine = engine
         self._metrics = metrics
-        self._bounds = bounds
         self._streams: set[AnsweredStream] = set()
         self._is_closing = False
-        self._rounds = Rounds(round_max_s=ROUND_MAX_S, calls_max_count=ROUND_CALLS_MAX_COUNT)
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """By method name."""
-        unary = self._unary_handler
+    def methods(self) -> dict[str, Method]:
+        """By name."""
         return {
-            "SignTicket": unary(Route.GRPC_SIGN_TICKET, self._sign_ticket),
-            "SignTickets": grpc.stream_stream_rpc_method_handler(
-                self._sign_tickets,
-                response_serializer=pb.SignTicketsResponse.SerializeToString,
-            ),
-            "SignOrchestratorInfo": unary(Route.GRPC_SIGN_ORCHESTRATOR_INFO, self._sign_orchestrator_info),
-            "DiscoverOrchestrators": unary(Route.GRPC_DISCOVER_ORCHESTRATORS, self._discover_orchestrators),
-            "GetBalance": unary(Route.GRPC_GET_BALANCE, self._get_balance),
-            "ListIssuances": unary(Route.GRPC_LIST_ISSUANCES, self._list_issuances),
+            "SignTicket": self._unary(Route.GRPC_SIGN_TICKET, self._sign_ticket),
+            "SignTickets": Method(self._sign_tickets, partial(self._status, Route.GRPC_SIGN_TICKETS), True),
+            "SignOrchestratorInfo": self._unary(Route.GRPC_SIGN_ORCHESTRATOR_INFO, self._sign_orchestrator_info),
+            "DiscoverOrchestrators": self._unary(Route.GRPC_DISCOVER_ORCHESTRATORS, self._discover_orchestrators),
+            "GetBalance": self._unary(Route.GRPC_GET_BALANCE, self._get_balance),
+            "ListIssuances": self._unary(Route.GRPC_LIST_ISSUANCES, self._list_issuances),
         }
 
     def close_streams(self) -> None:
@@ -103,25 +96,34 @@ class ClearinghouseService:
 
     # --- the calls ----------------------------------------------------------------------------------------------------
 
-    async def _sign_ticket(self, encoded: bytes, context: Context) -> pb.SignTicketResponse:
+    async def _sign_ticket(self, encoded: bytes, call: Call) -> pb.SignTicketResponse:
         started_at_s = self._metrics.now_s()
         message = decode(pb.SignTicketRequest, encoded)
-        signed = await self._sign(message, authorization_of(context), started_at_s)
-        context.set_trailing_metadata(_cost_metadata(signed))
+        signed = await self._sign(message, authorization_of(call), started_at_s)
+        call.trailing_metadata = _cost_metadata(signed)
         return signed_message(signed)
 
-    async def _sign_tickets(self, _: object, context: Context) -> None:
+    async def _sign_tickets(self, call: Call) -> None:
         try:
-            with self._bounds.place(context):
-                authorization = authorization_of(context)
-                await self._authenticator.authenticate(authorization)
-                stream = AnsweredStream(context, lambda encoded: self._answer_in_stream(encoded, authorization))
-                with self._counted(stream):
-                    await stream.run()
+            authorization = await self._let_in(call)
+            stream = AnsweredStream(call, lambda encoded: self._answer_in_stream(encoded, authorization))
+            with self._counted(stream):
+                await stream.run()
+            call.succeed()
         except Exception as error:  # noqa: BLE001 - the edge
-            await _abort(context, self._status(Route.GRPC_SIGN_TICKETS, error))
+            call.fail(self._status(Route.GRPC_SIGN_TICKETS, error))
 
-    async def _answer_in_stream(self, encoded: bytes, authorization: str) -> pb.SignTicketsResponse:
+    async def _let_in(self, call: Call) -> str:
+        """The authorization of a stream, with which its requests are signed. Raises Unauthenticated and the like."""
+        try:
+            authorization = authorization_of(call)
+            await self._authenticator.authenticate(authorization)
+        except Refusal:
+            await call.hear_out(FIRST_REQUEST_TIMEOUT_S)
+            raise
+        return authorization
+
+    async def _answer_in_stream(self, encoded: bytes, authorization: str) -> bytes:
         """Never raises: one request's trouble is not its neighbours'."""
         started_at_s = self._metrics.now_s()
         request_id = ""
@@ -136,18 +138,19 @@ class ClearinghouseService:
                 overhead_ms=signed.overhead_s * 1000,
             )
         except Exception as error:  # noqa: BLE001 - the edge
-            return pb.SignTicketsResponse(request_id=request_id, refusal=self._refusal(Route.GRPC_SIGN_TICKETS, error))
+            refusal = self._refusal(Route.GRPC_SIGN_TICKETS, error)
+            return pb.SignTicketsResponse(request_id=request_id, refusal=refusal).SerializeToString()
         self._metrics.answered(Route.GRPC_SIGN_TICKETS)
-        return answer
+        return answer.SerializeToString()
 
-    async def _sign_orchestrator_info(self, encoded: bytes, context: Context) -> pb.SignOrchestratorInfoResponse:
+    async def _sign_orchestrator_info(self, encoded: bytes, call: Call) -> pb.SignOrchestratorInfoResponse:
         decode(pb.SignOrchestratorInfoRequest, encoded)
-        await self._caller(context)
+        await self._caller(call)
         return orchestrator_info_message(await self._signer.sign_orchestrator_info())
 
-    async def _discover_orchestrators(self, encoded: bytes, context: Context) -> pb.DiscoverOrchestratorsResponse:
+    async def _discover_orchestrators(self, encoded: bytes, call: Call) -> pb.DiscoverOrchestratorsResponse:
         caps = decode(pb.DiscoverOrchestratorsRequest, encoded).caps
-        await self._caller(context)
+        await self._caller(call)
         query = urlencode([("caps", cap) for cap in caps])
         if len(query) > DISCOVERY_QUERY_MAX_BYTES:
             raise InvalidRequest("The capabilities asked for are too many or too long.")
@@ -163,15 +166,15 @@ class ClearinghouseService:
         except UnicodeDecodeError:
             raise SignerAnswerInvalid("The signer's list of orchestrators is not text.") from None
 
-    async def _get_balance(self, encoded: bytes, context: Context) -> pb.GetBalanceResponse:
+    async def _get_balance(self, encoded: bytes, call: Call) -> pb.GetBalanceResponse:
         decode(pb.GetBalanceRequest, encoded)
-        caller = await self._caller(context, may_be_suspended=True)
+        caller = await self._caller(call, may_be_suspended=True)
         async with reading(self._engine) as connection:
             return balance_message(await standing(connection, caller.gateway_id))
 
-    async def _list_issuances(self, encoded: bytes, context: Context) -> pb.ListIssuancesResponse:
+    async def _list_issuances(self, encoded: bytes, call: Call) -> pb.ListIssuancesResponse:
         message = decode(pb.ListIssuancesRequest, encoded)
-        caller = await self._caller(context, may_be_suspended=True)
+        caller = await self._caller(call, may_be_suspended=True)
         session_id = _session_id(message.session_id) if message.session_id else None
         async with reading(self._engine) as connection:
             page = await list_issuances(
@@ -190,25 +193,23 @@ class ClearinghouseService:
             return Asked(payment_request_of(message), message.idempotency_key, message.end_user)
 
         call = SignCall(authorization, asked, started_at_s)
-        return await self._rounds.join(lambda: self._signing.sign_ticket(call))
+        return await self._signing.sign_ticket(call)
 
-    async def _caller(self, context: Context, *, may_be_suspended: bool = False) -> Caller:
+    async def _caller(self, call: Call, *, may_be_suspended: bool = False) -> Caller:
         """A suspended gateway may still look at what is its own."""
-        return await self._authenticator.authenticate(authorization_of(context), may_be_suspended=may_be_suspended)
+        return await self._authenticator.authenticate(authorization_of(call), may_be_suspended=may_be_suspended)
 
-    def _unary_handler(
-        self, route: Route, call: Callable[[bytes, Context], Awaitable[Message]]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        async def handle(_: object, context: Context) -> bytes:
+    def _unary(self, route: Route, answer: Callable[[bytes, Call], Awaitable[Message]]) -> Method:
+        async def work(call: Call) -> None:
             try:
-                with self._bounds.place(context):
-                    answer = (await call(await self._bounds.message(context), context)).SerializeToString()
+                encoded = (await answer(call.take(), call)).SerializeToString()
             except Exception as error:  # noqa: BLE001 - the edge
-                await _abort(context, self._status(route, error))
+                call.fail(self._status(route, error))
+                return
             self._metrics.answered(route)
-            return answer
+            call.answer(encoded)
 
-        return grpc.stream_unary_rpc_method_handler(handle)
+        return Method(work, partial(self._status, route))
 
     @contextmanager
     def _counted(self, stream: AnsweredStream) -> Iterator[None]:
@@ -221,7 +222,7 @@ class ClearinghouseService:
         finally:
             self._streams.discard(stream)
 
-    def _status(self, route: Route, error: Exception) -> grpc.Status:
+    def _status(self, route: Route, error: Exception) -> Status:
         """What a failed call ends with. Tells the log and the metrics."""
         if isinstance(error, Refusal):
             self._note(route, error)
@@ -247,16 +248,12 @@ class ClearinghouseService:
         return incident
 
 
-def authorization_of(context: Context) -> str:
+def authorization_of(call: Call) -> str:
     """The metadata `authorization`, "" when absent. Two of them: two readers could take different ones."""
-    values = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
+    values = call.metadata(b"authorization")
     if len(values) > 1:
         raise Unauthenticated("There is more than one authorization in the metadata.")
-    return str(values[0]) if values else ""
-
-
-async def _abort(context: Context, status: grpc.Status) -> NoReturn:
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    return values[0] if values else ""
 
 
 def _cost_metadata(signed: SignedAnswer) -> tuple[tuple[str, str], ...]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from clearinghouse.errors import ShuttingDown
+from clearinghouse.rpc.call import Call
 
 IN_FLIGHT_MAX_COUNT: Final = 64
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AnsweredStream:
@@ -20,15 +17,15 @@ class AnsweredStream:
 
     def __init__(
         self,
-        context: Context,
-        answer: Callable[[bytes], Awaitable[object]],
+        call: Call,
+        answer: Callable[[bytes], Awaitable[bytes]],
         *,
         in_flight_max_count: int = IN_FLIGHT_MAX_COUNT,
     ) -> None:
-        self._context = context
+        self._call = call
         self._answer = answer
         self._free_places = asyncio.Semaphore(in_flight_max_count)
-        self._writing = asyncio.Lock()  # gRPC takes one message at a time
+        self._writing = asyncio.Lock()  # one message at a time
         self._reading: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -54,8 +51,8 @@ class AnsweredStream:
         while True:
             # A place first, then the request: a full house leaves the rest with the sender (HTTP/2 flow control).
             await self._free_places.acquire()
-            request = await self._context.read()
-            if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # unknown to the stubs
+            request = await self._call.read()
+            if request is None:
                 return
             tasks.create_task(self._work(request))
 
@@ -63,6 +60,6 @@ class AnsweredStream:
         try:
             answer = await self._answer(request)
             async with self._writing:
-                await self._context.write(answer)
+                await self._call.write(answer)
         finally:
             self._free_places.release()

@@ -18,9 +18,13 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     """Connections are tested on the loop the service runs on, uvloop, whose transports are not asyncio's."""
+    both: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     loops: dict[str, dict[str, LoopFactory]] = {
-        "test_door.py": {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop},
+        "test_door.py": both,
         "test_http_connection.py": {"uvloop": uvloop.new_event_loop},
+        "test_port.py": both,
+        "test_port_closing.py": both,
+        "test_port_strangers.py": both,
     }
     return loops.get(item.path.name, {"asyncio": asyncio.new_event_loop})
 

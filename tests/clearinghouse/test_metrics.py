@@ -178,7 +178,7 @@ def test_every_metric_is_explained_for_operators(metrics: Metrics) -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     metrics.prices.watch_price("USD", lambda: 1.0)
     metrics.watch_connections(Connections(8))
-    metrics.watch_grpc_calls(Shares(8))
+    metrics.watch_grpc(Connections(8), Shares(8))
     WorkMetrics(metrics.registry, jobs=["ledger-verify"])  # on a port of its own, and on the same page
     jobs_of(Settings.model_validate({"stripe": {"api_key": "sk_test_local_clearinghouse"}}), metrics.registry)
     InboxMetrics(metrics.registry)

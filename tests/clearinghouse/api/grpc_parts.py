@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,11 +13,11 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from clearinghouse.api.grpc_bounds import CallBounds
-from clearinghouse.api.grpc_server import GrpcApi
+from clearinghouse.api.grpc_server import CALLS_MAX_COUNT, GrpcApi
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
 from clearinghouse.api.pb.clearinghouse_pb2_grpc import ClearinghouseStub
 from clearinghouse.requests import PaymentRequest
+from clearinghouse.rpc.limits import RpcLimits
 from clearinghouse.signers.base import Signer, SignerAnswer
 from tests.parts.stack import Clock, Stack, Stream, TestGateway, native_signer
 
@@ -51,10 +52,11 @@ class Port:
 async def running_port(
     stack: Stack,
     *,
-    credentials: grpc.ServerCredentials | None = None,
+    tls: ssl.SSLContext | None = None,
     client: grpc.ChannelCredentials | None = None,
     signer: Signer | None = None,
-    bounds: CallBounds | None = None,
+    limits: RpcLimits | None = None,
+    calls_max_count: int = CALLS_MAX_COUNT,
     connections_max_count: int = 1024,
 ) -> AsyncIterator[Port]:
     ready = Ready()
@@ -65,10 +67,11 @@ async def running_port(
         engine=stack.engine,
         readiness=ready,
         metrics=stack.metrics,
-        bounds=bounds,
+        limits=limits,
+        calls_max_count=calls_max_count,
         readiness_interval_s=0.02,
     )
-    number = await api.start("127.0.0.1", 0, credentials, connections_max_count=connections_max_count)
+    number = await api.start("127.0.0.1", 0, tls, connections_max_count=connections_max_count)
     target = f"127.0.0.1:{number}"
     try:
         async with grpc.aio.secure_channel(target, client) if client else grpc.aio.insecure_channel(target) as channel:

@@ -15,8 +15,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from clearinghouse.api.grpc_bounds import CallBounds, address_of
 from clearinghouse.api.grpc_server import SERVICE_NAME
+from clearinghouse.rpc.limits import RpcLimits
 from tests.clearinghouse.api.grpc_parts import Port, Refused, metadata, next_request, running_port, until
 from tests.parts.stack import Stack, TestGateway, running_stack
 
@@ -39,10 +39,10 @@ async def gateway(stack: Stack) -> TestGateway:
 
 @pytest.fixture
 async def port(stack: Stack) -> AsyncIterator[Port]:
-    bounds = CallBounds(read_timeout_s=READ_TIMEOUT_S, calls_max_count=CALLS_MAX_COUNT)
-    async with running_port(stack, bounds=bounds) as port:
+    limits = RpcLimits(read_timeout_s=READ_TIMEOUT_S)
+    async with running_port(stack, limits=limits, calls_max_count=CALLS_MAX_COUNT) as port:
         yield port
-    assert bounds.calls.taken_count == 0, "every place is given back"
+    assert port.api.calls.taken_count == 0, "every place is given back"
 
 
 def begun(port: Port, method: str) -> Any:
@@ -72,8 +72,8 @@ async def test_a_call_without_a_message_ends_in_time(port: Port, method: str) ->
 @pytest.fixture
 async def patient_port(stack: Stack) -> AsyncIterator[Port]:
     """Longer than a machine stands still: who sends nothing is there when another one calls."""
-    bounds = CallBounds(read_timeout_s=2, calls_max_count=CALLS_MAX_COUNT)
-    async with running_port(stack, bounds=bounds) as port:
+    limits = RpcLimits(read_timeout_s=2)
+    async with running_port(stack, limits=limits, calls_max_count=CALLS_MAX_COUNT) as port:
         yield port
 
 
@@ -84,11 +84,11 @@ async def test_calls_without_a_key_or_a_message_leave_half_of_the_places_to_othe
     port = patient_port
     calls = [begun(port, method) for _ in range(3 * CALLS_MAX_COUNT)]
     ends = [asyncio.create_task(outcome(call)) for call in calls]
-    await until(lambda: port.api._bounds.calls.taken_count > 0)
+    await until(lambda: port.api.calls.taken_count > 0)
     refused = await Refused.by(port.stub.SignTicket(next_request(stack.new_stream()), metadata=metadata(gateway)))
     assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "overloaded")
     assert refused.retry_after_s == 1
-    assert port.api._bounds.calls.taken_count <= CALLS_MAX_COUNT // 2
+    assert port.api.calls.taken_count <= CALLS_MAX_COUNT // 2
     await asyncio.wait_for(asyncio.gather(*ends), 60)
     assert await port.stub.SignTicket(next_request(stack.new_stream()), metadata=metadata(gateway))
 
@@ -117,8 +117,8 @@ async def test_what_is_no_message_of_theirs_ends_health_and_reflection_without_a
 
 
 async def test_connections_are_bounded_and_idle_ones_without_http2_end(stack: Stack, gateway: TestGateway) -> None:
-    bounds = CallBounds(read_timeout_s=READ_TIMEOUT_S)
-    async with running_port(stack, bounds=bounds, connections_max_count=4) as port:
+    limits = RpcLimits(read_timeout_s=READ_TIMEOUT_S)
+    async with running_port(stack, limits=limits, connections_max_count=4) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port.number) for _ in range(8)]
         for reader, _ in silent:
             async with asyncio.timeout(60):
@@ -128,9 +128,3 @@ async def test_connections_are_bounded_and_idle_ones_without_http2_end(stack: St
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-
-
-def test_the_address_of_a_peer_has_no_port_and_no_escapes() -> None:
-    assert address_of("ipv4:192.0.2.1:4711") == "192.0.2.1"
-    assert address_of("ipv6:%5B2001:db8::1%5D:4711") == address_of("ipv6:[2001:db8::1]:4711") == "2001:db8::1"
-    assert address_of("unix:/run/x") == "unix:/run/x"

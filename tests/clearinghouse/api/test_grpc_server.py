@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,8 +17,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from clearinghouse.api.grpc_server import GrpcApi
 from clearinghouse.api.pb import clearinghouse_pb2 as pb
+from clearinghouse.rpc.tls import server_tls
 from tests.clearinghouse.api.grpc_parts import Port, Ready, metadata, next_request, running_port
-from tests.parts.certificates import Authority
+from tests.parts.certificates import Authority, Certified
 from tests.parts.stack import Stack, running_stack
 
 SERVICE = "livepeer.clearinghouse.v1.Clearinghouse"
@@ -96,13 +98,18 @@ async def test_every_method_of_the_contract_is_served_and_asks_who_is_calling(st
         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED, method.name
 
 
-async def test_tls_is_spoken_with_a_certificate_and_nothing_else_is(stack: Stack) -> None:
+def written(folder: Path, certified: Certified) -> tuple[Path, Path]:
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(certified.cert_pem)
+    key_file.write_bytes(certified.key_pem)
+    return cert_file, key_file
+
+
+async def test_tls_is_spoken_with_a_certificate_and_nothing_else_is(stack: Stack, tmp_path: Path) -> None:
     authority, gateway = Authority(), await stack.new_gateway()
     server = authority.issue()
-    credentials = grpc.ssl_server_credentials([(server.key_pem, server.cert_pem)])
-    async with running_port(
-        stack, credentials=credentials, client=grpc.ssl_channel_credentials(authority.cert_pem)
-    ) as port:
+    tls = server_tls(*written(tmp_path, server), client_ca_file=None)
+    async with running_port(stack, tls=tls, client=grpc.ssl_channel_credentials(authority.cert_pem)) as port:
         assert (await port.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata(gateway))).balance == "10"
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port.number}") as plain:
             with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -110,18 +117,18 @@ async def test_tls_is_spoken_with_a_certificate_and_nothing_else_is(stack: Stack
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_mutual_tls_lets_in_only_clients_of_its_authority(stack: Stack) -> None:
+async def test_mutual_tls_lets_in_only_clients_of_its_authority(stack: Stack, tmp_path: Path) -> None:
     authority, gateway = Authority(), await stack.new_gateway()
     server, known, stranger = authority.issue(), authority.issue("known"), Authority("another").issue("stranger")
-    credentials = grpc.ssl_server_credentials(
-        [(server.key_pem, server.cert_pem)], root_certificates=authority.cert_pem, require_client_auth=True
-    )
+    authority_file = tmp_path / "authority.pem"
+    authority_file.write_bytes(authority.cert_pem)
+    tls = server_tls(*written(tmp_path, server), client_ca_file=authority_file)
     for client, is_let_in in (
         (grpc.ssl_channel_credentials(authority.cert_pem, known.key_pem, known.cert_pem), True),
         (grpc.ssl_channel_credentials(authority.cert_pem, stranger.key_pem, stranger.cert_pem), False),
         (grpc.ssl_channel_credentials(authority.cert_pem), False),
     ):
-        async with running_port(stack, credentials=credentials, client=client) as port:
+        async with running_port(stack, tls=tls, client=client) as port:
             call = port.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata(gateway), timeout=30)
             if is_let_in:
                 assert (await call).balance == "10"

@@ -1,0 +1,7 @@
+"""gRPC as a server speaks it: calls and their messages over HTTP/2.
+
+    frames ─▶ http2 ─▶ connection ─▶ call ─▶ the method's work
+    port: its methods, its connections, its end
+
+Sources: RFC 9113; https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
