@@ -349,11 +349,9 @@ class RpcConnection(asyncio.Protocol):
     def _look_at_calls(self, now_s: float) -> None:
         limits = self._limits
         for call in list(self._calls.values()):
-            if call.is_over:
-                continue
             if now_s >= call.ends_at_s:
                 self._abort(call, Status(grpc.StatusCode.DEADLINE_EXCEEDED, "The call's time is over."))
-            elif call.task is None and now_s - call.began_s >= limits.read_timeout_s:
+            elif call.task is None and call.trailers is None and now_s - call.began_s >= limits.read_timeout_s:
                 late = InvalidRequest(f"no message arrived within {limits.read_timeout_s:g} s")
                 self._abort(call, call.method.refuse(late))
             elif call.blocked_since_s is not None and now_s - call.blocked_since_s >= limits.idle_timeout_s:

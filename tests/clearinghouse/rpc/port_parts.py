@@ -57,6 +57,7 @@ class Work:
 
     begun: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def echo(self, call: Call) -> None:
@@ -102,9 +103,14 @@ class Work:
             STUBBORN: self.stubborn,
         }
         return {
-            path.encode(): Method(self._noted(path, work), refuse, begins_at_once=path in {STREAM, DEAF})
+            path.encode(): Method(self._noted(path, work), self.refuse, begins_at_once=path in {STREAM, DEAF})
             for path, work in works.items()
         }
+
+    def refuse(self, refusal: Refusal) -> Status:
+        self.refusals.append(refusal)
+        code = grpc.StatusCode.UNAVAILABLE if isinstance(refusal, Overloaded) else grpc.StatusCode.INVALID_ARGUMENT
+        return Status(code, refusal.message)
 
     def _noted(self, path: str, work: Callable[[Call], Any]) -> Callable[[Call], Any]:
         async def run(call: Call) -> None:
@@ -116,11 +122,6 @@ class Work:
                 raise
 
         return run
-
-
-def refuse(refusal: Refusal) -> Status:
-    code = grpc.StatusCode.UNAVAILABLE if isinstance(refusal, Overloaded) else grpc.StatusCode.INVALID_ARGUMENT
-    return Status(code, refusal.message)
 
 
 @dataclass

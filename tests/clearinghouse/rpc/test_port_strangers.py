@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from dataclasses import replace
@@ -351,3 +352,15 @@ async def test_large_messages_share_a_bounded_part_of_the_memory_and_small_ones_
         visitor.go_on(begun, b"x", prefix=False)
         assert len((await visitor.answer(begun)).data) == large + 5
         assert port.connections.large_bodies_bytes == 0
+
+
+async def test_a_call_that_comes_too_late_is_refused_once_though_its_client_does_not_read() -> None:
+    limits = replace(HASTY, read_timeout_s=0.05)
+    async with running(limits) as port:
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect(("127.0.0.1", port.number))
+            stuck.sendall(WIDE_OPEN + asked(1, LARGE, b"\0\0\0\0\0") + asked(3, ECHO))
+            await until(lambda: len(port.work.refusals) == 1)
+            await asyncio.sleep(4 * limits.read_timeout_s)
+        assert len(port.work.refusals) == 1
