@@ -1,6 +1,6 @@
 """One connection of a gRPC port: what is a call on it, and what its client may hold. HTTP/2 itself is in `http2`.
 
-    HEADERS ──▶ a place? a method? ──▶ DATA: messages ──▶ task: the method's work ──▶ HEADERS DATA… HEADERS(status)
+    HEADERS ──▶ a method? a place? ──▶ DATA: messages ──▶ task: the method's work ──▶ HEADERS DATA… HEADERS(status)
 
 Whatever arrives in one piece is worked on in one turn, so that calls which come together are answered together. There
 is one timer, which looks at all times now and then: calls whose message does not come, deadlines, answers that nobody
@@ -316,21 +316,18 @@ class RpcConnection(asyncio.Protocol):
         if self._phase is _Phase.CUT or self._is_paused or call.is_over or not call.has_something_to_send():
             return
         http2, stream_id = self._http2, call.stream_id
-        block = b""
-        if not call.has_begun_to_answer:
-            call.has_begun_to_answer = True
-            block = _ANSWER
+        block = b"" if call.has_begun_to_answer else _ANSWER
+        call.has_begun_to_answer = True
         if call.outbox:
             if block:
                 http2.send_headers(stream_id, block)
                 block = b""
             self._send_messages(call)
-        is_done = call.trailers is not None and not call.outbox
-        if is_done:
-            assert call.trailers is not None
-            http2.send_headers(stream_id, block + header_block(call.trailers), is_end=True)
+        trailers = call.trailers if not call.outbox else None
+        if trailers is not None:
+            http2.send_headers(stream_id, block + header_block(trailers), is_end=True)
         self._write()
-        if is_done:
+        if trailers is not None:
             self._forget(call)
 
     def _send_messages(self, call: Call) -> None:
