@@ -164,14 +164,6 @@ async def test_of_clients_that_call_all_the_time_every_call_that_was_begun_is_an
         assert port.work.cancelled == []
 
 
-async def test_an_address_that_is_taken_is_named() -> None:
-    async with running() as port, running() as other:
-        other.rpc._listener, kept = None, other.rpc._listener
-        with pytest.raises(OSError, match=f"gRPC cannot listen on 127.0.0.1:{port.number}: in use"):
-            other.rpc.listen("127.0.0.1", port.number)
-        other.rpc._listener = kept
-
-
 async def test_a_port_that_never_listened_closes() -> None:
     async with running() as port:
         await port.rpc.close(0)
