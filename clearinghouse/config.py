@@ -64,7 +64,10 @@ class ListenSettings(Section):
     )
     read_timeout_s: Seconds = Field(default=10, description="How long a client may take to send one request.")
     idle_timeout_s: Seconds = Field(
-        default=75, ge=1, description="How long a connection may stay open without a request."
+        default=75,
+        ge=1,
+        description="How long a connection of the HTTP port may stay open without a request, and how long a client of "
+        "either port may leave an answer where it is.",
     )
     connections_max_count: Annotated[Whole, Field(ge=16, le=1 << 20)] = Field(
         default=8192,

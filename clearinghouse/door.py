@@ -70,10 +70,9 @@ class Door:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener.fileno())
-        if self._tls is not None:
+        if self._tls is not None:  # else a welcome ends at once; uvloop, cancelled, would tell its protocol nothing
             for task in self._welcoming:
                 task.cancel()
-        # Without TLS a welcome ends at once; cancelled in between, uvloop closes it and tells its protocol nothing.
         await asyncio.gather(*self._welcoming, return_exceptions=True)
 
     def _accept(self) -> None:

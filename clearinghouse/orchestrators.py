@@ -46,9 +46,9 @@ from clearinghouse.public_hosts import (
 )
 from clearinghouse.request_rates import Rate, RequestRates
 from clearinghouse.requests import PaymentRequest
+from clearinghouse.rpc.unary_call import CallFailed, unary_call, unverified_tls
 from clearinghouse.signers.base import Signer
 from clearinghouse.turns import Turns
-from clearinghouse.unary_call import CallFailed, unary_call, unverified_tls
 
 log = structlog.get_logger(__name__)
 

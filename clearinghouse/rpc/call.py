@@ -13,6 +13,7 @@ import structlog
 from clearinghouse.connections import SMALL_BODY_BYTES
 from clearinghouse.rpc.frames import Header
 from clearinghouse.rpc.inbox import Inbox
+from clearinghouse.rpc.message import prefixed
 from clearinghouse.rpc.status import Aborted, Status, ok_trailers
 from clearinghouse.shares import Place
 
@@ -110,12 +111,12 @@ class Call:
             await self._writer
 
     def send(self, message: bytes) -> None:
-        self.outbox += b"\0" + len(message).to_bytes(4) + message
+        self.outbox += prefixed(message)
         self._connection.flush(self)
 
     def answer(self, message: bytes) -> None:
         """The only message, and the end: the call went well."""
-        self.outbox += b"\0" + len(message).to_bytes(4) + message
+        self.outbox += prefixed(message)
         self.succeed()
 
     def succeed(self) -> None:

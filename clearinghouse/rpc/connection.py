@@ -1,6 +1,6 @@
 """One connection of a gRPC port: what is a call on it, and what its client may hold. HTTP/2 itself is in `http2`.
 
-    HEADERS ──▶ a place? a method? ──▶ DATA: messages ──▶ task: the method's work ──▶ HEADERS DATA… HEADERS(status)
+    HEADERS ──▶ a method? a place? ──▶ DATA: messages ──▶ task: the method's work ──▶ HEADERS DATA… HEADERS(status)
 
 Whatever arrives in one piece is worked on in one turn, so that calls which come together are answered together. There
 is one timer, which looks at all times now and then: calls whose message does not come, deadlines, answers that nobody
@@ -10,6 +10,7 @@ takes, silence.
 from __future__ import annotations
 
 import asyncio
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
 import grpc
@@ -28,16 +29,17 @@ if TYPE_CHECKING:
     from clearinghouse.rpc.port import RpcPort
 
 #: How often times are looked at, unless one of them is shorter.
-PATROL_S: Final = 1.0
-RETRY_AFTER_S: Final = 1
+_PATROL_S: Final = 1.0
+_RETRY_AFTER_S: Final = 1
 #: A client has so long to say that it has heard of a goodbye. Calls that it begins until then are taken.
-LEAVE_S: Final = 1.0
+_LEAVE_S: Final = 1.0
 #: A connection without calls is closed so long after the goodbye, if the client has not closed it: what it sent before
 #: it heard is refused with a word that lets it call elsewhere, and not with a reset of the line.
-LINGER_S: Final = 0.25
-_LEAVING: Final = b"goodbye?"
+_LINGER_S: Final = 0.25
 #: How long a client may take to close when all is sent.
-GOODBYE_S: Final = 0.5
+_CLOSE_S: Final = 0.5
+#: Of a ping: its answer says that the goodbye before it has been heard.
+_LEAVING: Final = b"goodbye?"
 _OVERLOADED: Final = "As many calls are under way as there may be, or as this address may have of them."
 _ANSWER: Final = header_block(
     [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ACCEPTED_ENCODINGS)]
@@ -47,6 +49,17 @@ _NO_GRPC: Final = header_block([(b":status", b"415")])
 FULL: Final = settings({}) + goaway(0, Code.ENHANCE_YOUR_CALM)
 
 
+class _Phase(IntEnum):
+    """How far a connection has come. It goes forward, and may skip some."""
+
+    OPEN = 0
+    LEAVING = 1  # a goodbye is announced; what the client begins before it hears of it is taken
+    REFUSING = 2  # no more calls
+    LINGERED = 3  # closes with its last call
+    OVER = 4  # all is said: the client closes too, or is cut off
+    CUT = 5  # closed, or about to be
+
+
 class RpcConnection(asyncio.Protocol):
     """Made by the port's door, with the place that it gives back when it is lost."""
 
@@ -54,15 +67,14 @@ class RpcConnection(asyncio.Protocol):
         self._port = port
         self._limits = port.limits
         self._place = place
-        self._holder = place.holder  # as the door knew it: of a client that is gone again, the socket tells nothing
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, Call] = {}
-        self._is_cut = self._is_leaving = self._is_over = self._is_paused = False
+        self._phase = _Phase.OPEN
+        self._is_paused = False
         self._allowance: float = self._limits.frames_max_count
         self._made_s = self._heard_s = self._busy_s = self._looked_s = self._loop.time()
         self._pinged_s: float | None = None  # while a ping of ours is not answered
-        self._leaving: asyncio.TimerHandle | None = None  # from the first word of a goodbye on
-        self._has_lingered = False
+        self._next_phase: asyncio.TimerHandle | None = None  # of a goodbye
         self._unsent_since_s: float | None = None  # while the client leaves what was written
 
     # --- the connection -----------------------------------------------------------------------------------------------
@@ -75,7 +87,7 @@ class RpcConnection(asyncio.Protocol):
             streams_max_count=self._limits.calls_per_connection_max_count,
             headers_max_bytes=self._limits.metadata_max_bytes,
         )
-        self._patrol_s = min(PATROL_S, self._limits.read_timeout_s, self._limits.idle_timeout_s)
+        self._patrol_s = min(_PATROL_S, self._limits.read_timeout_s, self._limits.idle_timeout_s)
         self._patrol = self._loop.call_later(self._patrol_s, self._look)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
@@ -84,17 +96,17 @@ class RpcConnection(asyncio.Protocol):
             self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_cut = True
+        self._phase = _Phase.CUT
         self._patrol.cancel()
-        if self._leaving is not None:
-            self._leaving.cancel()
+        if self._next_phase is not None:
+            self._next_phase.cancel()
         for call in list(self._calls.values()):
             self._forget(call)
         self._place.give_back()
         self._port.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_cut or self._is_over:
+        if self._phase >= _Phase.OVER:
             return
         self._heard_s = self._loop.time()
         self._pinged_s = None  # whatever it says, it is there
@@ -125,29 +137,30 @@ class RpcConnection(asyncio.Protocol):
             self.windows_opened(0)
 
     def _write(self) -> None:
-        if (data := self._http2.take_output()) and not self._is_over and not self._transport.is_closing():
+        if (data := self._http2.take_output()) and self._phase < _Phase.OVER and not self._transport.is_closing():
             self._transport.write(data)
 
     def take_leave(self) -> None:
         """Takes no new calls once the client has heard of it, and closes when those under way have ended."""
-        if self._leaving is None and not self._is_cut:
+        if self._phase is _Phase.OPEN:
+            self._phase = _Phase.LEAVING
             self._http2.announce_goodbye()
             self._http2.ping(_LEAVING)
             self._write()
-            self._leaving = self._loop.call_later(LEAVE_S, self._take_no_more)
+            self._next_phase = self._loop.call_later(_LEAVE_S, self._take_no_more)
 
     def _take_no_more(self) -> None:
-        if self._is_leaving or self._is_cut:
-            return
-        self._is_leaving = True
-        self._say_goodbye(Code.NO_ERROR)
-        if self._leaving is not None:
-            self._leaving.cancel()
-        self._leaving = self._loop.call_later(LINGER_S, self._lingered)
+        if self._phase < _Phase.REFUSING:
+            self._phase = _Phase.REFUSING
+            self._say_goodbye(Code.NO_ERROR)
+            if self._next_phase is not None:
+                self._next_phase.cancel()
+            self._next_phase = self._loop.call_later(_LINGER_S, self._lingered)
 
     def _lingered(self) -> None:
-        self._has_lingered = True
-        self._close_if_done()
+        if self._phase is _Phase.REFUSING:
+            self._phase = _Phase.LINGERED
+            self._close_if_done()
 
     def end_calls(self, status: Status) -> None:
         """They have had time enough."""
@@ -156,7 +169,7 @@ class RpcConnection(asyncio.Protocol):
             self._abort(call, status)
 
     def abandon(self) -> None:
-        self._is_cut = True
+        self._phase = _Phase.CUT
         self._transport.abort()
 
     def _say_goodbye(self, code: Code) -> None:
@@ -164,7 +177,7 @@ class RpcConnection(asyncio.Protocol):
         self._write()
 
     def _close_if_done(self) -> None:
-        if self._has_lingered and not self._calls and not self._is_over and not self._is_cut:
+        if self._phase is _Phase.LINGERED and not self._calls:
             self._end()
 
     def _end(self) -> None:
@@ -173,7 +186,7 @@ class RpcConnection(asyncio.Protocol):
         Until then it is read from. With something unread TCP would drop what is not delivered yet: clients open windows
         while they read the last answer.
         """
-        self._is_over, self._busy_s = True, self._loop.time()
+        self._phase, self._busy_s = _Phase.OVER, self._loop.time()
         if not self._transport.can_write_eof():
             self._transport.close()  # TLS, which has such an end of its own
             return
@@ -184,7 +197,7 @@ class RpcConnection(asyncio.Protocol):
 
     def _cut(self, reason: Cut) -> None:
         """Closes, for what the client does or does not do. What it does not take in time is aborted (`_look`)."""
-        self._is_cut = True
+        self._phase = _Phase.CUT
         self._port.counted.was_cut(reason)
         self._transport.close()
 
@@ -192,7 +205,7 @@ class RpcConnection(asyncio.Protocol):
 
     def request(self, stream_id: int, headers: list[Header], *, is_end: bool) -> None:
         said = dict(headers)
-        if self._is_leaving:
+        if self._phase >= _Phase.REFUSING:
             self._http2.reset(stream_id, Code.REFUSED_STREAM)
         elif said[b":method"] != b"POST" or not said.get(b"content-type", b"").startswith(b"application/grpc"):
             self._http2.send_headers(stream_id, _NO_GRPC, is_end=True)
@@ -203,7 +216,7 @@ class RpcConnection(asyncio.Protocol):
         elif not is_readable(encoding := said.get(b"grpc-encoding", b"identity")):
             self._refuse(stream_id, Status(grpc.StatusCode.UNIMPLEMENTED, "Such a compression is not understood here."))
         elif isinstance(place := self._port.calls.take(self._place.holder), NoPlace):
-            self._refuse(stream_id, method.refuse(Overloaded(_OVERLOADED, retry_after_s=RETRY_AFTER_S)))
+            self._refuse(stream_id, method.refuse(Overloaded(_OVERLOADED, retry_after_s=_RETRY_AFTER_S)))
         else:
             self._calls[stream_id] = call = Call(
                 self,
@@ -300,24 +313,21 @@ class RpcConnection(asyncio.Protocol):
 
     def flush(self, call: Call) -> None:
         """Sends of a call's answer what may be sent."""
-        if self._is_cut or self._is_paused or call.is_over or not call.has_something_to_send():
+        if self._phase is _Phase.CUT or self._is_paused or call.is_over or not call.has_something_to_send():
             return
         http2, stream_id = self._http2, call.stream_id
-        block = b""
-        if not call.has_begun_to_answer:
-            call.has_begun_to_answer = True
-            block = _ANSWER
+        block = b"" if call.has_begun_to_answer else _ANSWER
+        call.has_begun_to_answer = True
         if call.outbox:
             if block:
                 http2.send_headers(stream_id, block)
                 block = b""
             self._send_messages(call)
-        is_done = call.trailers is not None and not call.outbox
-        if is_done:
-            assert call.trailers is not None
-            http2.send_headers(stream_id, block + header_block(call.trailers), is_end=True)
+        trailers = call.trailers if not call.outbox else None
+        if trailers is not None:
+            http2.send_headers(stream_id, block + header_block(trailers), is_end=True)
         self._write()
-        if is_done:
+        if trailers is not None:
             self._forget(call)
 
     def _send_messages(self, call: Call) -> None:
@@ -335,7 +345,7 @@ class RpcConnection(asyncio.Protocol):
     # --- times --------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if self._is_cut:  # and has not been lost for that long: nobody takes the goodbye
+        if self._phase is _Phase.CUT:  # and has not been lost for that long: nobody takes the goodbye
             self._transport.abort()
             return
         now_s = self._loop.time()
@@ -349,11 +359,9 @@ class RpcConnection(asyncio.Protocol):
     def _look_at_calls(self, now_s: float) -> None:
         limits = self._limits
         for call in list(self._calls.values()):
-            if call.is_over:
-                continue
             if now_s >= call.ends_at_s:
                 self._abort(call, Status(grpc.StatusCode.DEADLINE_EXCEEDED, "The call's time is over."))
-            elif call.task is None and now_s - call.began_s >= limits.read_timeout_s:
+            elif call.task is None and call.trailers is None and now_s - call.began_s >= limits.read_timeout_s:
                 late = InvalidRequest(f"no message arrived within {limits.read_timeout_s:g} s")
                 self._abort(call, call.method.refuse(late))
             elif call.blocked_since_s is not None and now_s - call.blocked_since_s >= limits.idle_timeout_s:
@@ -374,12 +382,12 @@ class RpcConnection(asyncio.Protocol):
 
     def _look_at_client(self, now_s: float) -> None:
         limits, silent_s = self._limits, now_s - self._heard_s
-        if self._is_over:
-            if self._unsent_since_s is None and now_s - self._busy_s >= GOODBYE_S:
+        if self._phase is _Phase.OVER:
+            if self._unsent_since_s is None and now_s - self._busy_s >= _CLOSE_S:
                 self._transport.abort()
         elif not self._http2.frames_count and now_s - self._made_s >= limits.read_timeout_s:
             self._cut(Cut.HEAD_TOO_SLOW)
-        elif self._leaving is None and not self._calls and now_s - self._busy_s >= limits.connection_idle_max_s:
+        elif self._phase is _Phase.OPEN and not self._calls and now_s - self._busy_s >= limits.connection_idle_max_s:
             self._port.counted.was_cut(Cut.IDLE)
             self.take_leave()
         elif self._is_paused or silent_s < limits.keepalive_s:

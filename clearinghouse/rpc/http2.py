@@ -45,8 +45,8 @@ CONNECTION_WINDOW_BYTES: Final = 1 << 20
 _KNOWN_BLOCKS_MAX_COUNT: Final = 16
 _KNOWN_BLOCK_MAX_BYTES: Final = 512
 _SETTING: Final = Struct(">HL")
-#: Header fields beyond their limit are the listener's to refuse; so many times beyond it they end the connection.
-_HEADERS_HARD_COUNT: Final = 4
+#: Header fields beyond their limit are the listener's to refuse; so many times the limit ends the connection.
+_HEADERS_HARD_FACTOR: Final = 4
 _STREAM_MAX_ID: Final = (1 << 31) - 1
 _PSEUDO_HEADERS: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _NEEDED: Final = frozenset((b":method", b":scheme", b":path"))
@@ -111,7 +111,7 @@ class Http2:
         self._listener = listener
         self._streams_max_count = streams_max_count
         self._headers_max_bytes = headers_max_bytes
-        self._decoder = Decoder(_HEADERS_HARD_COUNT * headers_max_bytes)
+        self._decoder = Decoder(_HEADERS_HARD_FACTOR * headers_max_bytes)
         self._known_blocks: dict[bytes, tuple[list[Header], bool]] = {}
         self._received: bytes = b""
         self._preface_left: bytes = PREFACE

@@ -1,4 +1,4 @@
-"""The messages of one call, cut out of the data that arrives: `compressed:1 length:4 bytes`, one after the other."""
+"""The messages of one call, cut out of the data that arrives, and the memory that they take until they are taken."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 import grpc
 
 from clearinghouse.connections import SMALL_BODY_BYTES, Connections
+from clearinghouse.rpc.message import PREFIX_BYTES, length_bytes
 from clearinghouse.rpc.status import Aborted, Status
 
-PREFIX_BYTES: Final = 5
 #: What we can read, for `grpc-accept-encoding`; zlib's windows by gRPC's names.
 ACCEPTED_ENCODINGS: Final = b"identity,deflate,gzip"
 #: What a message takes of the memory beside its bytes: tens of thousands of empty ones fit into one stream's window.
@@ -51,7 +51,7 @@ class Inbox:
 
     def add(self, data: bytes) -> None:
         """Raises Aborted for what is no message of gRPC's, or too much."""
-        if not self._arriving and data[0] == 0 and int.from_bytes(data[1:PREFIX_BYTES]) == len(data) - PREFIX_BYTES:
+        if not self._arriving and data[0] == 0 and length_bytes(data) == len(data) - PREFIX_BYTES:
             if len(data) - PREFIX_BYTES > self._message_max_bytes:
                 raise _too_large(self._message_max_bytes)
             self._hold(MESSAGE_BYTES + len(data) - PREFIX_BYTES)
@@ -96,7 +96,7 @@ class Inbox:
     def _arriving_length(self) -> int | None:
         if len(self._arriving) < PREFIX_BYTES:
             return None
-        length = int.from_bytes(self._arriving[1:PREFIX_BYTES])
+        length = length_bytes(self._arriving)
         if length > self._message_max_bytes:
             raise _too_large(self._message_max_bytes)
         return length

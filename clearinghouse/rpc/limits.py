@@ -16,7 +16,7 @@ class RpcLimits:
     idle_timeout_s: float = 60
     #: A request has a few KiB.
     message_max_bytes: int = 256 * 1024
-    #: As in a message's head with HTTP; gRPC's own limits are of the same order.
+    #: gRPC's own limits are of the same order.
     metadata_max_bytes: int = 16 * 1024
     calls_per_connection_max_count: int = 256
     #: A peer that vanished without a word is noticed, also while a stream waits for its next request.

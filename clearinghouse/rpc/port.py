@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
@@ -67,17 +66,12 @@ class RpcPort:
     def listen(self, host: str, port: int) -> int:
         """Returns the port it listens on. Raises OSError when the address is taken."""
         assert self._listener is None, "opens once"
-        is_ipv6 = ":" in host
-        try:
-            self._listener = socket.create_server(
-                (host, port),
-                family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
-                backlog=2048,
-                dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-            )
-        except OSError as error:
-            reason = "in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise OSError(error.errno, f"gRPC cannot listen on {host}:{port}: {reason}") from error
+        self._listener = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=2048,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
         self._door = Door(
             self._listener,
             lambda place: RpcConnection(self, place),

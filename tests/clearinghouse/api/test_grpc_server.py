@@ -151,7 +151,7 @@ def new_api(stack: Stack) -> GrpcApi:
 
 async def test_an_address_that_is_taken_is_an_error_that_names_it(stack: Stack, port: Port) -> None:
     second = new_api(stack)
-    with pytest.raises(OSError, match=f"127.0.0.1:{port.number}"):
+    with pytest.raises(OSError, match=f"in use .*'127.0.0.1', {port.number}"):
         await second.start("127.0.0.1", port.number, None)
     await second.stop(0)
 

@@ -46,9 +46,12 @@ LARGE_BYTES: Final = 5 << 20
 PIECE: Final = bytes(range(256)) * 256
 PIECES_COUNT: Final = LARGE_BYTES // len(PIECE)
 
-ECHO, STREAM, LARGE, PIECES, NEVER, DEAF, STUBBORN = (
-    f"/test.Echo/{name}" for name in ("Echo", "Stream", "Large", "Pieces", "Never", "Deaf", "Stubborn")
+ECHO, STREAM, LATE_STREAM, LARGE, PIECES, NEVER, DEAF, STUBBORN, FORSAKEN = (
+    f"/test.Echo/{name}"
+    for name in ("Echo", "Stream", "LateStream", "Large", "Pieces", "Never", "Deaf", "Stubborn", "Forsaken")
 )
+#: They begin without a message.
+AT_ONCE: Final = {STREAM, LATE_STREAM, DEAF}
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Work:
 
     begun: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def echo(self, call: Call) -> None:
@@ -66,6 +70,11 @@ class Work:
         while (message := await call.read()) is not None:
             await call.write(message)
         call.succeed()
+
+    async def late_stream(self, call: Call) -> None:
+        """Reads nothing until it is let go."""
+        await self.let_go.wait()
+        await self.stream(call)
 
     async def large(self, call: Call) -> None:
         call.answer(bytes(LARGE_BYTES))
@@ -91,20 +100,33 @@ class Work:
         finally:
             await self.let_go.wait()
 
+    async def forsaken(self, call: Call) -> None:
+        """What it waits for was cancelled by somebody else: it never ends its call."""
+        waited_for = asyncio.get_running_loop().create_future()
+        waited_for.cancel()
+        await waited_for
+
     def methods(self) -> Mapping[bytes, Method]:
         works = {
             ECHO: self.echo,
             STREAM: self.stream,
+            LATE_STREAM: self.late_stream,
             LARGE: self.large,
             PIECES: self.pieces,
             NEVER: self.never,
             DEAF: self.deaf,
             STUBBORN: self.stubborn,
+            FORSAKEN: self.forsaken,
         }
         return {
-            path.encode(): Method(self._noted(path, work), refuse, begins_at_once=path in {STREAM, DEAF})
+            path.encode(): Method(self._noted(path, work), self.refuse, begins_at_once=path in AT_ONCE)
             for path, work in works.items()
         }
+
+    def refuse(self, refusal: Refusal) -> Status:
+        self.refusals.append(refusal)
+        code = grpc.StatusCode.UNAVAILABLE if isinstance(refusal, Overloaded) else grpc.StatusCode.INVALID_ARGUMENT
+        return Status(code, refusal.message)
 
     def _noted(self, path: str, work: Callable[[Call], Any]) -> Callable[[Call], Any]:
         async def run(call: Call) -> None:
@@ -116,11 +138,6 @@ class Work:
                 raise
 
         return run
-
-
-def refuse(refusal: Refusal) -> Status:
-    code = grpc.StatusCode.UNAVAILABLE if isinstance(refusal, Overloaded) else grpc.StatusCode.INVALID_ARGUMENT
-    return Status(code, refusal.message)
 
 
 @dataclass
@@ -154,6 +171,7 @@ async def running(
     connections_max_count: int = 64,
     large_bodies_max_bytes: int = 64 << 20,
     tls: ssl.SSLContext | None = None,
+    further: Mapping[bytes, Method] | None = None,
 ) -> AsyncIterator[Port]:
     """At its end all places are free, all memory is given back, no task is left, and nothing failed unseen."""
     tasks_before = asyncio.all_tasks()
@@ -161,7 +179,8 @@ async def running(
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     connections = Connections(connections_max_count, large_bodies_max_bytes=large_bodies_max_bytes)
     calls, work = Shares(calls_max_count), Work()
-    rpc = RpcPort(work.methods(), calls=calls, connections=connections, limits=limits, tls=tls)
+    methods = {**work.methods(), **(further or {})}
+    rpc = RpcPort(methods, calls=calls, connections=connections, limits=limits, tls=tls)
     port = Port(rpc, rpc.listen("127.0.0.1", 0), work, connections, calls)
     try:
         yield port
@@ -213,6 +232,8 @@ class Visitor:
         self._let_in_bytes: Counter[int] = Counter()
         self._answers: dict[int, Answer] = {}
         self.goodbyes: list[Code] = []
+        self.last_stream_ids: list[int] = []  # of the goodbyes
+        self.pinged = b""
         self.pings_count = self.pongs_count = 0
 
     def say(self, *frames: bytes) -> None:
@@ -274,8 +295,10 @@ class Visitor:
             return False
         answer = self.answer_so_far(stream_id)
         if kind == Kind.GOAWAY:
+            self.last_stream_ids.append(int.from_bytes(payload[:4]))
             self.goodbyes.append(Code(int.from_bytes(payload[4:8])))
         elif kind == Kind.PING:
+            self.pinged = b"" if flags & ACK else payload
             self.pings_count += not flags & ACK
             self.pongs_count += flags & ACK
         elif kind == Kind.WINDOW_UPDATE:
@@ -288,6 +311,13 @@ class Visitor:
             answer.headers += plain_fields(payload)
             answer.has_ended = bool(flags & END_STREAM)
         return True
+
+    async def is_heard(self) -> None:
+        """All that it has said until now has been worked on, and it has heard what was said until then."""
+        before_count = self.pongs_count
+        self.say(frame(Kind.PING, 0, 0, bytes(8)))
+        while self.pongs_count == before_count:
+            assert await self.hears(), "the connection has ended"
 
     async def hears_all(self) -> None:
         """Until the connection is over."""

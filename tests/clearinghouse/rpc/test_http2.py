@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import time
+
 import pytest
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -16,9 +19,28 @@ from h2.events import (
 )
 from h2.settings import SettingCodes
 
-from clearinghouse.rpc.frames import PREFACE, WINDOW_BYTES, Code, header_block
-from clearinghouse.rpc.http2 import CONNECTION_WINDOW_BYTES
-from tests.clearinghouse.rpc.http2_parts import STREAMS_MAX_COUNT, Answering, Client, Listening, Told
+from clearinghouse.rpc.frames import (
+    END_HEADERS,
+    PAYLOAD_MAX_BYTES,
+    PREFACE,
+    WINDOW_BYTES,
+    Code,
+    Kind,
+    Setting,
+    frame,
+    header_block,
+)
+from clearinghouse.rpc.http2 import CONNECTION_WINDOW_BYTES, Http2
+from tests.clearinghouse.rpc.http2_parts import (
+    HEADERS_MAX_BYTES,
+    HELLO,
+    STREAMS_MAX_COUNT,
+    Answering,
+    Client,
+    Listening,
+    Told,
+    asked,
+)
 
 LARGE = bytes(range(256)) * 4096
 
@@ -290,3 +312,18 @@ def test_the_preface_may_come_in_pieces() -> None:
         client.http2.receive(bytes([byte]))
     client.talk()
     assert client.http2.frames_count == 2  # its settings, and that it has taken ours
+
+
+def test_a_frame_of_thousands_of_windows_is_looked_at_once_for_each_stream() -> None:
+    class Nobody:
+        def __getattr__(self, name: str) -> object:
+            return lambda *_, **__: None
+
+    count = 256
+    http2 = Http2(Nobody(), streams_max_count=count, headers_max_bytes=HEADERS_MAX_BYTES)  # type: ignore[arg-type]
+    http2.receive(HELLO + b"".join(asked(2 * number + 1, flags=END_HEADERS) for number in range(count)))
+    flip = b"".join(struct.pack(">HL", Setting.INITIAL_WINDOW_SIZE, size) for size in (0, 1))
+    before_s = time.process_time()
+    http2.receive(frame(Kind.SETTINGS, 0, 0, flip * (PAYLOAD_MAX_BYTES // len(flip))) * 10)
+    assert time.process_time() - before_s < 0.1
+    assert {stream.send_bytes for stream in http2.streams.values()} == {1}

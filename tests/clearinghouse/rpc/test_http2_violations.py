@@ -70,6 +70,10 @@ ENDS_THE_CONNECTION = {
     "a preface that goes wrong at its end": (PREFACE[:-1] + b"x", Code.PROTOCOL_ERROR),
     "no settings first": (PREFACE + frame(Kind.PING, 0, 0, bytes(8)), Code.PROTOCOL_ERROR),
     "an extension before settings": (PREFACE + frame(0xFA, 0, 0), Code.PROTOCOL_ERROR),
+    "sizes of the table and no header fields": (
+        HELLO + frame(Kind.HEADERS, END_HEADERS, 1, b"\x20" * 3),
+        Code.COMPRESSION_ERROR,
+    ),
     "a frame too large": (HELLO + data(1, bytes(PAYLOAD_MAX_BYTES + 1)), Code.FRAME_SIZE_ERROR),
     "the head of one": (HELLO + b"\xff\xff\xff\0\0\0\0\0\x01", Code.FRAME_SIZE_ERROR),
     "one of an extension": (HELLO + frame(0xFA, 0, 0, bytes(PAYLOAD_MAX_BYTES + 1)), Code.FRAME_SIZE_ERROR),

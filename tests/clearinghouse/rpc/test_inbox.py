@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearinghouse.connections import SMALL_BODY_BYTES, Connections
-from clearinghouse.rpc.inbox import MESSAGE_BYTES, PREFIX_BYTES, Inbox, is_readable
+from clearinghouse.rpc.inbox import MESSAGE_BYTES, Inbox, is_readable
+from clearinghouse.rpc.message import PREFIX_BYTES
 from clearinghouse.rpc.status import Aborted
 from tests.clearinghouse.rpc.http2_parts import cut
 

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from clearinghouse.rpc.frames import Code, Kind, frame, goaway
+from clearinghouse.rpc.frames import ACK, Code, Kind, frame, goaway
 from tests.clearinghouse.rpc.port_parts import (
     DEAF,
     ECHO,
@@ -54,6 +54,20 @@ async def test_what_was_accepted_is_answered_nothing_more_is_and_the_idle_end() 
             assert (await busy.answer(stream_id)).messages == [b"hello"]
             await busy.hears_all()
         assert port.cuts() == {}
+
+
+async def test_what_arrives_after_a_goodbye_is_answered_until_the_client_has_heard_of_it() -> None:
+    async with running() as port, visiting(port) as visitor:
+        await visitor.answer(visitor.ask(ECHO, b"hello"))
+        async with closing(port, 5):
+            while not visitor.pinged:
+                assert await visitor.hears()
+            late = visitor.ask(ECHO, b"late")
+            assert (await visitor.answer(late)).messages == [b"late"]
+            visitor.say(frame(Kind.PING, ACK, 0, visitor.pinged))
+            assert (await visitor.answer(visitor.ask(ECHO, b"too late"))).reset is Code.REFUSED_STREAM
+            await visitor.hears_all()  # and closed, though the client does not
+        assert visitor.last_stream_ids == [(1 << 31) - 1, late]
 
 
 async def test_calls_beyond_the_grace_end_with_unavailable() -> None:
@@ -162,14 +176,6 @@ async def test_of_clients_that_call_all_the_time_every_call_that_was_begun_is_an
             await asyncio.gather(*clients)
         assert port.work.begun.count(ECHO) == answered_count
         assert port.work.cancelled == []
-
-
-async def test_an_address_that_is_taken_is_named() -> None:
-    async with running() as port, running() as other:
-        other.rpc._listener, kept = None, other.rpc._listener
-        with pytest.raises(OSError, match=f"gRPC cannot listen on 127.0.0.1:{port.number}: in use"):
-            other.rpc.listen("127.0.0.1", port.number)
-        other.rpc._listener = kept
 
 
 async def test_a_port_that_never_listened_closes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import socket
 import struct
 from dataclasses import replace
@@ -11,8 +13,10 @@ import pytest
 
 from clearinghouse.connections import SMALL_BODY_BYTES
 from clearinghouse.rpc.frames import (
+    END_HEADERS,
     END_STREAM,
     PADDED,
+    PAYLOAD_MAX_BYTES,
     WINDOW_BYTES,
     Code,
     Header,
@@ -20,17 +24,21 @@ from clearinghouse.rpc.frames import (
     Setting,
     frame,
     goaway,
+    header_block,
     rst_stream,
     settings,
     window_update,
 )
 from clearinghouse.rpc.limits import RpcLimits
-from tests.clearinghouse.rpc.http2_parts import HELLO
+from clearinghouse.rpc.message import prefixed
+from tests.clearinghouse.rpc.http2_parts import ASKED, HELLO
 from tests.clearinghouse.rpc.port_parts import (
     DEAF,
     ECHO,
+    FORSAKEN,
     LARGE,
     LARGE_BYTES,
+    LATE_STREAM,
     NEVER,
     PATIENT,
     PIECES,
@@ -136,7 +144,7 @@ async def test_who_answers_no_ping_has_vanished_and_its_calls_end() -> None:
         assert visitor.pings_count == 1
         await until(port.is_empty)
         assert port.cuts() == {"vanished": 1}
-        assert port.work.cancelled == [STREAM]
+        await until(lambda: port.work.cancelled == [STREAM])  # a turn after its place was given back
 
 
 async def test_who_answers_pings_may_be_silent() -> None:
@@ -263,7 +271,7 @@ async def test_who_stops_sending_ends_its_calls() -> None:
         visitor.say_no_more()
         await visitor.hears_all()
         await until(port.is_empty)
-        assert port.work.cancelled == [NEVER]
+        await until(lambda: port.work.cancelled == [NEVER])
 
 
 async def test_one_address_gets_half_of_the_connections_and_others_get_in() -> None:
@@ -326,9 +334,7 @@ async def test_padding_is_let_in_again_whether_or_not_a_message_is_complete() ->
 async def test_a_stream_that_nobody_reads_takes_in_a_window_and_no_more() -> None:
     async with running() as port, visiting(port) as visitor:
         stream_id = visitor.ask(DEAF, *[bytes(995)] * 65, is_end=False)
-        visitor.say(PING)
-        while not visitor.pongs_count:
-            assert await visitor.hears()
+        await visitor.is_heard()
         assert visitor.let_in_bytes(stream_id) == 0
         visitor.go_on(stream_id, bytes(995), is_end=False)
         answer = await visitor.answer(stream_id)
@@ -351,3 +357,82 @@ async def test_large_messages_share_a_bounded_part_of_the_memory_and_small_ones_
         visitor.go_on(begun, b"x", prefix=False)
         assert len((await visitor.answer(begun)).data) == large + 5
         assert port.connections.large_bodies_bytes == 0
+
+
+async def test_a_call_that_comes_too_late_is_refused_once_though_its_client_does_not_read() -> None:
+    limits = replace(HASTY, read_timeout_s=0.05)
+    async with running(limits) as port:
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect(("127.0.0.1", port.number))
+            stuck.sendall(WIDE_OPEN + asked(1, LARGE, b"\0\0\0\0\0") + asked(3, ECHO))
+            await until(lambda: len(port.work.refusals) == 1)
+            await asyncio.sleep(4 * limits.read_timeout_s)
+        assert len(port.work.refusals) == 1
+
+
+async def test_a_call_whose_work_ends_without_an_end_is_ended_and_gives_its_place_back() -> None:
+    async with running() as port, visiting(port) as visitor:
+        answer = await visitor.answer(visitor.ask(FORSAKEN, b"hello"))
+        assert answer.status is grpc.StatusCode.INTERNAL
+        await until(lambda: port.calls.taken_count == 0)
+
+
+async def test_tiny_messages_that_nobody_reads_count_with_what_they_take_of_the_memory() -> None:
+    async with running() as port, visiting(port) as visitor:
+        visitor.ask(LATE_STREAM, *[b""] * (PAYLOAD_MAX_BYTES // 5), is_end=False)
+        await visitor.is_heard()
+        assert port.connections.large_bodies_bytes > 100 * (PAYLOAD_MAX_BYTES // 5)
+
+
+async def test_large_messages_are_let_in_one_after_the_other() -> None:
+    """Only the first: the sender waits until it is taken."""
+    large = bytes(200_000)
+    async with running() as port, visiting(port) as visitor:
+        stream_id = visitor.ask(LATE_STREAM, is_end=False)
+        whole = prefixed(large)
+        visitor.go_on(stream_id, whole[:PAYLOAD_MAX_BYTES], is_end=False, prefix=False)
+        await visitor.is_heard()
+        assert visitor.let_in_bytes(stream_id) == len(whole)
+        visitor.go_on(stream_id, whole[PAYLOAD_MAX_BYTES:], whole[:PAYLOAD_MAX_BYTES], is_end=False, prefix=False)
+        await visitor.is_heard()
+        assert visitor.let_in_bytes(stream_id) == len(whole)
+        port.work.let_go.set()
+        while visitor.let_in_bytes(stream_id) < 2 * len(whole):
+            assert await visitor.hears()
+
+
+async def test_compressed_messages_are_decompressed_when_they_are_taken() -> None:
+    packed = gzip.compress(bytes(250_000))
+    data = b"".join(b"\1" + prefixed(each)[1:] for each in [packed] * 40 + [b"gzip"])
+    async with running() as port, visiting(port, hello=WIDE_OPEN) as visitor:
+        stream_id = visitor.ask(LATE_STREAM, data, more=((b"grpc-encoding", b"gzip"),), is_end=False, prefix=False)
+        await visitor.is_heard()
+        assert port.connections.large_bodies_bytes < 2 * 250_000
+        port.work.let_go.set()
+        answer = await visitor.answer(stream_id)
+        assert answer.status is grpc.StatusCode.INTERNAL
+        assert answer.messages == [bytes(250_000)] * 39, "the one before it was not begun to be answered"
+
+
+async def test_refused_calls_do_not_cost_those_that_are_accepted_the_connection() -> None:
+    async with running() as port, visiting(port) as visitor:
+        accepted = visitor.ask(NEVER, b"hello")
+        for _ in range(60):
+            refused = [visitor.ask("/test.Echo/Nothing", b"hello") for _ in range(50)]
+            await visitor.answer(refused[-1])
+        port.work.let_go.set()
+        assert (await visitor.answer(accepted)).messages == [b"hello"]
+
+
+async def test_too_much_metadata_ends_the_call_and_not_its_neighbours() -> None:
+    block = header_block([*ASKED, (b"content-type", b"application/grpc"), *[(b"x", b"v" * 5000)] * 4])
+    async with running() as port, visiting(port) as visitor:
+        accepted = visitor.ask(NEVER, b"hello")
+        await until(lambda: port.work.begun)
+        stream_id = accepted + 2
+        visitor.say(frame(Kind.HEADERS, 0, stream_id, block[:PAYLOAD_MAX_BYTES]))
+        visitor.say(frame(Kind.CONTINUATION, END_HEADERS, stream_id, block[PAYLOAD_MAX_BYTES:]))
+        assert (await visitor.answer(stream_id)).status is grpc.StatusCode.RESOURCE_EXHAUSTED
+        port.work.let_go.set()
+        assert (await visitor.answer(accepted)).messages == [b"hello"]

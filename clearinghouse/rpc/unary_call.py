@@ -8,15 +8,13 @@ followed, and none of their compression can swell.
 
     ask ─▶ preface SETTINGS HEADERS DATA…        (END_STREAM)
         ◀─ SETTINGS HEADERS DATA… HEADERS        settings and pings are acknowledged
-    frame  = length:3 type:1 flags:1 stream:4 payload
-    message = compressed:1 length:4 bytes        (one in each direction)
+    one message in each direction
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import struct
 from collections.abc import Iterator
 from typing import Final
 
@@ -36,6 +34,7 @@ from clearinghouse.rpc.frames import (
     settings,
     unpadded,
 )
+from clearinghouse.rpc.message import PREFIX_BYTES, length_bytes, prefixed
 
 #: The window that HTTP/2 begins with; we open no larger one.
 ANSWER_MAX_BYTES: Final = WINDOW_BYTES
@@ -93,7 +92,7 @@ def _request(authority: str, method: str, message: bytes) -> Iterator[bytes]:
     }
     block = header_block((name.encode("ascii"), value.encode("ascii")) for name, value in headers.items())
     yield frame(Kind.HEADERS, END_HEADERS, _STREAM, block)
-    data = struct.pack(">BI", 0, len(message)) + message
+    data = prefixed(message)
     for start in range(0, len(data), PAYLOAD_MAX_BYTES):
         chunk = data[start : start + PAYLOAD_MAX_BYTES]
         is_last = start + len(chunk) == len(data)
@@ -133,9 +132,9 @@ def _unpadded(payload: bytes, flags: int) -> bytes:
 
 def _message_in(data: bytearray) -> bytes | None:
     """The message once it is there as a whole."""
-    if len(data) < 5:
+    if len(data) < PREFIX_BYTES:
         return None
-    is_compressed, length = struct.unpack_from(">BI", data)
-    if is_compressed or length > ANSWER_MAX_BYTES:
+    is_compressed, end = data[0], PREFIX_BYTES + length_bytes(data)
+    if is_compressed or end > ANSWER_MAX_BYTES:
         raise CallFailed("a compressed or larger message than was asked for")
-    return bytes(data[5 : 5 + length]) if len(data) >= 5 + length else None
+    return bytes(data[PREFIX_BYTES:end]) if len(data) >= end else None

@@ -11,7 +11,7 @@ import pytest
 
 from chain.pb import lp_rpc_pb2 as pb
 from chain.signatures import SigningKey, checksum_address, keccak
-from clearinghouse.unary_call import ANSWER_MAX_BYTES, CallFailed, unary_call, unverified_tls
+from clearinghouse.rpc.unary_call import ANSWER_MAX_BYTES, CallFailed, unary_call, unverified_tls
 from tests.parts.listening import listening
 from tests.parts.orchestrator import running_orchestrator
 from tests.parts.orchestrator.tls import self_signed_context
