@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
+from uuid import uuid4
 
 import grpc
 import structlog
@@ -16,15 +17,13 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from clearinghouse.api.grpc_refusals import refusal_status
+from clearinghouse.api.grpc_refusals import internal_status, refusal_status
 from clearinghouse.errors import InvalidRequest
 from clearinghouse.rpc.call import Call
 from clearinghouse.rpc.port import Method
 from clearinghouse.rpc.status import Aborted, Status
 
 log = structlog.get_logger(__name__)
-
-_BUG: Final = Status(grpc.StatusCode.INTERNAL, "Internal error.")
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[name-defined,misc]  # unknown to the stubs
@@ -100,8 +99,9 @@ def _method(handler: Any, read_timeout_s: float) -> Method:
         except InvalidRequest as refusal:
             call.fail(refusal_status(refusal))
         except Exception:
-            log.exception("bug")
-            call.fail(_BUG)
+            incident = uuid4().hex
+            log.exception("bug", incident=incident)
+            call.fail(internal_status(incident))
 
     return Method(work, refusal_status, begins_at_once=not takes_one_message)
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_NO_END: Final = Status(grpc.StatusCode.INTERNAL, "Internal error.")
+_NO_END: Final = Status(
+    grpc.StatusCode.INTERNAL, "Internal error. The operator finds it in the log as call_without_end."
+)
 #: Flow control is given back in pieces of this size.
 _GIVEN_BACK_BYTES: Final = SMALL_BODY_BYTES
 

@@ -2,7 +2,8 @@
 
 No sockets and no calls: what arrives is told to a `Listener`, what is to be sent is collected. Of HTTP/2 there is what
 gRPC's clients need: no push, no priorities, and header fields are sent uncompressed. Those that arrive are decoded by
-`hpack`. Its sister `h2` does all of HTTP/2, and takes 150 µs for a call where this takes 20.
+`hpack`. Its sister `h2` does all of HTTP/2, and takes 150 µs for a call where this takes 9, or 29 with header fields
+that are new.
 Source: RFC 9113.
 """
 
