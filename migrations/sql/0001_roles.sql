@@ -1,5 +1,5 @@
 -- Least privilege. Roles belong to the cluster, so another database may have made them already.
--- clearinghouse_serve signs: it reads, and changes money only through commit_issuances.
+-- clearinghouse_serve signs: it reads, and changes money only through commit_issuances and commit_next.
 -- clearinghouse_work does what is due by time: it reads, and keeps record of what it did.
 -- clearinghouse_admin manages gateways, keys and credit; it has no way to change a ledger row either.
 DO $$
@@ -25,8 +25,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO clearinghouse_serve, clearinghouse_admin, clearinghouse_work;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO clearinghouse_serve, clearinghouse_admin, clearinghouse_work;
 
-GRANT EXECUTE ON FUNCTION commit_issuances, forget_keyed_answers, settle_due_lots, close_idle_sessions, note_low_fees,
-    apply_plan TO clearinghouse_serve;
+GRANT EXECUTE ON FUNCTION commit_issuances, commit_next, forget_keyed_answers, settle_due_lots, close_idle_sessions,
+    note_low_fees, apply_plan TO clearinghouse_serve;
 GRANT EXECUTE ON FUNCTION system_account_id, month_of, ev_open_after TO clearinghouse_serve, clearinghouse_admin, clearinghouse_work;
 
 -- Signer events: rows are added and counted by these alone.

@@ -32,6 +32,7 @@ PARTS = (
     "webhook",
     "exposure",
     "commit",
+    "commit_next",
     "signer_events",
     "prices",
     "chain_events",

@@ -5,7 +5,8 @@ that are there for coverage: one right after the other, in alternating order. Wh
 pair, in CPU of the PostgreSQL process that carries it out, and its median over all pairs. Beside it, what the gates
 cost in the service before anything is signed.
 
-A call alone is sent as a batch of one here; the service sends its values without arrays. Both twins get the same.
+A call alone is a batch of one here, as an unusual one is. A usual one the service has carried out by commit_next, which
+costs less with the same parts in it.
 """
 
 from __future__ import annotations

@@ -35,21 +35,27 @@ async def what_is_found(databases: Database, profile: Profile = Profile.MEAN) ->
     pytest.fail(f"nothing was found in {len(SEEDS)} runs of {STEPS} steps")
 
 
-def with_sql(databases: Database, *changes: tuple[str, str]) -> Database:
-    """Databases whose commit_issuances has something else in some places."""
+def with_sql(databases: Database, *changes: tuple[str, str], function: str = "commit_issuances") -> Database:
+    """Databases whose `function` has something else in some places. commit_next leaves everything to a faulty other."""
 
     @contextmanager
     def faulty() -> Any:
         with databases() as conninfo:
             with psycopg.connect(conninfo) as connection:
-                ((text,),) = connection.execute("SELECT pg_get_functiondef('commit_issuances'::regproc)").fetchall()
-                for old, new in changes:
-                    assert old in text, f"commit_issuances has no {old!r} any more"
-                    text = text.replace(old, new)
-                connection.execute(text.encode())
+                if changes and function != "commit_next":
+                    _change(connection, "commit_next", ("NOT session.closed", "false"))
+                _change(connection, function, *changes)
             yield conninfo
 
     return faulty
+
+
+def _change(connection: psycopg.Connection[tuple[Any, ...]], function: str, *changes: tuple[str, str]) -> None:
+    ((text,),) = connection.execute("SELECT pg_get_functiondef(%s::regproc)", [function]).fetchall()
+    for old, new in changes:
+        assert old in text, f"{function} has no {old!r} any more"
+        text = text.replace(old, new)
+    connection.execute(text.encode())
 
 
 async def test_the_service_as_it_is_passes_the_same_runs(databases: Database) -> None:
@@ -83,6 +89,23 @@ SQL_FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
 @pytest.mark.parametrize("fault", SQL_FAULTS)
 async def test_a_fault_in_the_commit_is_found(databases: Database, fault: str) -> None:
     print(await what_is_found(with_sql(databases, *SQL_FAULTS[fault])))
+
+
+#: Of commit_next, to which only those calls come that are alone.
+NEXT_FAULTS: dict[str, tuple[str, str]] = {
+    "a debit that is left out": ("SET balance = o_balance,", "SET balance = balance,"),
+    "credit that ends one call too late": ("holder.balance + holder.credit_limit < a_charge", "false"),
+    "a suspension that is not looked at": ("gateway.status = 'active'", "true"),
+    "tickets that are not in the book": (
+        "'UTC'),\n        a_tickets, a_ev_numerator",
+        "'UTC'),\n        1, a_ev_numerator",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", NEXT_FAULTS)
+async def test_a_fault_in_the_commit_of_what_comes_alone_is_found(databases: Database, fault: str) -> None:
+    print(await what_is_found(with_sql(databases, NEXT_FAULTS[fault], function="commit_next")))
 
 
 def _without_nonces(monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, str], ...]:
