@@ -123,7 +123,7 @@ CREATE TABLE recipient_rand (
 
 -- One row per released payment: what was signed, for whom, and what it cost. It is the entry in the books as well:
 -- `charge` leaves the gateway's account and enters revenue. No foreign keys on the hot tables: their row locks on shared
--- parents would serialise tenants; commit_issuances joins the parents and `ledger verify` checks.
+-- parents would serialise tenants; the commit reads the parents and `ledger verify` checks.
 CREATE TABLE issuance (
     gateway_id           uuid NOT NULL,
     id                   uuid NOT NULL,          -- UUIDv7

@@ -9,6 +9,9 @@
 -- One query judges every item, in the published order of refusals; then what passed is applied, item by item. (Short
 -- statements in a loop: as one large statement the same work took longer to set up than to do.) What no other item of
 -- the batch looks at is written at the end, for all of them at once.
+--
+-- A usual payment that comes alone is carried out by commit_next instead (0001_commit_next.sql). Whatever is judged or
+-- written here has to be so there, too, or the payments that it is about have to be left to this function.
 
 -- An item whose tickets are released, and what its issuance says that only the commit knows.
 CREATE TYPE released_item AS (

@@ -1,7 +1,7 @@
 -- Limits: what a gateway and a key may use, and what they have used. NULL is no limit.
 --
--- A gateway's stand on its account, the row that commit_issuances locks and changes anyway: they are judged there, so
--- that any number of processes together cannot pass one, and counting costs no further write. Days and months are UTC.
+-- A gateway's stand on its account, the row that a commit locks and changes anyway: they are judged there, so that
+-- any number of processes together cannot pass one, and counting costs no further write. Days and months are UTC.
 -- What they are follows from its plan and from what it has for itself: refresh_limits (0001_plans.sql) writes them.
 CREATE DOMAIN count_max AS bigint CHECK (VALUE >= 0);
 CREATE DOMAIN amount_max AS monetary CHECK (VALUE >= 0);

@@ -5,8 +5,8 @@ that are there for coverage: one right after the other, in alternating order. Wh
 pair, in CPU of the PostgreSQL process that carries it out, and its median over all pairs. Beside it, what the gates
 cost in the service before anything is signed.
 
-A call alone is a batch of one here, as an unusual one is. A usual one the service has carried out by commit_next, which
-costs less with the same parts in it.
+It is commit_issuances that is measured, a call alone as a batch of one. The service has a usual one carried out by
+commit_next, which has the same parts but for the shares: while the deposit is critical it leaves all to the former.
 """
 
 from __future__ import annotations

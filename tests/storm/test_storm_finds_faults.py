@@ -36,7 +36,10 @@ async def what_is_found(databases: Database, profile: Profile = Profile.MEAN) ->
 
 
 def with_sql(databases: Database, *changes: tuple[str, str], function: str = "commit_issuances") -> Database:
-    """Databases whose `function` has something else in some places. commit_next leaves everything to a faulty other."""
+    """Databases whose `function` has something else in some places.
+
+    Unless it is commit_next, that carries out nothing: every payment comes to the faulty function.
+    """
 
     @contextmanager
     def faulty() -> Any:
@@ -91,7 +94,7 @@ async def test_a_fault_in_the_commit_is_found(databases: Database, fault: str) -
     print(await what_is_found(with_sql(databases, *SQL_FAULTS[fault])))
 
 
-#: Of commit_next, to which only those calls come that are alone.
+#: Of commit_next, which is asked only about a call that comes alone.
 NEXT_FAULTS: dict[str, tuple[str, str]] = {
     "a debit that is left out": ("SET balance = o_balance,", "SET balance = balance,"),
     "credit that ends one call too late": ("holder.balance + holder.credit_limit < a_charge", "false"),

@@ -130,6 +130,8 @@ def test_the_admin_role_cannot_charge(owner: Connection) -> None:
     owner.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(ADMIN_ROLE)))
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for function commit_issuances"):
         commit(owner, usage(*row))
+    may = owner.execute("SELECT has_function_privilege('commit_next'::regproc, 'EXECUTE')").fetchone()
+    assert may == (False,)
 
 
 def everything(owner: Connection) -> list[list[tuple[object, ...]]]:
