@@ -33,6 +33,9 @@ RETRIES_MAX_COUNT = 5
 #: Calls on an account that was found locked by somebody else are turned away for this long, not sent to wait again:
 #: each wait is everybody's.
 BUSY_REMEMBERED_S = 1
+#: What commit_next left and commit_issuances carried out has a key with limits, or the deposit is critical: payments by
+#: that key are not tried for this long. To try takes a row's lock, and that is written to disk as a payment is.
+LEFT_REMEMBERED_S = 10
 
 
 class Issuance(NamedTuple):
@@ -183,6 +186,8 @@ class GroupCommit:
             group=_gateway_of,
         )
         self._busy: dict[UUID, tuple[float, Outcome]] = {}
+        #: By key: until when commit_next is not tried.
+        self._left_until_s: dict[UUID, float] = {}
 
     async def commit(self, issuance: Issuance) -> Outcome:
         """Returns when the outcome is durable. DatabaseUnavailable: unknown; the same request again reveals it."""
@@ -247,11 +252,20 @@ class GroupCommit:
                 self._metrics.commit_retried()
 
     async def _call(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
+        if len(batch) > 1:
+            return await self._judge(batch, waits=waits)
+        (issuance,) = batch
+        is_tried = not waits and _is_usual(issuance) and not self._was_left(issuance.key_id)
+        if is_tried and (outcome := await self._commit_next(issuance)) is not None:
+            return [outcome]
+        (outcome,) = await self._judge(batch, waits=waits)
+        if is_tried and outcome.code is None:
+            self._left_until_s[issuance.key_id] = time.monotonic() + LEFT_REMEMBERED_S
+        return [outcome]
+
+    async def _judge(self, batch: list[Issuance], *, waits: bool) -> list[Outcome]:
         if len(batch) == 1:
-            (issuance,) = batch
-            if not waits and _is_usual(issuance) and (outcome := await self._commit_next(issuance)) is not None:
-                return [outcome]
-            query, columns = _COMMIT_ONE, list(map(value_parameter, _TYPES, issuance))
+            query, columns = _COMMIT_ONE, list(map(value_parameter, _TYPES, batch[0]))
         else:
             query, columns = _COMMIT, list(map(array_parameter, _TYPES, zip(*batch, strict=True)))
         connection = self._waiting_connection if waits else self._connection
@@ -262,6 +276,15 @@ class GroupCommit:
         known = [outcome for outcome in outcomes if outcome is not None]
         assert len(known) == len(batch), "commit_issuances judges every item"
         return known
+
+    def _was_left(self, key_id: UUID) -> bool:
+        until_s = self._left_until_s.get(key_id)
+        if until_s is None:
+            return False
+        if time.monotonic() < until_s:
+            return True
+        del self._left_until_s[key_id]
+        return False
 
     async def _commit_next(self, issuance: Issuance) -> Outcome | None:
         """None: nothing was changed, and commit_issuances has to judge."""

@@ -359,6 +359,18 @@ async def test_the_service_has_it_carry_out_what_comes_alone(database: str, book
             await commits.commit(books.issuance)
 
 
+async def test_a_key_with_limits_is_not_tried_again_and_again(database: str, books: Books) -> None:
+    """A try takes the account's lock, which is written to disk as a payment is."""
+    books.owner.execute("SELECT set_key_limits(%s, 100, NULL, NULL, NULL, NULL)", [books.paid.key_id])
+    following = books.paid.continued()
+    async with committing(database) as commits:
+        assert (await commits.commit(as_issuance(following))).code is None
+        books.owner.execute(f"REVOKE EXECUTE ON FUNCTION commit_next FROM {SERVE_ROLE}")
+        assert (await commits.commit(as_issuance(following.continued()))).code is None
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):  # of another key it is
+            await commits.commit(as_issuance(books.other.continued()))
+
+
 @pytest.mark.parametrize(
     ("unusual", "code"),
     [
