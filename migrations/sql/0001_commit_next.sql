@@ -47,7 +47,7 @@ BEGIN
         AND (session.head_state_hash = a_base_hash OR a_first_nonce = 1)
         AND session.request_hash <> a_request_hash AND session.issuance_id <> a_issuance
         AND session.orchestrator = a_orchestrator AND session.recipient = a_recipient
-        AND session.job_type = a_job_type AND session.manifest_id = a_manifest
+        AND session.job_type = a_job_type AND (session.manifest_id <> a_manifest) IS NOT TRUE
         AND session.app = a_app AND session.transcoder = a_transcoder
         AND api_key.id = a_key AND api_key.gateway_id = a_gateway AND NOT api_key.has_limits
         AND (api_key.revoked_at <= now() OR api_key.expires_at <= now()) IS NOT TRUE
@@ -82,7 +82,8 @@ BEGIN
     o_credit_limit := holder.credit_limit;
     o_created_at := begun_at;
     UPDATE session SET head_state_hash = a_head_hash, head_sequence = a_sequence, request_hash = a_request_hash,
-           issuance_id = a_issuance, answer = a_answer, updated_at = now()
+           issuance_id = a_issuance, answer = a_answer, manifest_id = coalesce(manifest_id, a_manifest),
+           updated_at = now()
      WHERE id = a_session;
     INSERT INTO issuance (
         gateway_id, id, session_id, sequence, key_id, end_user, sender, recipient_rand_hash, first_nonce, num_tickets,

@@ -188,8 +188,9 @@ CIRCUMSTANCES: Final[dict[str, tuple[Change, bool]]] = {
     # The session.
     "closed": (_session("closed = true"), False),
     "of the webhook": (_session("approved = ''"), False),
-    "no manifest yet": (_session("manifest_id = NULL"), False),
-    "no manifest said": (asked(manifest_id=None), False),
+    "no manifest yet": (_session("manifest_id = NULL"), True),
+    "no manifest said": (asked(manifest_id=None), True),
+    "no manifest at all": (lambda books: _session("manifest_id = NULL")(books) or {"manifest_id": None}, True),
     "another manifest": (asked(manifest_id="stream-2"), False),
     "another orchestrator": (asked(orchestrator=b"\x12" * 20), False),
     "another recipient": (asked(recipient=b"\x12" * 20), False),
