@@ -33,8 +33,8 @@ RETRIES_MAX_COUNT = 5
 #: Calls on an account that was found locked by somebody else are turned away for this long, not sent to wait again:
 #: each wait is everybody's.
 BUSY_REMEMBERED_S = 1
-#: What commit_next left and commit_issuances carried out has a key with limits, or the deposit is critical: payments by
-#: that key are not tried for this long. To try takes a row's lock, and that is written to disk as a payment is.
+#: Where commit_issuances carried out what commit_next left, as a rule the key has limits or the deposit is critical:
+#: payments by that key are not tried for this long. A try takes the account's lock, written to disk as a payment is.
 LEFT_REMEMBERED_S = 10
 
 
