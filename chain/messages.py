@@ -117,14 +117,20 @@ def decode_base64(text: str | bytes) -> bytes:
     Raises MessageError.
     """
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
+        if base64_chars(len(data)) == len(text):  # binascii passes over padding after whole groups
+            return data
     except ValueError:  # binascii.Error is one, and so is what text beyond ASCII gets
         pass
     try:
         raw = text.encode("ascii") if isinstance(text, str) else text
-        return binascii.a2b_base64(raw.replace(b"\n", b"").replace(b"\r", b""), strict_mode=True)
+        whole = raw.replace(b"\n", b"").replace(b"\r", b"")
+        data = binascii.a2b_base64(whole, strict_mode=True)
     except ValueError:
         raise MessageError("illegal base64 data") from None
+    if base64_chars(len(data)) != len(whole):
+        raise MessageError("illegal base64 data")
+    return data
 
 
 def encode_base64(data: bytes) -> str:

@@ -54,7 +54,24 @@ def test_base64_decodes_as_go_does(text: str, decoded: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["A", "AQ", "AQ=", "AQ===", "====", "=", "AQ==AQ==", "A Q==", "_-==", "AQ==\t", "é", "AQ\u00a0=="]
+    "text",
+    [
+        "A",
+        "AQ",
+        "AQ=",
+        "AQ===",
+        "====",
+        "=",
+        "AQ==AQ==",
+        "A Q==",
+        "_-==",
+        "AQ==\t",
+        "é",
+        "AQ\u00a0==",
+        "AAAA=",
+        "AAAA====",
+        "AA\nAA====",
+    ],
 )
 def test_what_go_does_not_take_for_base64_is_refused(text: str) -> None:
     with pytest.raises(MessageError, match="illegal base64 data"):
