@@ -33,6 +33,16 @@ TLS_SHUTDOWN_TIMEOUT_S: Final = 5.0
 _UNREAD_MAX_BYTES: Final = 64 * 1024
 
 
+def listening_socket(host: str, port: int) -> socket.socket:
+    """For a `Door`. Of both families where `host` is "::". Raises OSError when the address is taken."""
+    return socket.create_server(
+        (host, port),
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=2048,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+    )
+
+
 class Door:
     """Opens once, closes once.
 

@@ -14,7 +14,7 @@ import uvicorn
 
 from clearinghouse.asgi import Application, Reply
 from clearinghouse.connections import Connections
-from clearinghouse.door import Door
+from clearinghouse.door import Door, listening_socket
 from clearinghouse.hot_routes import HotRoutes
 from clearinghouse.http_connection import HttpConnection, http_answer
 from clearinghouse.shares import Place
@@ -108,8 +108,7 @@ class HttpListener:
 
     async def start(self) -> int:
         """Returns the port it listens on. Raises OSError when the address is taken."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        self._listener = listener = socket.create_server((self._host, self._port), family=family, backlog=2048)
+        self._listener = listener = listening_socket(self._host, self._port)
         port: int = listener.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[]), name="http")
         listening = asyncio.create_task(self._server.listening.wait())

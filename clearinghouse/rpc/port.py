@@ -12,7 +12,7 @@ from typing import Any, Final
 import grpc
 
 from clearinghouse.connections import Connections
-from clearinghouse.door import Door
+from clearinghouse.door import Door, listening_socket
 from clearinghouse.errors import Refusal
 from clearinghouse.rpc.call import Call
 from clearinghouse.rpc.connection import FULL, RpcConnection
@@ -66,12 +66,7 @@ class RpcPort:
     def listen(self, host: str, port: int) -> int:
         """Returns the port it listens on. Raises OSError when the address is taken."""
         assert self._listener is None, "opens once"
-        self._listener = socket.create_server(
-            (host, port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=2048,
-            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-        )
+        self._listener = listening_socket(host, port)
         self._door = Door(
             self._listener,
             lambda place: RpcConnection(self, place),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -22,9 +23,11 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def listening(*, read_timeout_s: float, idle_timeout_s: float = 600) -> AsyncIterator[int]:
+async def listening(
+    *, read_timeout_s: float, idle_timeout_s: float = 600, host: str = "127.0.0.1"
+) -> AsyncIterator[int]:
     listener = HttpListener(
-        hello, host="127.0.0.1", port=0, read_timeout_s=read_timeout_s, idle_timeout_s=idle_timeout_s,
+        hello, host=host, port=0, read_timeout_s=read_timeout_s, idle_timeout_s=idle_timeout_s,
         shutdown_timeout_s=1,
     )  # fmt: skip
     yield await listener.start()
@@ -38,9 +41,9 @@ async def port() -> AsyncIterator[int]:
         yield number
 
 
-async def converse(port: int, *parts: bytes, pause_s: float = 0) -> bytes:
+async def converse(port: int, *parts: bytes, pause_s: float = 0, host: str = "127.0.0.1") -> bytes:
     """Sends the parts, then reads until the server closes or says no more."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(host, port)
     try:
         for part in parts:
             writer.write(part)
@@ -77,3 +80,11 @@ async def test_a_connection_without_a_request_is_closed_when_idle() -> None:
         started = time.monotonic()
         assert await converse(port) == b""
         assert time.monotonic() - started > 0.9
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="NOT TESTED: this machine has no IPv6")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_two_colons_are_the_addresses_of_both_families(host: str) -> None:
+    async with listening(read_timeout_s=PATIENCE_S, host="::") as port:
+        answer = await converse(port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", host=host)
+    assert answer.endswith(b"hello")
