@@ -23,7 +23,8 @@ import psycopg
 import structlog
 
 from clearinghouse.database.arrays import array_parameter, value_parameter
-from clearinghouse.database.batching import RECONNECT_PAUSE_S, HotConnection, NaturalBatcher, is_of_the_statement
+from clearinghouse.database.batching import NaturalBatcher
+from clearinghouse.database.hot_connection import RECONNECT_PAUSE_S, HotConnection, is_of_the_statement
 from clearinghouse.errors import DatabaseUnavailable
 from clearinghouse.metrics import Metrics
 

@@ -10,7 +10,8 @@ from typing import Any, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 from clearinghouse.database.arrays import array_literal
-from clearinghouse.database.batching import HotConnection, NaturalBatcher
+from clearinghouse.database.batching import NaturalBatcher
+from clearinghouse.database.hot_connection import HotConnection
 from clearinghouse.sessions import RandUse, Session
 from clearinghouse.usage import Usage, allowances
 

@@ -17,8 +17,8 @@ import uvloop
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from clearinghouse.database import statements
-from clearinghouse.database.batching import HotConnection
 from clearinghouse.database.connect import hot_conninfo
+from clearinghouse.database.hot_connection import HotConnection
 from clearinghouse.errors import DatabaseUnavailable
 from tests.parts.books import Connection
 from tests.parts.certificates import Authority
