@@ -19,6 +19,7 @@ DECLARE
     holder record;
     begun_at timestamptz;
     today date;
+    is_usual boolean;  -- as far as its session, its key and its gateway say
 BEGIN
     SELECT balance, credit_limit, currency, usage_day, next_expiry_at, terms_due_at, signs_until,
            calls_day_max - calls_day AS calls_day_left, spend_day_max - spent_day AS spend_day_left,
@@ -40,21 +41,23 @@ BEGIN
        OR holder.spend_day_left < a_charge OR holder.spend_month_left < a_charge OR holder.ev_left < a_ev THEN
         RETURN;
     END IF;
-    PERFORM FROM session, api_key, gateway
-      WHERE session.id = a_session AND session.gateway_id = a_gateway AND NOT session.closed
-        AND session.approved IS NULL
-        -- A new recipientRandHash may go on from an older state: so does a session whose answer was lost.
-        AND (session.head_state_hash = a_base_hash OR a_first_nonce = 1)
-        AND session.request_hash <> a_request_hash AND session.issuance_id <> a_issuance
-        AND session.orchestrator = a_orchestrator AND session.recipient = a_recipient
-        AND session.job_type = a_job_type AND (session.manifest_id <> a_manifest) IS NOT TRUE
-        AND session.app = a_app AND session.transcoder = a_transcoder
-        AND api_key.id = a_key AND api_key.gateway_id = a_gateway AND NOT api_key.has_limits
-        AND (api_key.revoked_at <= now() OR api_key.expires_at <= now()) IS NOT TRUE
-        AND gateway.id = a_gateway AND gateway.status = 'active' AND gateway.billing_hold <> 'signing'
-        AND gateway.markup_bps = a_markup AND gateway.minimum_charge = a_minimum
-        AND gateway.ceilings_version = a_ceilings;
-    IF NOT FOUND THEN
+    -- They are looked for by their primary keys alone: a condition on a gateway's open sessions, or on its keys, has an
+    -- index, too, and a plan that was made while gateways had few would go on reading all that one has by now.
+    SELECT session.gateway_id = a_gateway AND NOT session.closed AND session.approved IS NULL
+           -- A new recipientRandHash may go on from an older state: so does a session whose answer was lost.
+           AND (session.head_state_hash = a_base_hash OR a_first_nonce = 1)
+           AND session.request_hash <> a_request_hash AND session.issuance_id <> a_issuance
+           AND session.orchestrator = a_orchestrator AND session.recipient = a_recipient
+           AND session.job_type = a_job_type AND (session.manifest_id <> a_manifest) IS NOT TRUE
+           AND session.app = a_app AND session.transcoder = a_transcoder
+           AND api_key.gateway_id = a_gateway AND NOT api_key.has_limits
+           AND (api_key.revoked_at <= now() OR api_key.expires_at <= now()) IS NOT TRUE
+           AND gateway.status = 'active' AND gateway.billing_hold <> 'signing'
+           AND gateway.markup_bps = a_markup AND gateway.minimum_charge = a_minimum
+           AND gateway.ceilings_version = a_ceilings
+      INTO is_usual FROM session, api_key, gateway
+     WHERE session.id = a_session AND api_key.id = a_key AND gateway.id = a_gateway;
+    IF is_usual IS NOT TRUE THEN  -- NULL: one of them is not there, or says nothing of what was asked
         RETURN;
     END IF;
     IF a_covered THEN

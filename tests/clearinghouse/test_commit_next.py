@@ -20,7 +20,7 @@ from clearinghouse.commits import Issuance
 from clearinghouse.database.connect import SERVE_ROLE
 from clearinghouse.ids import uuid7
 from tests.clearinghouse.test_commits import committing
-from tests.parts.books import TYPES, Connection, Usage, as_issuance, commit, new_gateway, usage
+from tests.parts.books import TYPES, Connection, Usage, as_issuance, commit, commit_together, new_gateway, usage
 
 #: The time of the commit itself, by table: there are two, and it is compared for itself.
 TIMES: Final = {"exposure_delta": "issued_hour", "issuance": "created_at"}
@@ -403,3 +403,27 @@ async def test_an_account_that_somebody_holds_is_waited_for_in_the_other_lane(da
             assert (await commits.commit(as_issuance(books.other.continued()))).code is None, "nobody else waits"
             assert not waiting.done()
         assert (await waiting).code is None
+
+
+def test_however_many_sessions_and_keys_there_are_one_of_each_is_read(books: Books) -> None:
+    """By a plan made where every gateway had one of each: there the indexes by gateway look as good as the keys."""
+    others = [usage(*new_gateway(books.owner)) for _ in range(20)]
+    assert {code for code, _ in commit_together(books.owner, others)} == {None}
+    books.owner.execute("ANALYZE")
+    sessions = [usage(books.paid.gateway_id, books.paid.key_id, markup_bps=500) for _ in range(20)]
+    assert {code for code, _ in commit_together(books.owner, sessions)} == {None}
+    more_keys = """INSERT INTO api_key (id, gateway_id, public_id, secret_hmac)
+                   SELECT gen_random_uuid(), %s, number::text, sha256('') FROM generate_series(1, 20) AS number"""
+    books.owner.execute(more_keys, [books.paid.gateway_id])
+    values = {**dict(zip(books.names, books.issuance, strict=False)), "a_covered": True}
+    with books.owner.transaction():
+        before = _read(books.owner)
+        assert _by_itself(books, values)[0] is not None
+        read = {table: count - before[table] for table, count in _read(books.owner).items()}
+    assert read == {"session": 2, "api_key": 1}, "the session is read to be judged, and to be changed"
+
+
+def _read(owner: Connection) -> dict[str, int]:
+    """How many rows this transaction has read by an index, and whichever before it are not counted elsewhere yet."""
+    query = "SELECT relname, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname IN ('session', 'api_key')"
+    return dict(owner.execute(query).fetchall())
