@@ -106,7 +106,7 @@ BEGIN
                    -- This very commit, sent again because its outcome was unknown.
                    WHEN newest.issuance_id = asked.issuance_id THEN 'replayed'
                    WHEN asked.gateway_id <> ALL (held) THEN 'account_busy'
-                   WHEN api_key.id IS NULL OR api_key.has_ended THEN 'unauthenticated'
+                   WHEN api_key.gateway_id IS DISTINCT FROM asked.gateway_id OR api_key.has_ended THEN 'unauthenticated'
                    WHEN gateway.status <> 'active' THEN 'gateway_suspended'
                    WHEN gateway.billing_hold = 'signing' OR account.signs_until <= begun_at THEN 'billing_hold'
                    WHEN keyed.request_hash = asked.request_hash THEN 'replayed'
@@ -157,9 +157,9 @@ BEGIN
           LEFT JOIN LATERAL (
               SELECT issuance_id, request_hash, answer FROM keyed_answer
                WHERE gateway_id = asked.gateway_id AND key = asked.idempotency_key OFFSET 0) AS keyed ON true
-          LEFT JOIN LATERAL (
-              SELECT id, revoked_at <= now() OR expires_at <= now() AS has_ended, has_limits FROM api_key
-               WHERE id = asked.key_id AND gateway_id = asked.gateway_id OFFSET 0) AS api_key ON true
+          LEFT JOIN LATERAL (  -- by its id alone: a gateway's keys have an index, too, and may be many
+              SELECT gateway_id, revoked_at <= now() OR expires_at <= now() AS has_ended, has_limits FROM api_key
+               WHERE id = asked.key_id OFFSET 0) AS api_key ON true
           JOIN LATERAL (
               SELECT status, billing_hold, markup_bps, minimum_charge, ceilings_version, rate_card, below_cost
                 FROM gateway WHERE id = asked.gateway_id OFFSET 0) AS gateway ON true
