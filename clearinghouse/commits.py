@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -25,6 +25,7 @@ import structlog
 from clearinghouse.database.arrays import array_parameter, value_parameter
 from clearinghouse.database.batching import NaturalBatcher
 from clearinghouse.database.hot_connection import RECONNECT_PAUSE_S, HotConnection, is_of_the_statement
+from clearinghouse.database.statements import Parameter
 from clearinghouse.errors import DatabaseUnavailable
 from clearinghouse.metrics import Metrics
 
@@ -146,7 +147,8 @@ _values_of_next = itemgetter(
     *(at for at, name in enumerate(Issuance._fields) if name not in (*_USUAL, "pipeline", "model"))
 )
 _TYPES_OF_NEXT = _values_of_next(_TYPES)
-_COMMIT_NEXT = (
+#: Of a usual payment that comes alone. Its last parameter is whether coverage is enforced.
+COMMIT_NEXT: LiteralString = (
     "SELECT o_balance, o_credit_limit, o_created_at "
     + "FROM commit_next("
     + ", ".join(f"${number}::{kind}" for number, kind in enumerate((*_TYPES_OF_NEXT, "boolean"), start=1))
@@ -289,11 +291,16 @@ class GroupCommit:
 
     async def _commit_next(self, issuance: Issuance) -> Outcome | None:
         """None: nothing was changed, and commit_issuances has to judge."""
-        values = list(map(value_parameter, _TYPES_OF_NEXT, _values_of_next(issuance)))
-        ((balance, credit_limit, created_at),) = await self._connection.fetch(_COMMIT_NEXT, [*values, self._is_covered])
+        parameters = [*parameters_of_next(issuance), self._is_covered]
+        ((balance, credit_limit, created_at),) = await self._connection.fetch(COMMIT_NEXT, parameters)
         if balance is None:
             return None
         return Outcome(None, balance, credit_limit, created_at, charge=issuance.charge)
+
+
+def parameters_of_next(issuance: Issuance) -> Iterable[Parameter]:
+    """Those of COMMIT_NEXT, but for its last."""
+    return map(value_parameter, _TYPES_OF_NEXT, _values_of_next(issuance))
 
 
 def _is_usual(issuance: Issuance) -> bool:

@@ -5,8 +5,8 @@ that are there for coverage: one right after the other, in alternating order. Wh
 pair, in CPU of the PostgreSQL process that carries it out, and its median over all pairs. Beside it, what the gates
 cost in the service before anything is signed.
 
-It is commit_issuances that is measured, a call alone as a batch of one. The service has a usual one carried out by
-commit_next, which has the same parts but for the shares: while the deposit is critical it leaves all to the former.
+A call alone is carried out by commit_next, all others by commit_issuances. While the deposit is critical commit_next
+leaves all to the latter, which gets a call alone as a batch of one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,23 @@ from uuid import UUID
 
 import psycopg
 
+from clearinghouse.commits import COMMIT_NEXT
 from clearinghouse.coverage.early import EarlyGate
 from clearinghouse.database.connect import SERVE_ROLE, async_engine, hot_conninfo, in_role
 from clearinghouse.database.embedded import EmbeddedPostgres
 from clearinghouse.database.migrate import migrate
 from tests.bench.failure import BenchFailed
 from tests.bench.usage import cpu_ns
-from tests.parts.books import TYPES, Connection, Usage, as_a_batch_is_sent, commit_together, new_gateway, usage
+from tests.parts.books import (
+    TYPES,
+    Connection,
+    Usage,
+    as_a_batch_is_sent,
+    as_one_is_sent,
+    commit_together,
+    new_gateway,
+    usage,
+)
 
 COST_MAX_US: Final = 10
 SENDER: Final = b"\x33" * 20
@@ -44,15 +54,24 @@ LEVELS: Final = ("ok", "critical")
 CREDIT: Final = 10**6
 EV_WEI: Final = 10**9
 GATE_CALLS: Final = 200_000
-#: What is taken out of the function, each exactly once: (what it is, its text).
-PARTS: Final = (
-    ("lock of the shares", r"    IF a_covered THEN  -- until the end.*?\n    END IF;\n"),
-    ("gates", r"        IF a_covered AND o_code IS NULL THEN\n.*?\n        END IF;\n"),
-    ("shares", r"            -- A share is of all.*?\n            END IF;\n"),
-    ("the book", r"        INSERT INTO exposure_delta \(.*?;\n"),
-    ("what was ever released", r" ev_total_wei = ev_total_wei \+ paid\.ev,"),
-    ("the same, read", r" account\.ev_total_wei,"),
-)
+Part = tuple[str, str]
+#: What is taken out of each function, each exactly once: (what it is, its text).
+PARTS: Final[dict[str, tuple[Part, ...]]] = {
+    "commit_issuances": (
+        ("lock of the shares", r"    IF a_covered THEN  -- until the end.*?\n    END IF;\n"),
+        ("gates", r"        IF a_covered AND o_code IS NULL THEN\n.*?\n        END IF;\n"),
+        ("shares", r"            -- A share is of all.*?\n            END IF;\n"),
+        ("the book", r"        INSERT INTO exposure_delta \(.*?;\n"),
+        ("what was ever released", r" ev_total_wei = ev_total_wei \+ paid\.ev,"),
+        ("the same, read", r" account\.ev_total_wei,"),
+    ),
+    "commit_next": (
+        ("lock of the shares", r"    IF a_covered AND pg_advisory.*?\n    END IF;\n"),
+        ("gates", r"    IF a_covered THEN\n        PERFORM FROM coverage_gate.*?\n    END IF;\n"),
+        ("the book", r"    INSERT INTO exposure_delta \(.*?;\n"),
+        ("what was ever released", r"\n +ev_total_wei = ev_total_wei \+ a_ev,"),
+    ),
+}
 
 
 class Measured(NamedTuple):
@@ -71,33 +90,34 @@ class Measured(NamedTuple):
     later_us: float
 
 
-def without_coverage(definition: str) -> str:
+def without_coverage(function: str, definition: str) -> str:
     """The definition of the twin. BenchFailed where the function is not the one that PARTS was written for."""
-    for part, pattern in PARTS:
+    for part, pattern in PARTS[function]:
         definition, count = re.subn(pattern, "", definition, flags=re.DOTALL)
         if count != 1:
-            raise BenchFailed(f"commit_issuances has {part} {count} times: {pattern}")
-    return definition.replace("commit_issuances(", "commit_issuances_bare(", 1)
+            raise BenchFailed(f"{function} has {part} {count} times: {pattern}")
+    return definition.replace(f"{function}(", f"{function}_bare(", 1)
 
 
-def make_twin(owner: Connection) -> None:
+def make_twins(owner: Connection) -> None:
     """Raises BenchFailed."""
-    row = owner.execute("SELECT pg_get_functiondef('commit_issuances'::regproc)").fetchone()
-    assert row is not None
-    owner.execute(without_coverage(row[0]).encode())
-    owner.execute(f"GRANT EXECUTE ON FUNCTION commit_issuances_bare TO {SERVE_ROLE}".encode())
+    for function in PARTS:
+        row = owner.execute("SELECT pg_get_functiondef(%s::regproc)", [function]).fetchone()
+        assert row is not None
+        owner.execute(without_coverage(function, row[0]).encode())
+        owner.execute(f"GRANT EXECUTE ON FUNCTION {function}_bare TO {SERVE_ROLE}".encode())
 
 
 @contextmanager
 def twins() -> Iterator[tuple[str, Connection]]:
-    """A database with both functions, and its owner's connection."""
+    """A database with the functions and their twins, and its owner's connection."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         EmbeddedPostgres(Path(folder) / "data") as database,
     ):
         migrate(database.conninfo)
         with psycopg.connect(database.conninfo, autocommit=True) as owner:
-            make_twin(owner)
+            make_twins(owner)
             yield database.conninfo, owner
 
 
@@ -124,13 +144,13 @@ def set_gate(owner: Connection, level: str, gateways: list[tuple[UUID, UUID]]) -
 
 
 def measure(conninfo: str, owner: Connection, *, rows: int, level: str, pairs: int) -> Measured:
-    sessions = Sessions(owner, rows)
+    sessions, is_alone = Sessions(owner, rows), rows == 1 and level != "critical"
     set_gate(owner, level, sessions.gateways)
     took: dict[str, list[tuple[float, float]]] = {"": [], "_bare": []}
     with psycopg.connect(hot_conninfo(conninfo), autocommit=True, prepare_threshold=0) as connection:
         for number in range(pairs + 20):
             for twin in ("", "_bare") if number % 2 else ("_bare", ""):
-                spent = commit_timed(connection, twin, sessions.next())
+                spent = commit_timed(connection, twin, sessions.next(), is_alone=is_alone)
                 if number >= 20:  # plans are made, pages are in memory
                     took[twin].append(spent)
     later_us = _rolled_up_us(owner)
@@ -141,16 +161,31 @@ def measure(conninfo: str, owner: Connection, *, rows: int, level: str, pairs: i
     return Measured(rows, level, bare_us, median(cost), low, high, median(wall), later_us)
 
 
-def commit_timed(connection: Connection, twin: str, calls: list[Usage]) -> tuple[float, float]:
-    """CPU of the server's process and time that passed, in µs."""
-    query, columns = _query(twin), as_a_batch_is_sent(calls)
-    pid = connection.info.backend_pid
+def commit_timed(
+    connection: Connection, twin: str, calls: list[Usage], *, is_alone: bool = False
+) -> tuple[float, float]:
+    """CPU of the server's process and time that passed, in µs. `is_alone`: by commit_next."""
+    query, parameters = _alone(twin, *calls) if is_alone else _together(twin, calls)
+    pid, cursor = connection.info.backend_pid, psycopg.RawCursor(connection)
     cpu, began = cpu_ns(pid), time.perf_counter_ns()
-    rows = connection.execute(query, [*columns, "f", "t"], binary=True).fetchall()
+    rows = cursor.execute(query, parameters, binary=True).fetchall()
     wall_us, cpu_us = (time.perf_counter_ns() - began) / 1000, (cpu_ns(pid) - cpu) / 1000
-    if any(code is not None for (code,) in rows) or len(rows) != len(calls):
+    if not all(is_done for (is_done,) in rows) or len(rows) != len(calls):
         raise BenchFailed(f"not every call was carried out: {rows}")
     return cpu_us, wall_us
+
+
+def _alone(twin: str, call: Usage) -> tuple[bytes, list[Any]]:
+    query = COMMIT_NEXT.replace("commit_next(", f"commit_next{twin}(").replace(
+        "o_balance, o_credit_limit, o_created_at", "o_balance IS NOT NULL"
+    )
+    return query.encode(), [*as_one_is_sent(call), "t"]
+
+
+def _together(twin: str, calls: list[Usage]) -> tuple[bytes, list[Any]]:
+    given = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(TYPES, start=1))
+    query = f"SELECT o_code IS NULL FROM commit_issuances{twin}({given}, false, true)"
+    return query.encode(), as_a_batch_is_sent(calls)
 
 
 def _rolled_up_us(owner: Connection) -> float:
@@ -159,11 +194,6 @@ def _rolled_up_us(owner: Connection) -> float:
     row = owner.execute("SELECT roll_up_exposure(1000000)").fetchone()
     assert row is not None
     return (cpu_ns(pid) - began) / 1000 / int(row[0])
-
-
-def _query(twin: str) -> bytes:
-    given = ", ".join(f"%s::{kind}[]" for kind in TYPES)
-    return f"SELECT o_code FROM commit_issuances{twin}({given}, %s::boolean, %s::boolean)".encode()
 
 
 def _interval(values: list[float]) -> tuple[float, float]:

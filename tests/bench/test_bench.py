@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from clearinghouse.derivation import derive
-from tests.bench.hot_path import Sessions, commit_timed, make_twin, set_gate
+from tests.bench.hot_path import Sessions, commit_timed, make_twins, set_gate
 from tests.bench.jobs import WrongAnswer, percentile
 from tests.bench.month_end import Arrivals, Signed, Window
 from tests.bench.offers import FACE_VALUE_WEI, TICKETS_PER_OFFER_MAX, WIN_PROB
@@ -98,15 +98,16 @@ def test_a_short_run_measures_everything_and_its_answers_are_those_in_the_ledger
     assert measured["summary"]["accounts"]["cpu_us"]["service"] > 10
 
 
-def test_the_commits_twin_does_the_same_but_for_what_coverage_needs(database: str) -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_commits_twin_does_the_same_but_for_what_coverage_needs(database: str, rows: int) -> None:
     with psycopg.connect(database, autocommit=True) as owner:
-        make_twin(owner)
-        sessions = Sessions(owner, 3)
+        make_twins(owner)
+        sessions = Sessions(owner, rows)
         set_gate(owner, "ok", sessions.gateways)
-        for twin, expected in (("_bare", [(3, 6)]), ("", [(6, 9)])):
-            assert min(commit_timed(owner, twin, sessions.next())) > 0
+        for twin, expected in (("_bare", (1, 2)), ("", (2, 3))):
+            assert min(commit_timed(owner, twin, sessions.next(), is_alone=rows == 1)) > 0
             counts = "SELECT (SELECT count(*) FROM exposure_delta), (SELECT count(*) FROM issuance)"
-            assert owner.execute(counts).fetchall() == expected
+            assert owner.execute(counts).fetchall() == [tuple(rows * count for count in expected)]
 
 
 def test_a_short_run_of_the_usage_benchmark_finds_every_answer_right() -> None:

@@ -16,7 +16,7 @@ from psycopg.pq import Format
 
 from chain.rates import EthPrice
 from chain.tickets import WIN_PROB_CERTAIN
-from clearinghouse.commits import Issuance
+from clearinghouse.commits import Issuance, parameters_of_next
 from clearinghouse.database.arrays import array_parameter
 from clearinghouse.ids import uuid7
 
@@ -149,6 +149,12 @@ def as_a_batch_is_sent(calls: Sequence[Usage]) -> list[str | Packed | None]:
     """The parameters of commit_issuances, but for its flags: each a column, as the service sends several calls."""
     columns = map(array_parameter, TYPES, zip(*map(_values, calls), strict=True))
     return [Packed(column) if isinstance(column, bytes) else column for column in columns]
+
+
+def as_one_is_sent(call: Usage) -> list[str | Packed | None]:
+    """The parameters of commit_next, but for its last, as the service sends a call that comes alone."""
+    values = parameters_of_next(as_issuance(call))
+    return [Packed(value) if isinstance(value, bytes) else value for value in values]
 
 
 def as_issuance(call: Usage) -> Issuance:
