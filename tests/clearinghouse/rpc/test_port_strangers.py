@@ -412,7 +412,8 @@ async def test_compressed_messages_are_decompressed_when_they_are_taken() -> Non
         port.work.let_go.set()
         answer = await visitor.answer(stream_id)
         assert answer.status is grpc.StatusCode.INTERNAL
-        assert answer.messages == [bytes(250_000)] * 39, "the one before it was not begun to be answered"
+        # Of the one before it the answer was begun only where the broken one came late.
+        assert answer.messages in ([bytes(250_000)] * 39, [bytes(250_000)] * 40)
 
 
 async def test_refused_calls_do_not_cost_those_that_are_accepted_the_connection() -> None:
